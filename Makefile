@@ -1,0 +1,53 @@
+# make help says what there is. Every target sets up .venv first, if it has to.
+VENV := .venv
+PYTHON ?= python3
+OPTIMIZE := $(VENV)/bin/optimize
+READY := $(VENV)/.ready
+
+TARGET ?= cpu
+HEAD ?=
+MODEL ?= demo
+DATA ?=
+PIPELINE ?=
+BUILD_ONLY ?=
+ARGS ?=
+
+FLAGS = --target $(TARGET) --model $(MODEL) $(if $(HEAD),--head $(HEAD)) $(if $(DATA),--data $(DATA)) \
+        $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
+
+.PHONY: help setup optimize bench test test-slow check fix clean
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@echo 'variables: TARGET=cpu HEAD=all MODEL=hub-id-or-folder DATA=hub-id-or-folder PIPELINE=name-or-yaml ARGS="--seed 1"'
+
+setup: $(READY)  ## build the virtual environment
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+optimize: $(READY)  ## optimize a model and judge the result; the demo by default
+	$(OPTIMIZE) run $(FLAGS)
+
+bench: $(READY)  ## latency at distilbert-base's size, with random weights
+	$(OPTIMIZE) bench $(if $(PIPELINE),--pipeline $(PIPELINE)) $(ARGS)
+
+test: $(READY)  ## the default tests: offline, minutes
+	$(VENV)/bin/pytest -m 'not slow'
+
+test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
+	$(VENV)/bin/pytest -m slow
+
+check: $(READY)  ## lint, format and types; writes nothing
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+fix: $(READY)  ## mend what can be mended by itself
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove the virtual environment, caches and runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache reports/runs .checkpoints

@@ -1,0 +1,167 @@
+"""Pipelines and gates: read them from YAML, and say what is wrong with them.
+
+A pipeline is the target, a list of stages and the limits that the result must meet. YAML is
+checked against the tables of stages and their closed parameter models, so a misspelt word is
+refused with the nearest right one instead of being ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from optimize.errors import RequestError, unknown_name
+from optimize.interfaces import Params
+from optimize.stages import STAGES
+from optimize.targets import TARGETS
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Gates(BaseModel):
+    """Limits on the pipeline's last artifact; one that is absent is not checked.
+
+    `max_metric_drop` is absolute, in the metric's own unit; `max_relative_metric_drop` is a share
+    of the reference's score. `min_speedup` is the ratio of median latencies over `speedup_over`
+    at `speedup_shape`. `max_size_ratio` compares the model file with the FP32 weights.
+    With `confidence`, a drop limit counts as met only if the interval's upper end meets it, and
+    a speed-up only if the interval's lower end does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_metric_drop: float | None = Field(default=None, ge=0)
+    max_relative_metric_drop: float | None = Field(default=None, ge=0)
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
+    min_speedup: float | None = Field(default=None, gt=0)
+    speedup_over: str = "pytorch-fp32"
+    speedup_shape: str = "1x128"
+    max_size_ratio: float | None = Field(default=None, gt=0)
+    max_memory_bytes: int | None = Field(default=None, gt=0)
+    confidence: float | None = Field(default=None, gt=0.5, lt=1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a pipeline with its parameters, checked."""
+
+    stage: str
+    params: Params
+
+    def as_yaml(self) -> dict[str, dict[str, Any]]:
+        """The step as the YAML would say it, defaults included."""
+        return {self.stage: self.params.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What to do with a model, and what the result must meet."""
+
+    name: str
+    target: str
+    stages: tuple[Step, ...]
+    gates: Gates
+
+
+def pipelines_folder() -> Path:
+    """The folder of shipped pipelines: inside the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "pipelines"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "pipelines"
+
+
+def shipped_pipelines() -> dict[str, Path]:
+    """Names of the shipped pipelines and their files."""
+    return {path.stem: path for path in sorted(pipelines_folder().glob("*.yaml"))}
+
+
+def load_pipeline(name: str) -> Pipeline:
+    """Load a shipped pipeline by name, or one of the user's by the path of its YAML file."""
+    import yaml
+
+    shipped = shipped_pipelines()
+    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped.get(name)
+    if path is None:
+        raise unknown_name("pipeline", name, shipped)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}); check --pipeline") from error
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise RequestError(f"{path}: not YAML ({where}); mend the file") from error
+    return parse_pipeline(content, name=path.stem, where=str(path))
+
+
+def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
+    """Check a pipeline's content; `where` begins each refusal."""
+    if not isinstance(content, dict):
+        raise RequestError(f"{where}: a pipeline is a mapping; give it target, stages and gates")
+    for key in content:
+        if key not in ("target", "stages", "gates"):
+            raise unknown_name(where, str(key), ("target", "stages", "gates"))
+    target = content.get("target")
+    if target not in TARGETS:
+        raise unknown_name(f"{where}: target", str(target), TARGETS)
+    entries = content.get("stages")
+    if not isinstance(entries, list) or not entries:
+        raise RequestError(f"{where}: stages is no list of stages; give at least 'export'")
+    steps = tuple(parse_step(entry, where=where) for entry in entries)
+    check_kinds(steps, TARGETS[target].runs, where=where)
+    gates = _closed(Gates, content.get("gates") or {}, f"{where}: gates")
+    check_gates(gates, target, where=f"{where}: gates")
+    return Pipeline(name=name, target=target, stages=steps, gates=gates)
+
+
+def parse_step(entry: object, *, where: str) -> Step:
+    """Check one entry of `stages`: a stage's name, or a mapping from it to its parameters."""
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((stage, params),) = entry.items()
+    elif isinstance(entry, str):
+        stage, params = entry, {}
+    else:
+        raise RequestError(f"{where}: '{entry}' is no stage; write 'name' or 'name: {{parameter: value}}'")
+    if stage not in STAGES:
+        raise unknown_name(f"{where}: stages", str(stage), STAGES)
+    return Step(stage=stage, params=_closed(STAGES[stage].params, params or {}, f"{where}: {stage}"))
+
+
+def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
+    """Refuse stages whose kinds don't line up from a torch checkpoint to what the target runs."""
+    kind = "torch"
+    for step in steps:
+        if STAGES[step.stage].takes != kind:
+            raise RequestError(
+                f"{where}: '{step.stage}' takes {STAGES[step.stage].takes} but comes after {kind}; reorder the stages"
+            )
+        kind = STAGES[step.stage].gives
+    if kind != runs:
+        raise RequestError(f"{where}: the stages end in {kind} but the target runs {runs}; add the stage that converts")
+
+
+def check_gates(gates: Gates, target: str, *, where: str) -> None:
+    """Refuse a speed-up over a reference that is never measured, or at a shape that is none."""
+    from optimize.measure.shapes import parse_shape
+
+    references = ("pytorch-fp32", f"{target}-fp32")
+    if gates.speedup_over not in references:
+        raise unknown_name(f"{where}: speedup_over", gates.speedup_over, references)
+    parse_shape(gates.speedup_shape, where=f"{where}: speedup_shape")
+
+
+def _closed(model: type[M], values: object, where: str) -> M:
+    """Validate `values`; the first thing wrong becomes one line."""
+    if not isinstance(values, Mapping):
+        raise RequestError(f"{where}: parameters are a mapping, not '{values}'; write 'parameter: value'")
+    for key in values:
+        if key not in model.model_fields:
+            raise unknown_name(where, str(key), model.model_fields)
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"{where}: {field}: {first['msg'].lower()}; was '{first['input']}'") from error

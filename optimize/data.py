@@ -1,0 +1,293 @@
+"""Data sets, cut into splits that share no content.
+
+A data set is a Hub id, a folder of `train/validation/test` files, or the embedded demo; reading is
+left to `datasets`. Three splits come out: calibration and tuning, which stages may look at, and
+certification, which judges. They are disjoint by content, labels aside: a text that occurs in
+certification is not used before, wherever else it stands in the data set.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimize import demo
+from optimize.errors import DataError, UnavailableError, first_line
+from optimize.interfaces import Head, Layout, Row
+from optimize.labels import match_labels
+from optimize.manifest import Split
+
+READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+CERTIFY_ON = ("validation", "validation_matched", "test", "train")
+CALIBRATE_ON = ("train", "validation", "validation_matched", "test")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read and how much of it; `columns` maps roles to column names."""
+
+    data: str
+    config: str | None
+    columns: Mapping[str, str]
+    certify_on: str | None
+    examples: int
+    calibration_examples: int
+    tuning_examples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows with roles as keys and labels as class ids, and a record of each split."""
+
+    calibration: tuple[Row, ...]
+    tuning: tuple[Row, ...]
+    certification: tuple[Row, ...]
+    records: dict[str, Split]
+
+
+def inspect(wanted: Wanted, head: Head) -> None:
+    """Refuse, without reading it all, a data set that is absent or lacks a column. A Hub id passes."""
+    if wanted.data == "demo" or not _is_folder(wanted.data):
+        return
+    files = find_files(Path(wanted.data).expanduser())
+    split = _certification_split(wanted, list(files))
+    match_layout(head, peek_columns(files[split]), wanted.columns, where=str(files[split]))
+
+
+def load(wanted: Wanted, head: Head, config: Mapping[str, Any], *, cache: Path) -> Splits:
+    """Read, rename columns to roles, match labels to the checkpoint's `config`, and cut.
+
+    Raises DataError where something does not fit; its message names the split and the row.
+    """
+    if wanted.data == "demo":
+        tables: dict[str, Any] = dict(demo.generate(head.name, wanted.seed))
+    elif _is_folder(wanted.data):
+        tables = _read_folder(Path(wanted.data).expanduser(), cache)
+    else:
+        tables = _read_hub(wanted, cache)
+    certify = _certification_split(wanted, list(tables))
+    calibrate = next(
+        name for name in (*CALIBRATE_ON, *tables) if name in tables and (name != certify or len(tables) == 1)
+    )
+    rows = {
+        name: _Rows(tables[name], head, config, wanted.columns, where=f"{wanted.data}/{name}")
+        for name in {certify, calibrate}
+    }
+    certification, rest = _cut_certification(rows, certify, calibrate, wanted)
+    return _assemble(head, certification, rest, wanted, origins=(certify, calibrate))
+
+
+def _cut_certification(
+    rows: Mapping[str, _Rows], certify: str, calibrate: str, wanted: Wanted
+) -> tuple[list[Row], Iterator[Row]]:
+    """The certification rows, and the others in random order; one split alone is cut in half."""
+    order = list(range(len(rows[certify])))
+    if certify == calibrate:
+        random.Random(wanted.seed).shuffle(order)
+        half = len(order) // 2
+        return [rows[certify][i] for i in sorted(order[:half][: wanted.examples])], (
+            rows[certify][i] for i in order[half:]
+        )
+    chosen = sorted(random.Random(wanted.seed).sample(order, min(wanted.examples, len(order))))
+    others = list(range(len(rows[calibrate])))
+    random.Random(wanted.seed).shuffle(others)
+    return [rows[certify][i] for i in chosen], (rows[calibrate][i] for i in others)
+
+
+def _assemble(
+    head: Head, certification: list[Row], rest: Iterator[Row], wanted: Wanted, *, origins: tuple[str, str]
+) -> Splits:
+    """Draw calibration and tuning from `rest`, leaving out whatever was seen before."""
+    if not certification:
+        raise DataError(
+            f"{wanted.data}: split '{origins[0]}' is empty; give it examples, or name another with --certify-on"
+        )
+    seen = {content_digest(row, head) for row in certification}
+    drawn: list[Row] = []
+    for row in rest:
+        if len(drawn) == wanted.calibration_examples + wanted.tuning_examples:
+            break
+        if (digest := content_digest(row, head)) not in seen:
+            seen.add(digest)
+            drawn.append(row)
+    if not drawn:
+        raise DataError(
+            f"{wanted.data}: split '{origins[1]}' has nothing that certification has not; add training examples"
+        )
+    share = wanted.calibration_examples / max(1, wanted.calibration_examples + wanted.tuning_examples)
+    cut = min(wanted.calibration_examples, round(len(drawn) * share))
+    parts = {"calibration": drawn[:cut], "tuning": drawn[cut:], "certification": certification}
+    origin = {"calibration": origins[1], "tuning": origins[1], "certification": origins[0]}
+    records = {
+        name: Split(count=len(part), digest=rows_digest(part), origin=origin[name]) for name, part in parts.items()
+    }
+    return Splits(**{name: tuple(part) for name, part in parts.items()}, records=records)
+
+
+def content_digest(row: Row, head: Head) -> str:
+    """Digest of what the model sees of a row: labels, answers and identifiers left out."""
+    told = {"label", "score", "answers", "id", "title", head.labels}
+    text = json.dumps({role: value for role, value in row.items() if role not in told}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rows_digest(rows: Iterable[Row]) -> str:
+    """Digest of rows in their order, labels included."""
+    total = hashlib.sha256()
+    for row in rows:
+        total.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return total.hexdigest()
+
+
+class _Rows(Sequence[Row]):
+    """A table seen through a head's roles: rows are renamed and labelled when they are asked for."""
+
+    def __init__(
+        self, table: Any, head: Head, config: Mapping[str, Any], columns: Mapping[str, str], *, where: str
+    ) -> None:
+        present = table.column_names if hasattr(table, "column_names") else list(table[0]) if table else []
+        self._table = table
+        self._roles = match_layout(head, present, columns, where=where) if present else {}
+        self._head = head
+        self._where = where
+        column = self._roles.get(head.labels or "")
+        self._label = match_labels(table, column, config, where=where) if column else None
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: Any) -> Any:
+        source = self._table[index]
+        row = {role: source[column] for role, column in self._roles.items()}
+        if self._label is not None and self._head.labels is not None:
+            row[self._head.labels] = self._label(row[self._head.labels], f"{self._where}, row {index}")
+        return row
+
+
+def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str], *, where: str) -> dict[str, str]:
+    """Which column holds each role: the first of the head's layouts that the columns can fill.
+
+    `columns` names columns outright and is refused where it names an unknown role or column.
+    """
+    known = {role.removesuffix("?") for layout in head.dataset for role in layout}
+    for role, column in columns.items():
+        if role not in known:
+            raise DataError(
+                f"--columns: head '{head.name}' has no role '{role}'; its roles are {', '.join(sorted(known))}"
+            )
+        if column not in present:
+            raise DataError(f"{where}: no column '{column}' for role '{role}'; there are {', '.join(present)}")
+    for layout in head.dataset:
+        if (found := _fill(layout, present, columns)) is not None:
+            return found
+    first = head.dataset[-1]
+    needed = " and ".join("|".join(names) for role, names in first.items() if not role.endswith("?"))
+    raise DataError(
+        f"{where}: no columns for head '{head.name}', which needs for instance {needed}; "
+        f"there are {', '.join(present)}; name them with --columns role=column"
+    )
+
+
+def _fill(layout: Layout, present: Sequence[str], columns: Mapping[str, str]) -> dict[str, str] | None:
+    roles: dict[str, str] = {}
+    if not set(columns) <= {role.removesuffix("?") for role in layout}:
+        return None
+    for role, names in layout.items():
+        name = role.removesuffix("?")
+        column = columns.get(name) or next((column for column in names if column in present), None)
+        if column is not None:
+            roles[name] = column
+        elif not role.endswith("?"):
+            return None
+    return roles
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """The file of each split in a folder, by the splits' usual names."""
+    files: dict[str, Path] = {}
+    for split, names in SPLITS.items():
+        for path in sorted(folder.iterdir()):
+            if path.stem in names and path.suffix in READERS:
+                files.setdefault(split, path)
+    if not files:
+        raise DataError(f"{folder}: no train, validation or test file (jsonl, csv, tsv, parquet); check --data")
+    return files
+
+
+def peek_columns(path: Path) -> list[str]:
+    """Column names of a file, from its first row or its header."""
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            return list(pyarrow.parquet.read_schema(path).names)
+        with path.open(encoding="utf-8", newline="") as stream:
+            if path.suffix in (".csv", ".tsv"):
+                return next(csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+            line = next((line for line in stream if line.strip()), "{}")
+        row = json.loads(line) if path.suffix == ".jsonl" else {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)}); check the file") from error
+    if path.suffix == ".jsonl" and not row:
+        raise DataError(f"{path}: is empty; give it examples, or name another split with --certify-on")
+    return list(row)
+
+
+def _certification_split(wanted: Wanted, present: Sequence[str]) -> str:
+    if wanted.certify_on is not None:
+        if wanted.certify_on not in present:
+            raise DataError(f"{wanted.data}: no split '{wanted.certify_on}'; there are {', '.join(present)}")
+        return wanted.certify_on
+    return next(name for name in (*CERTIFY_ON, *present) if name in present)
+
+
+def _is_folder(data: str) -> bool:
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return True
+    if path.exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
+        raise DataError(f"{data}: no such folder; check --data")
+    return False
+
+
+def _read_folder(folder: Path, cache: Path) -> dict[str, Any]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    tables = {}
+    for split, path in find_files(folder).items():
+        options: dict[str, Any] = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+        try:
+            tables[split] = datasets.load_dataset(
+                READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(cache / "datasets"), **options
+            )
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            cause = error.__cause__ or error
+            raise DataError(f"{path}: cannot be read ({first_line(cause)}); check the file") from error
+    return tables
+
+
+def _read_hub(wanted: Wanted, cache: Path) -> dict[str, Any]:
+    import datasets
+    import requests
+    from huggingface_hub.errors import HfHubHTTPError
+
+    datasets.disable_progress_bars()
+    try:
+        return dict(datasets.load_dataset(wanted.data, wanted.config, cache_dir=str(cache / "datasets")))
+    except (requests.RequestException, ConnectionError) as error:
+        raise UnavailableError(
+            f"{wanted.data}: the Hub cannot be reached ({type(error).__name__}); name a folder"
+        ) from error
+    except (OSError, ValueError, RuntimeError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"{wanted.data}: cannot be loaded ({first_line(error)}); check --data and --data-config"
+        ) from error

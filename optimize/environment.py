@@ -1,0 +1,80 @@
+"""What machine this is: CPU and its features, cores, memory, GPU, library versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from optimize.manifest import Environment
+
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "f16c")
+LIBRARIES = ("onnxruntime", "onnx", "optimum", "optimum-onnx", "torch", "transformers", "datasets", "numpy")
+
+
+def detect() -> Environment:
+    """Describe this machine."""
+    return Environment(
+        cpu=cpu_name(),
+        features=list(cpu_features()),
+        cores=usable_cores(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpu=gpu_name(),
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        versions={name: version(name) for name in LIBRARIES},
+    )
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's fields of /proc/cpuinfo; empty where there is none (macOS)."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    block = path.read_text(encoding="utf-8").split("\n\n")[0]
+    pairs = (line.split(":", 1) for line in block.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system gives it."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Those of `FEATURES` that this CPU has, sorted; none where the system does not tell."""
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    return tuple(sorted(flags & set(FEATURES)))
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def gpu_name() -> str | None:
+    """The first NVIDIA GPU's name, or None."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = done.stdout.strip().splitlines()
+    return names[0] if done.returncode == 0 and names else None
+
+
+def version(distribution: str) -> str:
+    """Installed version of a distribution, or 'absent'."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,64 @@
+"""Everything this package refuses or fails with, and the exit code each one carries.
+
+    OptimizeError                 3  the root: nothing else is raised on purpose
+    ├── RequestError              2  the request cannot be met as it was written
+    │   ├── UnknownNameError      2  a name that is in no table; suggests the nearest
+    │   ├── SourceError           2  the checkpoint is missing, damaged, or not a DistilBERT
+    │   └── DataError             2  the data set is missing, unreadable, or does not fit the head
+    ├── UnavailableError          3  this machine lacks the hardware or the extra that is needed
+    └── StageError                3  a stage could not do its work, or broke a promise it must keep
+
+A message reads *where: what; what to do* and fits on one line. Exit codes 0, 1 and 4 are not
+errors: they are verdicts (see `optimize.gates`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OptimizeError(Exception):
+    """Root of the tree; the command line prints its message and exits with `exit_code`."""
+
+    exit_code = 3
+
+
+class RequestError(OptimizeError):
+    """The request cannot be met as it was written."""
+
+    exit_code = 2
+
+
+class UnknownNameError(RequestError):
+    """A name that is in no table."""
+
+
+class SourceError(RequestError):
+    """The checkpoint cannot be used."""
+
+
+class DataError(RequestError):
+    """The data set cannot be used."""
+
+
+class UnavailableError(OptimizeError):
+    """This machine lacks what the request needs."""
+
+
+class StageError(OptimizeError):
+    """A stage failed, or its output broke a promise."""
+
+
+def unknown_name(where: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Build the refusal of `name`, with the nearest of `known` as a suggestion."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(names)}"
+    return UnknownNameError(f"{where}: unknown name '{name}'; {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first non-empty line of another library's message, for quoting in one of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,145 @@
+"""From rows to token ids: what every head needs, and how a text that is too long is cut.
+
+A split is tokenized whole and uncut, in one call; only what turns out too long is tokenized again
+with truncation. So nothing is ever cut without being counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from optimize.errors import DataError
+from optimize.interfaces import Feature, Row, Text
+
+Shorten = Literal["longest_first", "only_first"]
+
+
+class Tokens(NamedTuple):
+    """One `tokenizers.Encoding` with its special tokens, and whether text had to be cut."""
+
+    encoding: Any
+    cut: bool
+
+
+def require_rows(head: str, rows: Sequence[Row]) -> None:
+    """Refuse a split without rows."""
+    if not rows:
+        raise DataError(f"{head}: there are no rows; give a split that has some")
+
+
+def refusal(head: str, index: int, what: str, remedy: str) -> DataError:
+    """Build the refusal of row `index`."""
+    return DataError(f"{head}: row {index} {what}; {remedy}")
+
+
+def string_in(head: str, rows: Sequence[Row], index: int, role: str) -> str:
+    """Return the text that row `index` holds as `role`."""
+    value = rows[index].get(role)
+    if not isinstance(value, str):
+        what = f"has no {role}" if value is None else f"has a {type(value).__name__} as {role}"
+        raise refusal(head, index, what, "give a string or remove the row")
+    return value
+
+
+def strings_in(head: str, rows: Sequence[Row], role: str) -> list[str]:
+    """Return the texts that all rows hold as `role`."""
+    return [string_in(head, rows, index, role) for index in range(len(rows))]
+
+
+def number_in(head: str, rows: Sequence[Row], index: int, role: str) -> float:
+    """Return the finite number that row `index` holds as `role`."""
+    value = rows[index].get(role)
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what it is, is what we ask
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise refusal(head, index, f"has {value!r} as {role}", "give a finite number")
+    return number
+
+
+def class_id(head: str, index: int, value: object, classes: int) -> int:
+    """Return `value`, the label of row `index`, as a class id below `classes`."""
+    try:
+        number = int(value)  # type: ignore[call-overload]  # what it is, is what we ask
+        fits = number == float(value) and 0 <= number < classes  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        remedy = f"give a class id from 0 to {classes - 1}"
+        raise refusal(head, index, f"has {value!r} as label", remedy)
+    return int(number)
+
+
+def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes by id; LABEL_0, LABEL_1, and so on where none are given."""
+    names = {int(key): str(name) for key, name in (config.get("id2label") or {}).items()}
+    count = int(config.get("num_labels") or len(names) or 2)
+    return tuple(names.get(index, f"LABEL_{index}") for index in range(count))
+
+
+def token_limit(text: Text) -> int:
+    """Return how many tokens a feature may have: the request's limit or the model's, if lower."""
+    return min(text.max_tokens, int(text.config.get("max_position_embeddings", text.max_tokens)))
+
+
+def require_fast(tokenizer: Any) -> None:
+    """Refuse a tokenizer that cannot say which word or character a token came from."""
+    if not getattr(tokenizer, "is_fast", False):
+        name = type(tokenizer).__name__
+        raise DataError(f"{name}: is no fast tokenizer; save one that has a tokenizer.json")
+
+
+def tokenize(
+    text: Text,
+    firsts: Sequence[Any],
+    seconds: Sequence[str] | None = None,
+    *,
+    shorten: Shorten = "longest_first",
+    words: bool = False,
+) -> list[Tokens]:
+    """Tokenize texts, or pairs of texts; with `words`, each text is a list of words.
+
+    A single text is cut at the tokenizer's own truncation side. `only_first` cuts the first text
+    of a pair only, as long as the second fits.
+    """
+    require_fast(text.tokenizer)
+    limit = token_limit(text)
+    whole = text.tokenizer(
+        list(firsts),
+        None if seconds is None else list(seconds),
+        is_split_into_words=words,
+        verbose=False,
+    ).encodings
+    return [
+        Tokens(encoding, cut=False)
+        if len(encoding) <= limit
+        else _cut(text, firsts[i], seconds[i] if seconds else None, shorten=shorten, words=words)
+        for i, encoding in enumerate(whole)
+    ]
+
+
+def _cut(text: Text, first: Any, second: str | None, *, shorten: Shorten, words: bool) -> Tokens:
+    limit = token_limit(text)
+    if second is not None and shorten == "only_first":
+        plain = text.tokenizer(second, add_special_tokens=False, verbose=False)["input_ids"]
+        fits = len(plain) + text.tokenizer.num_special_tokens_to_add(pair=True) < limit
+        shorten = "only_first" if fits else "longest_first"
+    batch = text.tokenizer(
+        [first],
+        None if second is None else [second],
+        is_split_into_words=words,
+        truncation=shorten,
+        max_length=limit,
+    )
+    return Tokens(batch.encodings[0], cut=True)
+
+
+def feature(ids: Sequence[int], example: int, extra: Mapping[str, Any] | None = None) -> Feature:
+    """Make the unpadded feature of one sequence of token ids."""
+    input_ids = np.asarray(ids, dtype=np.int64)
+    inputs = {"input_ids": input_ids, "attention_mask": np.ones_like(input_ids)}
+    return Feature(inputs, example, extra or {})

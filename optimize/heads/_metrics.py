@@ -1,0 +1,78 @@
+"""Metrics as functions of per-example statistics, [N, k] -> float, fast enough for a bootstrap.
+
+Each returns 0.0 where it is undefined (an empty selection, a constant column), never NaN: a gate
+must be able to fail on the value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+NO_CLASS = -1  # the decision of a model that answered NaN: never right
+
+
+def decided(logits: Array) -> Array:
+    """Return the likeliest class along the last axis; NO_CLASS where a logit is NaN."""
+    return np.where(np.isnan(logits).any(axis=-1), NO_CLASS, logits.argmax(axis=-1))
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, and 0.0 of nothing."""
+    return float(part / whole) if whole else 0.0
+
+
+def mean_of_first(statistics: Array) -> float:
+    """Return the mean of column 0."""
+    return ratio(float(statistics[:, 0].sum()), len(statistics))
+
+
+def share(statistics: Array) -> float:
+    """Return the sum of column 0 over the sum of column 1."""
+    return ratio(float(statistics[:, 0].sum()), float(statistics[:, 1].sum()))
+
+
+def micro_f1(statistics: Array) -> float:
+    """Return F1 from columns (true positives, predicted, gold)."""
+    true, predicted, gold = statistics[:, :3].sum(axis=0)
+    return ratio(2.0 * float(true), float(predicted + gold))
+
+
+def macro_f1(predicted: Array, gold: Array) -> float:
+    """Return the mean F1 of the classes that occur in either, as scikit-learn does."""
+    scores = []
+    for label in np.union1d(predicted, gold):
+        said, meant = predicted == label, gold == label
+        scores.append(ratio(2.0 * int((said & meant).sum()), int(said.sum() + meant.sum())))
+    return float(np.mean(scores))
+
+
+def pearson(statistics: Array) -> float:
+    """Return the correlation of columns 0 and 1."""
+    if not len(statistics) or not np.isfinite(statistics).all():
+        return 0.0
+    left, right = (statistics - statistics.mean(axis=0)).T
+    norm = float(np.sqrt((left @ left) * (right @ right)))
+    # A constant column leaves rounding noise behind, which must not pass for variance.
+    constant = (np.ptp(statistics, axis=0) == 0).any()
+    return 0.0 if constant else ratio(float(left @ right), norm)
+
+
+def spearman(statistics: Array) -> float:
+    """Return the rank correlation of columns 0 and 1; ties share their mean rank."""
+    if not len(statistics) or not np.isfinite(statistics).all():
+        return 0.0
+    return pearson(np.stack([_ranks(statistics[:, 0]), _ranks(statistics[:, 1])], axis=1))
+
+
+def _ranks(values: Array) -> Array:
+    order = np.argsort(values)
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    stops = np.append(starts[1:], len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((starts + stops - 1) / 2, stops - starts)
+    return ranks

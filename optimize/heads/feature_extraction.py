@@ -1,0 +1,105 @@
+"""Feature extraction: a vector for a text, the mean of its tokens' last hidden states.
+
+With scored pairs (STS), the metric is the rank correlation of cosine and score (Reimers and
+Gurevych, 2019). Without scores there is no right answer, only the reference's: the score is then
+called "cosine_to_reference", its statistics are unit vectors [N, D], and whoever has both models'
+vectors calls `aggregate` on the row sums of their product, [N, 1]. Each text is then an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optimize.heads import _encoding, _metrics
+from optimize.heads._metrics import Array
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+NAME = "feature-extraction"
+SCORE = ("score", "similarity_score", "relatedness_score", "label")
+
+
+def encode(rows: Sequence[Row], text: Text) -> Encoded:
+    """Tokenize texts one by one; a scored pair is two features of one example."""
+    _encoding.require_rows(NAME, rows)
+    paired = any(row.get("text_pair") is not None for row in rows)
+    roles = ["text", "text_pair"] if paired else ["text"]
+    columns = [_encoding.strings_in(NAME, rows, role) for role in roles]
+    texts = [item for row in zip(*columns, strict=True) for item in row]
+    scored = paired and any(row.get("score") is not None for row in rows)
+    gold: tuple[float | None, ...] = (None,) * len(texts)
+    if scored:
+        gold = tuple(_encoding.number_in(NAME, rows, i, "score") for i in range(len(rows)))
+    tokens = _encoding.tokenize(text, texts)
+    features = tuple(_encoding.feature(item.encoding.ids, i // 2 if scored else i) for i, item in enumerate(tokens))
+    cut = {one.example for one, item in zip(features, tokens, strict=True) if item.cut}
+    return Encoded(features, gold, len(cut))
+
+
+def read(feature: Feature, outputs: Feed) -> Array:
+    """Return the mean of the hidden states of all tokens, [1, D]."""
+    del feature
+    hidden = outputs["last_hidden_state"].astype(np.float32)
+    pooled: Array = hidden.mean(axis=0, keepdims=True)
+    return pooled
+
+
+def decide(feature: Feature, rows: Array) -> Array:
+    """Return the vector, [D]."""
+    del feature
+    vector: Array = rows[0]
+    return vector
+
+
+def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+    """Score vectors by the cosines of pairs, or hand them over to be compared."""
+    vectors = _unit(np.stack(answers).astype(np.float64))
+    if encoded.gold[0] is None:
+        return Score(
+            metric="cosine_to_reference",
+            statistics=vectors,
+            aggregate=_metrics.mean_of_first,
+            decisions=(vectors[:-1] * vectors[1:]).sum(axis=1),
+            ordinal=True,
+        )
+    cosines = (vectors[0::2] * vectors[1::2]).sum(axis=1)
+    statistics = np.stack([cosines, np.array(encoded.gold, dtype=np.float64)], axis=1)
+    return Score(
+        metric="spearman",
+        statistics=statistics,
+        aggregate=_metrics.spearman,
+        decisions=cosines,
+        ordinal=True,
+        others={"pearson": _metrics.pearson(statistics)},
+    )
+
+
+def _unit(vectors: Array) -> Array:
+    """Scale rows to length one; rows of zeros or NaN become zeros."""
+    vectors = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0.0)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Array = vectors / np.where(norms == 0, 1.0, norms)
+    return scaled
+
+
+HEAD = Head(
+    name=NAME,
+    auto_class="AutoModel",
+    outputs=("last_hidden_state",),
+    reads="all tokens",
+    rows_are="vectors",
+    dataset=(
+        {"text": ("sentence1",), "text_pair": ("sentence2",), "score?": SCORE},
+        {"text": ("text1",), "text_pair": ("text2",), "score?": SCORE},
+        {"text": ("sentence_A",), "text_pair": ("sentence_B",), "score?": SCORE},
+        {"text": ("text", "sentence", "content", "review")},
+    ),
+    metric="spearman",
+    weights=(),
+    encode=encode,
+    read=read,
+    decide=decide,
+    score=score,
+)

@@ -1,0 +1,116 @@
+"""Fill-mask: guess the words that were masked, 15 % of each text.
+
+Whole words are masked, every sub-token by [MASK], after the rate of Devlin et al. (2019) without
+its random and kept tokens, which serve training. The choice depends on the text and nothing else,
+so every model and every run is asked the same. Unknown words are never asked for, and a text that
+has no word to ask for is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optimize.errors import DataError
+from optimize.heads import _encoding, _metrics
+from optimize.heads._metrics import Array
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+NAME = "fill-mask"
+MASKED_SHARE = 0.15
+WORST_LOSS = 100.0  # of a token in nats; keeps a model that answers NaN out of the average
+
+
+def encode(rows: Sequence[Row], text: Text) -> Encoded:
+    """Tokenize and mask; `extra` holds the masked positions and what stood there."""
+    _encoding.require_rows(NAME, rows)
+    if text.tokenizer.mask_token_id is None:
+        raise DataError(f"{NAME}: the tokenizer has no mask token; use the one of the checkpoint")
+    features: list[Feature] = []
+    truncated = 0
+    for tokens in _encoding.tokenize(text, _encoding.strings_in(NAME, rows, "text")):
+        positions = _masked_positions(tokens.encoding, set(text.tokenizer.all_special_ids))
+        if len(positions):
+            features.append(_feature(tokens.encoding.ids, len(features), positions, text))
+            truncated += tokens.cut
+    if not features:
+        raise DataError(f"{NAME}: no row has a word to mask; give rows with text")
+    return Encoded(tuple(features), tuple(f.extra["gold"] for f in features), truncated)
+
+
+def _masked_positions(encoding: Any, special: set[int]) -> Array:
+    """Choose words by the order of their hashes: the same on every machine and version."""
+    words: dict[int, list[int]] = defaultdict(list)
+    for position, word in enumerate(encoding.word_ids):
+        if word is not None:
+            words[word].append(position)
+    ids = encoding.ids
+    known = [w for w, at in words.items() if not special.intersection(ids[p] for p in at)]
+    content = hashlib.sha256(np.asarray(ids, dtype="<i8").tobytes()).hexdigest()
+    known.sort(key=lambda word: hashlib.sha256(f"{content}:{word}".encode()).digest())
+    chosen = known[: max(1, round(MASKED_SHARE * len(known)))]
+    return np.array(sorted(p for word in chosen for p in words[word]), dtype=np.int64)
+
+
+def _feature(ids: Sequence[int], example: int, positions: Array, text: Text) -> Feature:
+    masked = np.array(ids, dtype=np.int64)
+    gold = masked[positions]
+    masked[positions] = text.tokenizer.mask_token_id
+    return _encoding.feature(masked.tolist(), example, {"positions": positions, "gold": gold})
+
+
+def read(feature: Feature, outputs: Feed) -> Array:
+    """Return the logits at the masked positions, [masked, V]."""
+    rows: Array = outputs["logits"][feature.extra["positions"]]
+    return rows
+
+
+def decide(feature: Feature, rows: Array) -> tuple[Array, Array]:
+    """Return the guessed ids and the negative log-likelihoods of the right ones, in nats."""
+    logits = rows.astype(np.float64)
+    top = logits.max(axis=1)
+    with np.errstate(invalid="ignore"):
+        evidence = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        loss = evidence - logits[np.arange(len(logits)), feature.extra["gold"]]
+    loss = np.nan_to_num(loss, nan=WORST_LOSS, posinf=WORST_LOSS)
+    return _metrics.decided(logits), np.minimum(loss, WORST_LOSS)
+
+
+def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+    """Score guesses by the share that is right, over all masked tokens."""
+    statistics = np.array(
+        [
+            ((ids == gold).sum(), len(gold), losses.sum())
+            for (ids, losses), gold in zip(answers, encoded.gold, strict=True)
+        ],
+        dtype=np.float64,
+    )
+    loss = _metrics.share(statistics[:, [2, 1]])
+    return Score(
+        metric="top1_accuracy",
+        statistics=statistics,
+        aggregate=_metrics.share,
+        decisions=np.concatenate([ids for ids, _ in answers]),
+        others={"loss": loss, "perplexity": math.exp(loss)},
+    )
+
+
+HEAD = Head(
+    name=NAME,
+    auto_class="AutoModelForMaskedLM",
+    outputs=("logits",),
+    reads="all tokens",
+    rows_are="logits",
+    dataset=({"text": ("text", "sentence", "content")},),
+    metric="top1_accuracy",
+    weights=("vocab_transform.weight", "vocab_layer_norm.weight", "vocab_projector.bias"),
+    encode=encode,
+    read=read,
+    decide=decide,
+    score=score,
+)

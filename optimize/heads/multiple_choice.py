@@ -1,0 +1,164 @@
+"""Multiple choice: which of several continuations or answers fits a context.
+
+Every choice is read as the pair (context, choice). Where the row has the beginning of the ending
+(SWAG, Zellers et al., 2018) or a question (RACE, Lai et al., 2017), it goes before the choice, or
+the choice into the gap "_" of the question. The context is cut first: a choice that lost its end
+cannot be told from another. Labels may be class ids or letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from optimize.heads import _encoding, _metrics
+from optimize.heads._metrics import Array
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+NAME = "multiple-choice"
+COLUMNS = ("choice0", "choice1", "choice2", "choice3", "choice4")
+
+
+def encode(rows: Sequence[Row], text: Text) -> Encoded:
+    """Tokenize each row as [choices, T], padded to its own longest choice."""
+    _encoding.require_rows(NAME, rows)
+    firsts, seconds, bounds, gold = [], [], [0], []
+    for index in range(len(rows)):
+        choices = _choices(rows, index)
+        firsts += [_encoding.string_in(NAME, rows, index, "context")] * len(choices)
+        seconds += [_continuation(rows, index, choice) for choice in choices]
+        bounds.append(len(firsts))
+        gold.append(_label(rows, index, len(choices)))
+    tokens = _encoding.tokenize(text, firsts, seconds, shorten="only_first")
+    groups = [tokens[start:stop] for start, stop in pairwise(bounds)]
+    pad = int(text.tokenizer.pad_token_id or 0)
+    features = tuple(
+        _feature([item.encoding.ids for item in group], example, pad) for example, group in enumerate(groups)
+    )
+    cut = sum(any(item.cut for item in group) for group in groups)
+    return Encoded(features, tuple(gold), cut)
+
+
+def _choices(rows: Sequence[Row], index: int) -> list[str]:
+    """Return the choices from one list, from {"text": list}, or from columns."""
+    row = rows[index]
+    listed = row.get("choices")
+    if isinstance(listed, Mapping):
+        listed = listed.get("text")
+    if listed is None:
+        listed = [row[name] for name in COLUMNS if row.get(name) is not None]
+    choices = list(listed)
+    if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
+        what = f"has {len(choices)} choices or some that are no text"
+        raise _encoding.refusal(NAME, index, what, "give at least two strings")
+    return choices
+
+
+def _continuation(rows: Sequence[Row], index: int, choice: str) -> str:
+    start, question = rows[index].get("start"), rows[index].get("question")
+    if start:
+        return f"{start} {choice}"
+    if not question:
+        return choice
+    return question.replace("_", choice) if "_" in question else f"{question} {choice}"
+
+
+def _label(rows: Sequence[Row], index: int, choices: int) -> int:
+    """Return the label as an index: from the choices' own names, a number, or a letter."""
+    label, listed = rows[index].get("label"), rows[index].get("choices")
+    names = listed.get("label") if isinstance(listed, Mapping) else None
+    if names is not None and label in list(names):
+        return list(names).index(label)
+    if isinstance(label, str) and len(label.strip()) == 1 and label.strip().isalpha():
+        label = ord(label.strip().upper()) - ord("A")
+    return _encoding.class_id(NAME, index, label, choices)
+
+
+def _feature(choices: list[list[int]], example: int, pad: int) -> Feature:
+    shape = len(choices), max(map(len, choices))
+    input_ids = np.full(shape, pad, dtype=np.int64)
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    for row, ids in enumerate(choices):
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    return Feature({"input_ids": input_ids, "attention_mask": attention_mask}, example)
+
+
+def read(feature: Feature, outputs: Feed) -> Array:
+    """Return the logits of the choices, [1, choices]."""
+    del feature
+    return outputs["logits"].reshape(1, -1)
+
+
+def decide(feature: Feature, rows: Array) -> int:
+    """Return the index of the choice."""
+    del feature
+    return int(_metrics.decided(rows)[0])
+
+
+def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+    """Score the chosen indices by accuracy."""
+    chosen = np.array(answers, dtype=np.int64)
+    right = chosen == np.array(encoded.gold, dtype=np.int64)
+    return Score(
+        metric="accuracy",
+        statistics=right[:, None].astype(np.float64),
+        aggregate=_metrics.mean_of_first,
+        decisions=chosen,
+        right=right,
+    )
+
+
+HEAD = Head(
+    name=NAME,
+    auto_class="AutoModelForMultipleChoice",
+    outputs=("logits",),
+    reads="first token",
+    rows_are="logits",
+    dataset=(
+        {  # SWAG
+            "context": ("sent1",),
+            "start": ("sent2",),
+            "choice0": ("ending0",),
+            "choice1": ("ending1",),
+            "choice2?": ("ending2",),
+            "choice3?": ("ending3",),
+            "label": ("label",),
+        },
+        {  # HellaSwag
+            "context": ("ctx_a",),
+            "start": ("ctx_b",),
+            "choices": ("endings",),
+            "label": ("label",),
+        },
+        {  # Cosmos QA
+            "context": ("context",),
+            "question": ("question",),
+            "choice0": ("answer0",),
+            "choice1": ("answer1",),
+            "choice2?": ("answer2",),
+            "choice3?": ("answer3",),
+            "label": ("label",),
+        },
+        {  # RACE, MuTual, and whatever is like them
+            "context": ("context", "article", "passage", "dialogue", "premise"),
+            "question?": ("question",),
+            "choices": ("choices", "options", "endings"),
+            "label": ("label", "labels", "answer", "answerKey"),
+        },
+        {  # CommonsenseQA, ARC: the question is all there is
+            "context": ("question", "question_stem"),
+            "choices": ("choices", "options"),
+            "label": ("label", "answerKey", "answer"),
+        },
+    ),
+    metric="accuracy",
+    weights=("pre_classifier.weight", "classifier.weight"),
+    encode=encode,
+    read=read,
+    decide=decide,
+    score=score,
+)

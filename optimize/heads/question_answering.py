@@ -1,0 +1,185 @@
+"""Extractive question answering in the manner of SQuAD 1.1 (Rajpurkar et al., 2016).
+
+A context that is too long becomes several features, windows that overlap by 128 tokens; the best
+span of all of them is the answer. Numbers are those of the BERT paper's script and of transformers'
+`run_qa.py`: 384 tokens, 20 best starts and ends, answers of at most 30 tokens. Exact match and F1
+are those of the official evaluation script, from 0 to 1. Windowing is no truncation; only a
+question that takes more than half of the tokens is cut, and counted.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optimize.errors import DataError
+from optimize.heads import _encoding, _metrics
+from optimize.heads._metrics import Array
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+NAME = "question-answering"
+OVERLAP_TOKENS = 128
+QUESTION_TOKENS = 64
+ANSWER_TOKENS = 30
+N_BEST = 20
+LEAST_TOKENS = 32
+
+Span = tuple[float, int, int]
+
+
+def encode(rows: Sequence[Row], text: Text) -> Encoded:
+    """Tokenize (question, context) pairs into windows over the context."""
+    _encoding.require_rows(NAME, rows)
+    _encoding.require_fast(text.tokenizer)
+    limit = _encoding.token_limit(text)
+    if limit < LEAST_TOKENS:
+        raise DataError(f"{NAME}: {limit} tokens hold no context; allow {LEAST_TOKENS} or more")
+    contexts = _encoding.strings_in(NAME, rows, "context")
+    questions = _encoding.strings_in(NAME, rows, "question")
+    gold = tuple(_answers(rows, index) for index in range(len(rows)))
+    kept = _shorten(questions, text, limit)
+    batch = text.tokenizer(
+        kept,
+        contexts,
+        truncation="only_second",
+        max_length=limit,
+        stride=min(OVERLAP_TOKENS, limit // 3),
+        return_overflowing_tokens=True,
+    )
+    examples = batch["overflow_to_sample_mapping"]
+    features = tuple(
+        _feature(encoding, example, contexts[example])
+        for encoding, example in zip(batch.encodings, examples, strict=True)
+    )
+    cut = sum(old != new for old, new in zip(questions, kept, strict=True))
+    return Encoded(features, gold, cut)
+
+
+def _answers(rows: Sequence[Row], index: int) -> tuple[str, ...]:
+    given = rows[index].get("answers")
+    texts = given.get("text") if isinstance(given, Mapping) else None
+    if texts is None or isinstance(texts, str):
+        remedy = 'give {"text": [...], "answer_start": [...]}'
+        raise _encoding.refusal(NAME, index, "has no list of answer texts", remedy)
+    if not len(texts) or not all(isinstance(answer, str) and answer for answer in texts):
+        remedy = "SQuAD 2.0's unanswerable questions are not supported, remove them"
+        raise _encoding.refusal(NAME, index, "has no answer", remedy)
+    if not any(answer in rows[index]["context"] for answer in texts):
+        what = f"has the answer {texts[0]!r}, which is not in its context"
+        raise _encoding.refusal(NAME, index, what, "give answers that are spans of the context")
+    return tuple(texts)
+
+
+def _shorten(questions: Sequence[str], text: Text, limit: int) -> list[str]:
+    """Cut questions that take more than half of the tokens."""
+    most = min(QUESTION_TOKENS, limit // 4)
+    whole = text.tokenizer(list(questions), add_special_tokens=False, verbose=False).encodings
+    return [
+        question if len(encoding) <= limit // 2 else question[: encoding.offsets[most - 1][1]]
+        for question, encoding in zip(questions, whole, strict=True)
+    ]
+
+
+def _feature(encoding: Any, example: int, context: str) -> Feature:
+    positions = np.array([i for i, sequence in enumerate(encoding.sequence_ids) if sequence == 1], dtype=np.int64)
+    extra = {
+        "positions": positions,
+        "offsets": np.array(encoding.offsets, dtype=np.int64)[positions],
+        "context": context,
+    }
+    return _encoding.feature(encoding.ids, example, extra)
+
+
+def read(feature: Feature, outputs: Feed) -> Array:
+    """Return start and end logits of the context's tokens, [2, context tokens]."""
+    positions = feature.extra["positions"]
+    return np.stack([outputs["start_logits"][positions], outputs["end_logits"][positions]])
+
+
+def decide(feature: Feature, rows: Array) -> list[Span]:
+    """Return the best spans as (score, first character, character after the last), best first."""
+    logits = np.nan_to_num(rows.astype(np.float64), nan=-1e30)
+    starts, ends = np.argsort(-logits, axis=1, kind="stable")[:, :N_BEST]
+    length = ends[None, :] - starts[:, None] + 1
+    scores = logits[0, starts][:, None] + logits[1, ends][None, :]
+    scores[(length < 1) | (length > ANSWER_TOKENS)] = -np.inf
+    order = np.argsort(-scores, axis=None, kind="stable")[:N_BEST]
+    offsets = feature.extra["offsets"]
+    return [
+        (float(scores[i, j]), int(offsets[starts[i], 0]), int(offsets[ends[j], 1]))
+        for i, j in zip(*np.unravel_index(order, scores.shape), strict=True)
+        if np.isfinite(scores[i, j])
+    ]
+
+
+def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+    """Score the best span of all windows of each example."""
+    best: list[tuple[float, str]] = [(-np.inf, "")] * len(encoded.gold)
+    for feature, spans in zip(encoded.features, answers, strict=True):
+        if spans and spans[0][0] > best[feature.example][0]:
+            value, start, stop = spans[0]
+            best[feature.example] = value, feature.extra["context"][start:stop]
+    texts = [text for _, text in best]
+    statistics = np.array(
+        [
+            (max(f1(text, one) for one in golds), max(matches(text, one) for one in golds))
+            for text, golds in zip(texts, encoded.gold, strict=True)
+        ],
+        dtype=np.float64,
+    )
+    return Score(
+        metric="f1",
+        statistics=statistics,
+        aggregate=_metrics.mean_of_first,
+        decisions=np.array(texts, dtype=np.str_),
+        right=statistics[:, 1] == 1,
+        others={"exact_match": float(statistics[:, 1].mean())},
+    )
+
+
+def normalize(answer: str) -> str:
+    """Lower the case, and drop punctuation, articles and extra space, in SQuAD's order."""
+    bare = answer.lower().translate(str.maketrans("", "", string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def matches(predicted: str, gold: str) -> bool:
+    """Say whether two answers are the same once normalized."""
+    return normalize(predicted) == normalize(gold)
+
+
+def f1(predicted: str, gold: str) -> float:
+    """Return the F1 of the words that two normalized answers share."""
+    said, meant = normalize(predicted).split(), normalize(gold).split()
+    shared = sum((Counter(said) & Counter(meant)).values())
+    return _metrics.ratio(2.0 * shared, len(said) + len(meant))
+
+
+HEAD = Head(
+    name=NAME,
+    auto_class="AutoModelForQuestionAnswering",
+    outputs=("start_logits", "end_logits"),
+    reads="all tokens",
+    rows_are="logits",
+    dataset=(
+        {
+            "id?": ("id",),
+            "title?": ("title",),
+            "context": ("context",),
+            "question": ("question",),
+            "answers": ("answers",),
+        },
+    ),
+    metric="f1",
+    weights=("qa_outputs.weight",),
+    encode=encode,
+    read=read,
+    decide=decide,
+    score=score,
+    max_tokens=384,
+)

@@ -1,0 +1,169 @@
+"""Text classification: one label, several labels, or a number for a text or a pair of texts.
+
+Which of the three is what `problem_type` in the checkpoint's config says, and else what
+transformers would infer: one output is a regression, lists of labels are multi-label. Layouts
+follow GLUE (Wang et al., 2018); pairs come first, so that a pair is never read as half of itself.
+The gold of an example says what it is: an int is a class, a tuple of 0/1 is a set of classes, a
+float is a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from optimize.errors import DataError
+from optimize.heads import _encoding, _metrics
+from optimize.heads._metrics import Array
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+NAME = "text-classification"
+LABEL = ("label", "labels", "score", "class", "target", "category", "intent", "emotion")
+WORST_ERROR = 1e30  # keeps a model that answers NaN out of the average
+
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
+def encode(rows: Sequence[Row], text: Text) -> Encoded:
+    """Tokenize texts, or pairs cut longest first."""
+    _encoding.require_rows(NAME, rows)
+    firsts = _encoding.strings_in(NAME, rows, "text")
+    paired = any(row.get("text_pair") is not None for row in rows)
+    seconds = _encoding.strings_in(NAME, rows, "text_pair") if paired else None
+    gold = _gold(rows, text)
+    tokens = _encoding.tokenize(text, firsts, seconds)
+    features = tuple(_encoding.feature(item.encoding.ids, i) for i, item in enumerate(tokens))
+    return Encoded(features, gold, sum(item.cut for item in tokens))
+
+
+def _gold(rows: Sequence[Row], text: Text) -> tuple[Any, ...]:
+    classes = len(_encoding.class_names(text.config))
+    match _problem(rows, text, classes):
+        case "regression":
+            if classes != 1:
+                raise DataError(f"{NAME}: the model regresses {classes} numbers; give one with 1")
+            return tuple(_encoding.number_in(NAME, rows, i, "label") for i in range(len(rows)))
+        case "multi_label_classification":
+            return _label_sets(rows, classes)
+        case _:
+            return tuple(_encoding.class_id(NAME, i, row.get("label"), classes) for i, row in enumerate(rows))
+
+
+def _problem(rows: Sequence[Row], text: Text, classes: int) -> Problem:
+    stated: Problem | None = text.config.get("problem_type")
+    if stated:
+        return stated
+    if classes == 1:
+        return "regression"
+    several = isinstance(rows[0].get("label"), list | tuple | np.ndarray)
+    return "multi_label_classification" if several else "single_label_classification"
+
+
+def _label_sets(rows: Sequence[Row], classes: int) -> tuple[tuple[int, ...], ...]:
+    """Return multi-hot tuples, from such or from lists of class ids.
+
+    Lists that are all as long as there are classes and hold only 0 and 1 are taken as multi-hot.
+    """
+    for index, row in enumerate(rows):
+        if not isinstance(row.get("label"), list | tuple | np.ndarray):
+            what = f"has {row.get('label')!r} as label"
+            raise _encoding.refusal(NAME, index, what, "give a list of class ids")
+    lists = [list(row["label"]) for row in rows]
+    if all(len(labels) == classes and set(labels) <= {0, 1} for labels in lists):
+        return tuple(tuple(int(label) for label in labels) for labels in lists)
+    sets = [{_encoding.class_id(NAME, index, label, classes) for label in labels} for index, labels in enumerate(lists)]
+    return tuple(tuple(int(label in chosen) for label in range(classes)) for chosen in sets)
+
+
+def read(feature: Feature, outputs: Feed) -> Array:
+    """Return the logits, [1, C]."""
+    del feature
+    return outputs["logits"].reshape(1, -1)
+
+
+def decide(feature: Feature, rows: Array) -> Array:
+    """Return the logits of the one decision, [C]."""
+    del feature
+    logits: Array = rows[0]
+    return logits
+
+
+def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+    """Score [N, C] logits as what the gold says they are."""
+    logits = np.stack(answers).astype(np.float64)
+    match encoded.gold[0]:
+        case float():
+            return _score_numbers(logits[:, 0], np.array(encoded.gold))
+        case tuple():
+            return _score_sets((logits > 0).astype(np.int64), np.array(encoded.gold))
+        case _:
+            return _score_classes(_metrics.decided(logits), np.array(encoded.gold))
+
+
+def _score_classes(predicted: Array, gold: Array) -> Score:
+    right = predicted == gold
+    return Score(
+        metric="accuracy",
+        statistics=right[:, None].astype(np.float64),
+        aggregate=_metrics.mean_of_first,
+        decisions=predicted,
+        right=right,
+        others={"macro_f1": _metrics.macro_f1(predicted, gold)},
+    )
+
+
+def _score_sets(predicted: Array, gold: Array) -> Score:
+    counts = np.stack([predicted & gold, predicted, gold]).astype(np.float64)
+    right = (predicted == gold).all(axis=1)
+    macro = float(np.mean([_metrics.micro_f1(counts[:, :, c].T) for c in range(gold.shape[1])]))
+    return Score(
+        metric="f1",
+        statistics=counts.sum(axis=2).T,
+        aggregate=_metrics.micro_f1,
+        decisions=predicted.ravel(),
+        right=right,
+        others={"macro_f1": macro, "subset_accuracy": float(right.mean())},
+    )
+
+
+def _score_numbers(predicted: Array, gold: Array) -> Score:
+    statistics = np.stack([predicted, gold], axis=1)
+    errors = np.nan_to_num((predicted - gold) ** 2, nan=WORST_ERROR, posinf=WORST_ERROR)
+    return Score(
+        metric="spearman",
+        statistics=statistics,
+        aggregate=_metrics.spearman,
+        decisions=predicted,
+        ordinal=True,
+        others={"pearson": _metrics.pearson(statistics), "mse": float(errors.mean())},
+    )
+
+
+HEAD = Head(
+    name=NAME,
+    auto_class="AutoModelForSequenceClassification",
+    outputs=("logits",),
+    reads="first token",
+    rows_are="logits",
+    dataset=(
+        {"text": ("premise",), "text_pair": ("hypothesis",), "label": LABEL},
+        {"text": ("sentence1",), "text_pair": ("sentence2",), "label": LABEL},
+        {"text": ("question1",), "text_pair": ("question2",), "label": LABEL},
+        {"text": ("question",), "text_pair": ("sentence",), "label": LABEL},
+        {"text": ("text1",), "text_pair": ("text2",), "label": LABEL},
+        {
+            "text": ("text", "sentence", "review", "content", "tweet", "comment", "utterance"),
+            "text_pair?": ("text_pair",),
+            "label": LABEL,
+        },
+    ),
+    metric="accuracy",
+    weights=("pre_classifier.weight", "classifier.weight"),
+    encode=encode,
+    read=read,
+    decide=decide,
+    score=score,
+    labels="label",
+)

@@ -1,0 +1,152 @@
+"""Token classification: a class for every word; entities where the classes are IOB tags.
+
+The first sub-token of a word decides. A word that truncation cut off, or that the tokenizer drops,
+counts as predicted "O", or as a miss where there is no "O". Entities are counted as seqeval
+(Nakayama, 2018) does by default, after conlleval; sets of classes that are no IOB tags, such as
+parts of speech, are scored by the accuracy of words. Sentences without words are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optimize.errors import DataError
+from optimize.heads import _encoding, _metrics
+from optimize.heads._metrics import Array
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+NAME = "token-classification"
+TAG = re.compile(r"O|[BIES]-.+")
+
+
+def encode(rows: Sequence[Row], text: Text) -> Encoded:
+    """Tokenize lists of words; `extra` says which token decides which word."""
+    _encoding.require_rows(NAME, rows)
+    classes = _encoding.class_names(text.config)
+    pairs = [_words_and_tags(rows, index, len(classes)) for index in range(len(rows))]
+    pairs = [(words, tags) for words, tags in pairs if words]
+    if not pairs:
+        raise DataError(f"{NAME}: no row has words; give rows with non-empty lists of tokens")
+    tokens = _encoding.tokenize(text, [words for words, _ in pairs], words=True)
+    features = tuple(_feature(item.encoding, i, classes) for i, item in enumerate(tokens))
+    return Encoded(features, tuple(tags for _, tags in pairs), sum(item.cut for item in tokens))
+
+
+def _words_and_tags(rows: Sequence[Row], index: int, classes: int) -> tuple[list[str], Array]:
+    words, tags = rows[index].get("tokens"), rows[index].get("tags")
+    if words is None or tags is None or isinstance(words, str) or isinstance(tags, str):
+        what = "has no list of tokens or of tags"
+        raise _encoding.refusal(NAME, index, what, "give a tag for each token")
+    if len(words) != len(tags):
+        what = f"has {len(words)} tokens and {len(tags)} tags"
+        raise _encoding.refusal(NAME, index, what, "give a tag for each token")
+    if not all(isinstance(word, str) for word in words):
+        raise _encoding.refusal(NAME, index, "has tokens that are no text", "give strings")
+    ids = [_encoding.class_id(NAME, index, tag, classes) for tag in tags]
+    return list(words), np.array(ids, dtype=np.int64)
+
+
+def _feature(encoding: Any, example: int, classes: tuple[str, ...]) -> Feature:
+    first: dict[int, int] = {}
+    for position, word in enumerate(encoding.word_ids):
+        if word is not None:
+            first.setdefault(word, position)
+    extra = {
+        "words": np.fromiter(first.keys(), np.int64, len(first)),
+        "positions": np.fromiter(first.values(), np.int64, len(first)),
+        "classes": classes,
+    }
+    return _encoding.feature(encoding.ids, example, extra)
+
+
+def read(feature: Feature, outputs: Feed) -> Array:
+    """Return the logits of the words that are left, [words, C]."""
+    rows: Array = outputs["logits"][feature.extra["positions"]]
+    return rows
+
+
+def decide(feature: Feature, rows: Array) -> Array:
+    """Return the class ids of the words that are left."""
+    del feature
+    return _metrics.decided(rows)
+
+
+def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+    """Score class ids by the F1 of entities, or by accuracy where classes are no IOB tags."""
+    classes: tuple[str, ...] = encoded.features[0].extra["classes"]
+    outside = classes.index("O") if "O" in classes else _metrics.NO_CLASS
+    predicted = [np.full(len(tags), outside, dtype=np.int64) for tags in encoded.gold]
+    for feature, answer in zip(encoded.features, answers, strict=True):
+        predicted[feature.example][feature.extra["words"]] = answer
+    return _score(predicted, encoded.gold, classes)
+
+
+def _score(predicted: Sequence[Array], gold: Sequence[Array], classes: tuple[str, ...]) -> Score:
+    pairs = list(zip(predicted, gold, strict=True))
+    words = np.array([[(said == meant).sum(), len(meant)] for said, meant in pairs], np.float64)
+    right = words[:, 0] == words[:, 1]
+    decisions = np.concatenate(predicted)
+    if not _are_entity_tags(classes):
+        return Score("accuracy", words, _metrics.share, decisions, right)
+    counts = np.array([_counts(said, meant, classes) for said, meant in pairs], np.float64)
+    true, claimed, actual = counts.sum(axis=0)
+    others = {
+        "precision": _metrics.ratio(true, claimed),
+        "recall": _metrics.ratio(true, actual),
+        "token_accuracy": _metrics.share(words),
+    }
+    return Score("f1", counts, _metrics.micro_f1, decisions, right, others=others)
+
+
+def _are_entity_tags(classes: tuple[str, ...]) -> bool:
+    return all(TAG.fullmatch(name) for name in classes) and set(classes) != {"O"}
+
+
+def _counts(said: Array, meant: Array, classes: tuple[str, ...]) -> tuple[int, int, int]:
+    names = (*classes, "O")  # NO_CLASS, the last one, starts no entity
+    claimed = entities([names[label] for label in said])
+    actual = entities([names[label] for label in meant])
+    return len(claimed & actual), len(claimed), len(actual)
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Return (type, first word, word after the last) of each entity in IOB1, IOB2 or IOBES tags.
+
+    An entity goes on with I or E of the same type after B or I; anything else but O begins one.
+    """
+    found = set()
+    start, last = 0, "O"
+    for index, tag in enumerate([*tags, "O"]):
+        if last[0] in "BI" and tag[0] in "IE" and last[2:] == tag[2:]:
+            last = tag
+            continue
+        if last != "O":
+            found.add((last[2:], start, index))
+        start, last = index, tag
+    return found
+
+
+HEAD = Head(
+    name=NAME,
+    auto_class="AutoModelForTokenClassification",
+    outputs=("logits",),
+    reads="all tokens",
+    rows_are="logits",
+    dataset=(
+        {
+            "tokens": ("tokens", "words"),
+            "tags": ("tags", "ner_tags", "labels", "ner", "pos_tags", "upos", "chunk_tags"),
+        },
+    ),
+    metric="f1",
+    weights=("classifier.weight",),
+    encode=encode,
+    read=read,
+    decide=decide,
+    score=score,
+    labels="tags",
+)

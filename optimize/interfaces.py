@@ -1,0 +1,185 @@
+"""The four words of this package: Stage, Target, Head, Context. Read this first.
+
+A stage is a function from one sealed folder to another. A target opens a folder as a session. A
+head turns rows of data into feeds and outputs into a score. A context is what a stage may look at
+besides its input. All are frozen dataclasses that hold plain functions; nothing is subclassed.
+
+Shapes used throughout: T tokens of one feature, C classes, V vocabulary, D hidden width, N examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from optimize.artifact import Artifact, Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Feed = dict[str, "np.ndarray[Any, Any]"]
+Session = Callable[[Feed], Feed]
+Facts = dict[str, int | float | str]
+Row = dict[str, Any]
+
+
+class Params(BaseModel):
+    """Parameters of a stage, as the pipeline's YAML gives them; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Progress(Protocol):
+    """Where long work reports to; the command line draws it, tests ignore it."""
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Say that `done` of `total` units of the work called `name` are done."""
+
+    def say(self, line: str) -> None:
+        """Say one line that stays."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One unpadded model input: `inputs` maps names to int64 arrays whose last axis is T."""
+
+    inputs: Feed
+    example: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """T, the number of tokens."""
+        return int(self.inputs["input_ids"].shape[-1])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows made ready for the model; `gold[i]` is what the right answer of example i is."""
+
+    features: tuple[Feature, ...]
+    gold: tuple[Any, ...]
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """How a head turns text into tokens: the checkpoint's tokenizer and config, and the limit."""
+
+    tokenizer: Any
+    config: Mapping[str, Any]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model scored on a split, with enough kept per example to compare two models in pairs.
+
+    `statistics` is [N, k]; `aggregate` turns any selection of its rows into the metric, which is
+    what a paired bootstrap needs for metrics that are no mean (F1, Spearman). `right` says per
+    example whether the answer was right, where that can be said. `decisions` are compared one by
+    one with another model's; where `ordinal`, it is their order that counts, not their values.
+    """
+
+    metric: str
+    statistics: np.ndarray[Any, Any]
+    aggregate: Callable[[np.ndarray[Any, Any]], float]
+    decisions: np.ndarray[Any, Any]
+    right: np.ndarray[Any, Any] | None = None
+    ordinal: bool = False
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The metric on all examples."""
+        return self.aggregate(self.statistics)
+
+
+Layout = Mapping[str, tuple[str, ...]]
+"""One convention of naming columns: for each role the column names that may hold it."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model is for.
+
+    `encode(rows, text)` tokenizes. `read(feature, outputs)` picks from one feature's unpadded
+    outputs the rows that decide, [decisions, width]. `decide(feature, rows)` boils them down to
+    what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
+    `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
+    may be absent. `labels` names the role that holds class labels.
+    """
+
+    name: str
+    auto_class: str
+    outputs: tuple[str, ...]
+    reads: Literal["first token", "all tokens"]
+    rows_are: Literal["logits", "values", "vectors"]
+    dataset: tuple[Layout, ...]
+    metric: str
+    weights: tuple[str, ...]
+    encode: Callable[[Sequence[Row], Text], Encoded]
+    read: Callable[[Feature, Feed], np.ndarray[Any, Any]]
+    decide: Callable[[Feature, np.ndarray[Any, Any]], Any]
+    score: Callable[[Encoded, Sequence[Any]], Score]
+    labels: str | None = None
+    max_tokens: int = 512
+
+    @property
+    def architecture(self) -> str:
+        """The class name that a DistilBERT checkpoint with this head has in its config."""
+        return "DistilBert" + (self.auto_class.removeprefix("AutoModel") or "Model")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may look at besides its input. The certification split is not in here.
+
+    `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics.
+    """
+
+    head: Head
+    reference: Artifact
+    calibration: Encoded
+    tuning: Encoded
+    seed: int
+    threads: int
+    cpu_features: tuple[str, ...]
+    progress: Progress
+    open: Callable[[Kind, Path], Session]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a pipeline; `needs` names the distributions whose versions shape its output."""
+
+    run: Callable[[Artifact, Path, Any, Context], Facts]
+    params: type[Params]
+    takes: Kind
+    gives: Kind
+    needs: tuple[str, ...]
+    summary: str
+    cpu_dependent: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model runs.
+
+    `reference` is the pipeline, as (stage, params) pairs, that gives this target's own FP32
+    reference: the plain conversion, without any optimization of ours. `unavailable` says why
+    the target cannot run here, or None. `open` takes a model folder, threads and the head.
+    """
+
+    name: str
+    runs: Kind
+    extra: str
+    needs: tuple[str, ...]
+    reference: tuple[tuple[str, Mapping[str, Any]], ...]
+    unavailable: Callable[[], str | None]
+    open: Callable[[Path, int, Head], Session]
+    summary: str

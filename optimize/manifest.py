@@ -1,0 +1,243 @@
+"""The manifest: the one record of a run, schema 1, written last.
+
+Other programs parse it (CI, dashboards, the regression gate), so its words are fixed: fields are
+added, never renamed. Reports and publications are functions of a manifest and its folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from optimize.artifact import Kind
+from optimize.errors import RequestError
+
+Outcome = Literal["passed", "failed", "unverified"]
+
+
+class Record(BaseModel):
+    """A frozen, closed record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(Record):
+    """A score, beside the PyTorch FP32 reference's on the same examples.
+
+    `drop` is reference minus value; `interval` holds the drop at `confidence` by a paired
+    bootstrap; `standard_error` is the bootstrap's; `p_value` is the exact McNemar test's, where
+    answers are right or wrong.
+    """
+
+    name: str
+    value: float
+    reference: float
+    drop: float
+    relative_drop: float | None
+    interval: tuple[float, float]
+    confidence: float
+    standard_error: float
+    examples: int
+    p_value: float | None = None
+    others: dict[str, float] = Field(default_factory=dict)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
+
+
+Finite = Annotated[float | None, BeforeValidator(_finite)]
+"""A number, or null where a broken model gave none: JSON has no NaN."""
+
+
+class Drift(Record):
+    """How far the outputs moved from the PyTorch FP32 reference's, beyond the task's metric."""
+
+    agreement: float
+    flips: int
+    decisions: int
+    kl: Finite
+    cosine: Finite
+    max_abs: Finite
+    mean_abs: Finite
+    padding_max_abs: Finite
+    batch_max_abs: Finite
+    compared: int
+
+
+class Latency(Record):
+    """Milliseconds per call at one shape; a percentile that too few runs can show is null."""
+
+    shape: str
+    p50_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    runs: int
+    speedup: dict[str, float] = Field(default_factory=dict)
+    speedup_interval: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class Size(Record):
+    """Bytes of the model file, split by part of the model and by data type of its tensors."""
+
+    bytes: int
+    ratio: float
+    by_component: dict[str, int]
+    by_dtype: dict[str, int]
+
+
+class Measurement(Record):
+    """All that was measured of one model; what was not is in `not_measured`, with the reason."""
+
+    name: str
+    artifact_digest: str
+    metric: Metric | None = None
+    drift: Drift | None = None
+    latency: list[Latency] = Field(default_factory=list)
+    size: Size
+    load_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    not_measured: dict[str, str] = Field(default_factory=dict)
+
+
+class ArtifactRecord(Record):
+    """An artifact without its place on this machine."""
+
+    kind: Kind
+    digest: str
+    size_bytes: int
+
+
+class StageRecord(Record):
+    """One stage of the run: what it was asked, what it did, how long it took."""
+
+    stage: str
+    params: dict[str, Any]
+    facts: dict[str, int | float | str]
+    seconds: float
+    cached: bool
+    key: str
+    artifact: ArtifactRecord
+
+
+class Check(Record):
+    """One gate: its limit, the measured value, and why it came out as it did."""
+
+    name: str
+    limit: float
+    value: float | None
+    outcome: Outcome
+    reason: str
+
+
+class Verdict(Record):
+    """`failed` if any check failed, `unverified` if any lacks its measurement, else `passed`."""
+
+    outcome: Outcome
+    checks: list[Check]
+
+
+class Split(Record):
+    """A split that took part: how many examples, and the digest of their content."""
+
+    count: int
+    digest: str
+    origin: str
+    truncated: int = 0
+
+
+class Request(Record):
+    """What was asked for, complete with defaults, so that it can be asked again."""
+
+    target: str
+    head: str
+    model: str
+    revision: str | None
+    data: str
+    data_config: str | None
+    columns: dict[str, str]
+    certify_on: str | None
+    examples: int
+    calibration_examples: int
+    tuning_examples: int
+    max_tokens: int | None
+    shapes: list[str]
+    threads: int
+    pipeline: str
+    stages: list[dict[str, dict[str, Any]]]
+    gates: dict[str, Any]
+    seed: int
+
+
+class Source(Record):
+    """The checkpoint: where it came from, and how it was stored before it was raised to FP32."""
+
+    kind: Literal["hub", "folder", "demo"]
+    id: str
+    revision: str | None
+    digest: str
+    stored_as: str
+    geometry: dict[str, int | str]
+
+
+class Environment(Record):
+    """The machine and the libraries that were measured on."""
+
+    cpu: str
+    features: list[str]
+    cores: int
+    memory_bytes: int
+    gpu: str | None
+    system: str
+    versions: dict[str, str]
+
+
+class Manifest(Record):
+    """The record of a run."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    id: str
+    created: str
+    request: Request
+    environment: Environment
+    source: Source
+    data: dict[str, Split]
+    stages: list[StageRecord]
+    measurements: list[Measurement]
+    verdict: Verdict
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def dump(manifest: Manifest) -> str:
+    """The manifest as JSON, two-space indented, in the fixed order of its fields."""
+    return json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n"
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write `manifest.json` into `folder` in one step: readers see all of it or none."""
+    partial = folder / "manifest.json.partial"
+    partial.write_text(dump(manifest), encoding="utf-8")
+    os.replace(partial, folder / "manifest.json")
+
+
+def read(folder: Path) -> Manifest:
+    """Read the manifest of a run folder; refuse a folder without one, or one of another schema."""
+    path = folder / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(
+            f"{folder}: no readable manifest.json ({error.strerror}); name the folder of a finished run"
+        ) from error
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise RequestError(
+            f"{path}: not a manifest of schema 1 (at '{where}': {error.errors()[0]['msg']}); "
+            "run the pipeline again with this version"
+        ) from error

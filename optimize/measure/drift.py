@@ -1,0 +1,178 @@
+"""How far outputs moved from the reference's, and how much they depend on padding and batch mates.
+
+A task metric can stay while decisions change on both sides, and a model that answers the same
+text differently in another batch is hard to trust: both are seen here, neither in the metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optimize.errors import StageError
+from optimize.interfaces import Feature, Head, Score, Session
+from optimize.manifest import Drift
+from optimize.measure.predict import MAX_BATCH, choices, collate, own_outputs, token_limit
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+PROBES = 16
+EXTRA_PADDING = 32
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a model scored, and the rows of the first features (`Outputs.rows`) behind it."""
+
+    score: Score
+    rows: Sequence[Array]
+
+
+def measure_drift(
+    candidate: Observed, reference: Observed, *, head: Head, padding_max_abs: float, batch_max_abs: float
+) -> Drift:
+    """Compare decisions, and the rows behind them where both models' were kept.
+
+    `flips` is the share of `decisions` without agreement, as a number; where the score is
+    ordinal, the decisions are pairs of examples and agreement is that of their order.
+    """
+    pairs = list(zip(candidate.rows, reference.rows, strict=False))
+    if not pairs or any(ours.shape != theirs.shape for ours, theirs in pairs):
+        raise StageError("drift: the rows of candidate and reference differ in shape; run both on the same features")
+    agreement, flips, decisions = agree(candidate.score, reference.score)
+    max_abs, mean_abs = distances(pairs)
+    return Drift(
+        agreement=agreement,
+        flips=flips,
+        decisions=decisions,
+        kl=divergence(pairs) if head.rows_are == "logits" else None,
+        cosine=cosine(pairs) if head.rows_are == "vectors" else None,
+        max_abs=max_abs,
+        mean_abs=mean_abs,
+        padding_max_abs=padding_max_abs,
+        batch_max_abs=batch_max_abs,
+        compared=len(pairs),
+    )
+
+
+def agree(candidate: Score, reference: Score) -> tuple[float, int, int]:
+    """Agreement, flips and decisions; orderings agree by (1 + Kendall's tau-b) / 2."""
+    ours, theirs = candidate.decisions, reference.decisions
+    if len(ours) != len(theirs) or not (len(theirs) or reference.ordinal):
+        raise StageError(f"drift: {len(ours)} decisions beside {len(theirs)}; run both models on the same features")
+    if reference.ordinal:
+        decisions = len(theirs) * (len(theirs) - 1) // 2
+        agreement = (1.0 + _tau(ours, theirs)) / 2.0
+        return agreement, round((1.0 - agreement) * decisions), decisions
+    flips = int((ours != theirs).sum())
+    return 1.0 - flips / len(theirs), flips, len(theirs)
+
+
+def _tau(ours: Array, theirs: Array) -> float:
+    """Kendall's tau-b; 1 or 0 where both sides or one are constant, -1 where a value is not finite."""
+    import numpy as np
+    from scipy.stats import kendalltau
+
+    if len(theirs) < 2:
+        return 1.0
+    constant = [bool(np.all(side == side[0])) for side in (ours, theirs)]
+    if any(constant):
+        return 1.0 if all(constant) else 0.0
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return -1.0
+    return float(kendalltau(ours, theirs).statistic)
+
+
+def distances(pairs: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
+    """Largest and mean absolute difference over all values; equal infinities differ by 0."""
+    import numpy as np
+
+    largest, total, count = 0.0, 0.0, 0
+    for ours, theirs in pairs:
+        with np.errstate(invalid="ignore"):
+            gap = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
+        largest = float(np.maximum(largest, gap.max(initial=0.0)))
+        total, count = total + float(gap.sum(dtype=np.float64)), count + gap.size
+    return largest, total / max(count, 1)
+
+
+def divergence(pairs: Sequence[tuple[Array, Array]]) -> float | None:
+    """Mean over rows of KL(reference || candidate) in nats; None for rows of a single value."""
+    import numpy as np
+
+    total, count = 0.0, 0
+    for ours, theirs in pairs:
+        if theirs.shape[-1] < 2 or not theirs.size:
+            continue
+        log_q, log_p = _log_softmax(ours), _log_softmax(theirs)
+        p = np.exp(log_p)
+        with np.errstate(invalid="ignore"):
+            total += float(np.where(p > 0, p * (log_p - log_q), 0.0).sum())
+        count += theirs.size // theirs.shape[-1]
+    return total / count if count else None
+
+
+def _log_softmax(rows: Array) -> Array:
+    import numpy as np
+
+    shifted = rows.astype(np.float64) - rows.max(axis=-1, keepdims=True)
+    found: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
+
+
+def cosine(pairs: Sequence[tuple[Array, Array]]) -> float:
+    """Mean over rows of the cosine between candidate and reference."""
+    import numpy as np
+
+    found = []
+    for ours, theirs in pairs:
+        lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+        found.append(np.sum(ours * theirs, axis=-1) / np.maximum(lengths, 1e-12))
+    return float(np.concatenate([np.ravel(values) for values in found]).mean())
+
+
+def invariance(
+    session: Session, head: Head, features: Sequence[Feature], *, pad_id: int, max_tokens: int
+) -> tuple[float, float]:
+    """How much outputs move by padding, and by batch mates: largest absolute differences.
+
+    Up to 16 features, spread over lengths: each alone beside alone with 32 more tokens of padding
+    (as far as `max_tokens` allows), and beside itself in batches of up to 8 of mixed lengths.
+    """
+    picked = spread(features, PROBES)
+    limit = token_limit(session, head, picked, pad_id=pad_id)
+
+    def rows(group: Sequence[Feature], tokens: int | None = None) -> list[Array]:
+        outputs = session(collate(group, pad_id=pad_id, tokens=tokens))
+        return [head.read(one, own_outputs(outputs, i, one, head=head)) for i, one in enumerate(group)]
+
+    alone = {id(one): rows([one])[0] for one in picked}
+    widths = [max(one.tokens, min(one.tokens + EXTRA_PADDING, max_tokens)) for one in picked]
+    padded = [(alone[id(one)], rows([one], width)[0]) for one, width in zip(picked, widths, strict=True)]
+    batched = [
+        (alone[id(one)], found)
+        for group in mixed_batches(picked, tokens=limit)
+        for one, found in zip(group, rows(group), strict=True)
+    ]
+    return distances(padded)[0], distances(batched)[0]
+
+
+def spread(features: Sequence[Feature], count: int) -> list[Feature]:
+    """Up to `count` features from shortest to longest, evenly spread over the sorted lengths."""
+    order = sorted(features, key=lambda feature: feature.tokens)
+    if len(order) <= count:
+        return order
+    return [order[round(step * (len(order) - 1) / (count - 1))] for step in range(count)]
+
+
+def mixed_batches(features: Sequence[Feature], *, tokens: int) -> Iterator[list[Feature]]:
+    """Deal sorted features out to batches of up to 8 that each mix short and long ones."""
+    for count in sorted({choices(feature) for feature in features}):
+        alike = [feature for feature in features if choices(feature) == count]
+        size = max(1, min(MAX_BATCH, tokens // max(feature.tokens for feature in alike)))
+        batches = -(-len(alike) // size)
+        yield from (alike[start::batches] for start in range(batches))

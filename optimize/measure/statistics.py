@@ -1,0 +1,75 @@
+"""The statistics of measuring: paired bootstraps, McNemar's test, percentiles that runs can carry.
+
+Two models are compared on the same examples, so their differences vary far less than their
+scores. Bootstrap: Efron 1979, percentile intervals. McNemar 1947, in its exact, binomial form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+RUNS_FOR_P90 = 20
+RUNS_FOR_P99 = 100
+
+
+def bootstrap_drops(
+    candidate: Array, reference: Array, aggregate: Callable[[Array], float], *, seed: int, resamples: int
+) -> Array:
+    """Reference minus candidate of `aggregate` on `resamples` resamples of the same rows of both."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    drops = np.empty(resamples)
+    for turn in range(resamples):
+        rows = rng.integers(0, len(candidate), len(candidate))
+        drops[turn] = aggregate(reference[rows]) - aggregate(candidate[rows])
+    return drops
+
+
+def percentile_interval(values: Array, *, confidence: float) -> tuple[float, float]:
+    """The two-sided interval that holds `confidence` of `values`; NaN if any of them is."""
+    import numpy as np
+
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.percentile(values, [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+def mcnemar(candidate_right: Array, reference_right: Array) -> float:
+    """Two-sided exact p of as uneven a split of the examples that only one of the models has right."""
+    from scipy.stats import binomtest
+
+    lost = int((reference_right & ~candidate_right).sum())
+    won = int((candidate_right & ~reference_right).sum())
+    return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+
+
+def percentiles_ms(seconds: Array) -> tuple[float, float | None, float | None]:
+    """Median, 90th and 99th percentile in ms; None where too few runs can show it."""
+    import numpy as np
+
+    p50, p90, p99 = (float(value) * 1000.0 for value in np.percentile(seconds, [50, 90, 99]))
+    runs = len(seconds)
+    return p50, p90 if runs >= RUNS_FOR_P90 else None, p99 if runs >= RUNS_FOR_P99 else None
+
+
+def ratio_interval(
+    above: Sequence[Array], below: Sequence[Array], *, seed: int, resamples: int = 1000
+) -> tuple[float, float]:
+    """The 95 % interval of the ratio of medians, by a bootstrap over rounds.
+
+    `above[r]` and `below[r]` are times of round r, taken one right after the other: what slowed
+    the machine in a round slowed both, so rounds are resampled in pairs.
+    """
+    import numpy as np
+
+    medians = np.array([[np.median(one), np.median(other)] for one, other in zip(above, below, strict=True)])
+    rounds = np.random.default_rng(seed).integers(0, len(medians), (resamples, len(medians)))
+    resampled = np.median(medians[rounds], axis=1)
+    return percentile_interval(resampled[:, 0] / resampled[:, 1], confidence=0.95)

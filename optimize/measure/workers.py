@@ -1,0 +1,192 @@
+"""One process per engine: open it there, run it when asked, and never leave a process behind.
+
+ONNX Runtime's threads keep spinning for some 40 ms after a run. Within one process that made PyTorch
+four times slower than it is, so engines never share one; and since spinning threads take cores from
+other processes too, a turn starts only after the engine before it has settled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from optimize.artifact import Artifact, Kind
+from optimize.errors import OptimizeError, StageError, first_line
+from optimize.interfaces import Feed, Head, Session
+
+SETTLE_SECONDS = 0.06
+GOODBYE_SECONDS = 5.0
+RUNTIMES: dict[Kind, tuple[str, ...]] = {
+    "torch": ("torch", "transformers.models.distilbert.modeling_distilbert"),
+    "onnx": ("onnxruntime",),
+    "openvino": ("openvino",),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model on a target; `target` is a name in TARGETS, or "pytorch" for the FP32 reference."""
+
+    name: str
+    target: str
+    artifact: Artifact
+    head: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The parent's side of an engine's process."""
+
+    engine: str
+    process: BaseProcess
+    connection: Connection[Any, Any]
+
+
+def opener(target: str) -> Callable[[Path, int, Head], Session]:
+    """The function that opens a model folder on a target."""
+    if target == "pytorch":
+        from optimize.targets._torch import open_torch
+
+        return open_torch
+    from optimize.targets import TARGETS
+
+    return TARGETS[target].open
+
+
+def time_runs(
+    session: Session, feeds: Sequence[Feed], passes: int, *, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Seconds of each run over `feeds`, `passes` times; garbage is not collected meanwhile."""
+    seconds = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(passes):
+            for feed in feeds:
+                start = clock()
+                session(feed)
+                seconds.append(clock() - start)
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
+
+
+@contextlib.contextmanager
+def open_workers(engines: Sequence[Engine], threads: int) -> Iterator[dict[str, Worker]]:
+    """Start a process per engine, one after the other; end all of them whatever happens."""
+    workers: dict[str, Worker] = {}
+    try:
+        for engine in engines:
+            workers[engine.name] = _start(engine, threads)
+        yield workers
+    finally:
+        for worker in workers.values():
+            _end(worker)
+
+
+def ask(worker: Worker, request: str, payload: object = None) -> Any:
+    """Send a request and wait for its answer; a worker that failed or died is a StageError."""
+    try:
+        worker.connection.send((request, payload))
+        answered, answer = worker.connection.recv()
+    except (EOFError, OSError) as error:
+        worker.process.join(GOODBYE_SECONDS)
+        raise StageError(
+            f"latency of '{worker.engine}': its process ended with code {worker.process.exitcode}; "
+            "free memory, or measure fewer and smaller shapes"
+        ) from error
+    if answered == "error":
+        raise StageError(f"latency of '{worker.engine}': {answer}")
+    return answer
+
+
+def run_settled(worker: Worker, feeds: Sequence[int], passes: int) -> list[float]:
+    """Let the engine before settle, then run; seconds of each run, as the worker's clock saw them."""
+    time.sleep(SETTLE_SECONDS)
+    seconds: list[float] = ask(worker, "run", (list(feeds), passes))
+    return seconds
+
+
+def peak_memory_bytes() -> int | None:
+    """The largest resident memory this process ever had; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="ignore").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def serve(connection: Connection[Any, Any], engine: Engine, threads: int) -> None:
+    """The worker's life: answer requests until the parent says goodbye, or is gone."""
+    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    feeds: list[Feed] = []
+    session: Session | None = None
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            while True:
+                request, payload = connection.recv()
+                answer: object = None
+                if request == "open":
+                    session, answer = _open(engine, threads)
+                elif request == "feeds":
+                    feeds = payload
+                elif request == "run" and session is not None:
+                    answer = time_runs(session, [feeds[index] for index in payload[0]], payload[1])
+                elif request == "memory":
+                    answer = peak_memory_bytes()
+                connection.send(("done", answer))
+        except OptimizeError as error:
+            connection.send(("error", str(error)))
+        except (EOFError, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001  (told to the parent, which raises it)
+            connection.send(("error", f"{type(error).__name__}: {first_line(error)}; look at the model's export"))
+
+
+def _open(engine: Engine, threads: int) -> tuple[Session, float]:
+    """Open the engine; seconds of that alone, its runtime being imported before."""
+    from optimize.heads import HEADS
+
+    for module in RUNTIMES[engine.artifact.kind]:
+        importlib.import_module(module)
+    open_folder, head = opener(engine.target), HEADS[engine.head]
+    start = time.perf_counter()
+    session = open_folder(engine.artifact.path, threads, head)
+    return session, time.perf_counter() - start
+
+
+def _start(engine: Engine, threads: int) -> Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, engine, threads), daemon=True, name=engine.name)
+    process.start()
+    theirs.close()
+    return Worker(engine=engine.name, process=process, connection=ours)
+
+
+def _end(worker: Worker) -> None:
+    worker.connection.close()
+    worker.process.terminate()
+    worker.process.join(GOODBYE_SECONDS)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join(GOODBYE_SECONDS)

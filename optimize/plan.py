@@ -1,0 +1,170 @@
+"""From a request to a plan: every refusal that can be made early is made here.
+
+Nothing is downloaded (a Hub id's config and file list aside), exported or trained: names, kinds,
+parameters, checkpoint, data columns, hardware and extras are checked, and defaults filled in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optimize import data, source
+from optimize.config import Pipeline, load_pipeline
+from optimize.environment import usable_cores
+from optimize.errors import RequestError, UnavailableError, unknown_name
+from optimize.heads import HEADS
+from optimize.interfaces import Head, Target
+from optimize.manifest import Request
+from optimize.measure.shapes import DEFAULT_SHAPES, parse_shape
+from optimize.stages import STAGES
+from optimize.targets import TARGETS
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask for; None means: choose sensibly."""
+
+    target: str | None = None
+    head: str | None = None
+    model: str = DEMO
+    revision: str | None = None
+    data: str | None = None
+    data_config: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    certify_on: str | None = None
+    examples: int = 4000
+    calibration_examples: int = 256
+    tuning_examples: int = 512
+    max_tokens: int | None = None
+    shapes: tuple[str, ...] = DEFAULT_SHAPES
+    threads: int | None = None
+    pipeline: str | None = None
+    seed: int = 0
+    out: Path = Path("reports/runs")
+    cache: Path | None = None
+    build_only: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that can be carried out, as far as can be told without doing it."""
+
+    request: Request
+    pipeline: Pipeline
+    target: Target
+    head: Head
+    found: source.Found
+    wanted: data.Wanted
+    out: Path
+    cache: Path
+    build_only: bool
+
+
+def make_plan(options: Options) -> Plan:
+    """Check a request and fill in its defaults."""
+    pipeline = choose_pipeline(options.target, options.pipeline)
+    target = TARGETS[pipeline.target]
+    if options.head is not None and options.head not in HEADS:
+        raise unknown_name("head", options.head, HEADS)
+    check_numbers(options)
+    check_available(target, pipeline, build_only=options.build_only)
+    found, head = source.inspect(options.model, options.revision, options.head)
+    wanted = data.Wanted(
+        data=choose_data(options, head),
+        config=options.data_config,
+        columns=dict(options.columns),
+        certify_on=options.certify_on,
+        examples=options.examples,
+        calibration_examples=options.calibration_examples,
+        tuning_examples=options.tuning_examples,
+        seed=options.seed,
+    )
+    data.inspect(wanted, head)
+    request = make_request(options, pipeline, head, found, wanted)
+    return Plan(request, pipeline, target, head, found, wanted, options.out, cache_folder(options), options.build_only)
+
+
+def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
+    """The named pipeline, or the target's own; refuse one that was made for another target."""
+    if target is not None and target not in TARGETS:
+        raise unknown_name("target", target, TARGETS)
+    loaded = load_pipeline(pipeline or target or "cpu")
+    if target is not None and loaded.target != target:
+        raise RequestError(
+            f"pipeline {loaded.name}: is for target '{loaded.target}', not '{target}'; leave out --target"
+        )
+    return loaded
+
+
+def check_numbers(options: Options) -> None:
+    """Refuse counts that make no sense."""
+    for name in ("examples", "calibration_examples", "tuning_examples", "max_tokens", "threads"):
+        value = getattr(options, name)
+        least = 0 if name == "tuning_examples" else 1
+        if value is not None and value < least:
+            raise RequestError(f"--{name.replace('_', '-')}: {value} is too few; give {least} or more")
+    for shape in options.shapes:
+        parse_shape(shape, where="--shapes")
+
+
+def check_available(target: Target, pipeline: Pipeline, *, build_only: bool) -> None:
+    """Refuse where this machine lacks the target's hardware or a stage's libraries."""
+    from optimize.environment import version
+
+    for step in pipeline.stages:
+        for needed in STAGES[step.stage].needs:
+            if version(needed) == "absent":
+                raise UnavailableError(
+                    f"stage {step.stage}: {needed} is not installed; install distilbert-optimize[{target.extra}]"
+                )
+    reason = target.unavailable()
+    if reason is not None and not build_only:
+        raise UnavailableError(f"target {target.name}: {reason}")
+
+
+def choose_data(options: Options, head: Head) -> str:
+    """The data asked for; the demo's own for the demo; refused otherwise, since nothing would be proven."""
+    if options.data is not None:
+        if options.data == DEMO and options.model != DEMO:
+            raise RequestError("--data: the demo's text does not fit another model; name a folder or a Hub id")
+        return options.data
+    if options.model == DEMO:
+        return DEMO
+    roles = " and ".join(role for role in head.dataset[-1] if not role.endswith("?"))
+    raise RequestError(f"--data: missing; name a folder or Hub id with {roles} for head '{head.name}'")
+
+
+def cache_folder(options: Options) -> Path:
+    """Where stages are cached: as asked for, else the user's cache folder (XDG)."""
+    if options.cache is not None:
+        return options.cache
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilbert-optimize"
+
+
+def make_request(options: Options, pipeline: Pipeline, head: Head, found: source.Found, wanted: data.Wanted) -> Request:
+    """The request as the manifest keeps it."""
+    return Request(
+        target=pipeline.target,
+        head=head.name,
+        model=options.model,
+        revision=found.revision,
+        data=wanted.data,
+        data_config=wanted.config,
+        columns=dict(wanted.columns),
+        certify_on=wanted.certify_on,
+        examples=wanted.examples,
+        calibration_examples=wanted.calibration_examples,
+        tuning_examples=wanted.tuning_examples,
+        max_tokens=options.max_tokens,
+        shapes=list(options.shapes),
+        threads=options.threads or usable_cores(),
+        pipeline=options.pipeline or pipeline.name,
+        stages=[step.as_yaml() for step in pipeline.stages],
+        gates=pipeline.gates.model_dump(exclude_none=True),
+        seed=options.seed,
+    )

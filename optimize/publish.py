@@ -1,0 +1,77 @@
+"""Publish a passed run as a folder to hand on: model, tokenizer, model card, manifest, checksums.
+
+What is published is what was judged: the run must have passed, and its model's digest must be the
+manifest's. The card is filled from measurements alone. The folder is assembled beside its
+destination and renamed, so it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from optimize import manifest
+from optimize.artifact import file_digest, seal
+from optimize.errors import RequestError
+from optimize.manifest import Manifest
+from optimize.report.card import render_card
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def publish_folder(run: Path, destination: Path) -> None:
+    """Write the publication of a run folder.
+
+    Refuses a verdict other than passed, a model that is not the manifest's, and a destination
+    with other content. Publishing the same run again to the same place changes nothing.
+    """
+    record = manifest.read(run)
+    if record.verdict.outcome != "passed":
+        raise RequestError(f"{run}: its verdict is {record.verdict.outcome}; only a passed run is published")
+    require_same_model(run, record)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
+    try:
+        assemble(run, record, partial)
+        _put(partial, destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_same_model(run: Path, record: Manifest) -> None:
+    """Refuse a run whose model is not the one that was judged."""
+    final = record.stages[-1].artifact
+    found = seal(run / "model", final.kind)
+    if found.digest != final.digest:
+        raise RequestError(
+            f"{run}/model: digest {found.digest[:12]} is not {final.digest[:12]} of the manifest; run it again"
+        )
+
+
+def assemble(run: Path, record: Manifest, folder: Path) -> None:
+    """Fill `folder` with the publication; checksums of all other files come last."""
+    shutil.copytree(run / "model", folder, dirs_exist_ok=True)
+    shutil.copyfile(run / "manifest.json", folder / "manifest.json")
+    (folder / "README.md").write_text(render_card(record), encoding="utf-8")
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    folder.chmod(0o755)
+
+
+def _put(partial: Path, destination: Path) -> None:
+    """Rename into place; a destination with the same content is left alone, any other is refused."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        sums = destination / CHECKSUMS
+        if sums.is_file() and sums.read_bytes() == (partial / CHECKSUMS).read_bytes() and _intact(destination):
+            return
+        raise RequestError(f"{destination}: has other content; name a new or empty folder")
+    partial.rename(destination)
+
+
+def _intact(folder: Path) -> bool:
+    """Whether a folder holds just what its checksums say."""
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    stated = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = {path.name for path in folder.iterdir()} - {CHECKSUMS}
+    return found == set(stated) and all(file_digest(folder / name) == digest for name, digest in stated.items())

@@ -1,0 +1,103 @@
+"""The model card of a publication: the Hub's metadata, how to use it, and what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optimize.manifest import Manifest, Measurement
+from optimize.report import tables
+from optimize.report.markdown import command, markdown_table
+
+USAGE = {
+    "feature-extraction": ("ORTModelForFeatureExtraction", '"A sentence."'),
+    "fill-mask": ("ORTModelForMaskedLM", '"Paris is the capital of [MASK]."'),
+    "text-classification": ("ORTModelForSequenceClassification", '"A sentence."'),
+    "token-classification": ("ORTModelForTokenClassification", '"Ada lives in Lisbon."'),
+    "question-answering": ("ORTModelForQuestionAnswering", 'question="Who?", context="Ada did."'),
+}
+
+
+def render_card(manifest: Manifest) -> str:
+    """The card as Markdown with YAML front matter."""
+    last = manifest.measurements[-1]
+    reference = manifest.measurements[0]
+    machine = manifest.environment
+    stages = " → ".join(record.stage for record in manifest.stages)
+    parts = (
+        _front_matter(manifest, last),
+        f"# {manifest.source.id}, optimized for {manifest.request.target}",
+        f"An optimized form of `{manifest.source.id}`"
+        + (f" at revision `{manifest.source.revision}`" if manifest.source.revision else "")
+        + f" for {manifest.request.head}, made by the stages {stages}. "
+        "All numbers below were measured on this very model.",
+        "## What it lost and gained",
+        _sentence(reference, last),
+        markdown_table(tables.model_rows(manifest)),
+        f"Accuracy: `{manifest.request.data}`, split {manifest.data['certification'].origin}, "
+        f"{manifest.data['certification'].count:,} examples that no stage saw. Latency: {machine.cpu}, "
+        f"{manifest.request.threads} threads; other machines differ, so measure on yours.",
+        "## Use",
+        _usage(manifest.request.head),
+        "## Limits that it met",
+        "\n".join(f"- {check.name}: {check.reason}" for check in manifest.verdict.checks),
+        "## Reproduce",
+        f"```\n{command(manifest.request)}\n```",
+        "`manifest.json` holds everything that was measured; `SHA256SUMS` the digest of every file.",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _sentence(reference: Measurement, last: Measurement) -> str:
+    metric = last.metric
+    if metric is None:
+        return "Accuracy was not measured."
+    relative = f" ({metric.relative_drop:+.2%} relative)" if metric.relative_drop is not None else ""
+    return (
+        f"{metric.name} {metric.value:.4f} against {metric.reference:.4f} in FP32: "
+        f"a drop of {metric.drop:+.4f}{relative}, "
+        f"{metric.confidence:.0%} interval {metric.interval[0]:+.4f} to {metric.interval[1]:+.4f}. "
+        f"Size {tables.megabytes(last.size.bytes)} against {tables.megabytes(reference.size.bytes)}."
+    )
+
+
+def _front_matter(manifest: Manifest, last: Measurement) -> str:
+    import yaml
+
+    head = manifest.request.head
+    card: dict[str, Any] = {
+        "library_name": "optimum",
+        "pipeline_tag": head,
+        "tags": ["onnx", "distilbert", "int8", "distilbert-optimize"],
+    }
+    if manifest.source.kind == "hub":
+        card["base_model"] = manifest.source.id
+    if last.metric is not None:
+        card["model-index"] = [
+            {
+                "name": manifest.source.id,
+                "results": [
+                    {
+                        "task": {"type": head},
+                        "dataset": {"name": manifest.request.data, "type": manifest.request.data},
+                        "metrics": [{"type": last.metric.name, "value": round(last.metric.value, 4)}],
+                    }
+                ],
+            }
+        ]
+    return f"---\n{yaml.safe_dump(card, sort_keys=False)}---"
+
+
+def _usage(head: str) -> str:
+    if head == "multiple-choice":
+        return (
+            "```python\nfrom optimum.onnxruntime import ORTModelForMultipleChoice\n"
+            "from transformers import AutoTokenizer\n\n"
+            'model = ORTModelForMultipleChoice.from_pretrained("PATH")\n'
+            'tokenizer = AutoTokenizer.from_pretrained("PATH")\n```'
+        )
+    name, arguments = USAGE[head]
+    return (
+        f"```python\nfrom optimum.onnxruntime import {name}\nfrom transformers import AutoTokenizer, pipeline\n\n"
+        f'model = {name}.from_pretrained("PATH")\ntokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+        f'print(pipeline("{head}", model=model, tokenizer=tokenizer)({arguments}))\n```'
+    )

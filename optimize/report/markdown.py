@@ -1,0 +1,186 @@
+"""The run's page in Markdown: a reviewer should be able to judge it in a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optimize.manifest import Manifest, Request
+from optimize.report import tables
+
+VERDICTS = {
+    "passed": "**PASSED**: every limit is met.",
+    "failed": "**FAILED**: at least one limit is not met.",
+    "unverified": "**UNVERIFIED**: at least one limit could not be checked.",
+}
+
+
+def render(manifest: Manifest) -> str:
+    """The whole page."""
+    sections = (
+        _title(manifest),
+        _models(manifest),
+        _stages(manifest),
+        _latency(manifest),
+        _drift(manifest),
+        _size(manifest),
+        _not_measured(manifest),
+        _data(manifest),
+        _environment(manifest),
+        _reproduce(manifest.request, manifest),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _title(manifest: Manifest) -> str:
+    request, verdict = manifest.request, manifest.verdict
+    rows = [("limit", "set to", "measured", "outcome", "why")]
+    for check in verdict.checks:
+        value = "–" if check.value is None else f"{check.value:.4g}"
+        rows.append((check.name, f"{check.limit:.4g}", value, check.outcome, check.reason))
+    lines = [f"# {request.head} on {request.target}: {manifest.source.id}", VERDICTS[verdict.outcome]]
+    lines += [markdown_table(rows)] if verdict.checks else ["No limit was checked."]
+    return "\n\n".join(lines)
+
+
+def _models(manifest: Manifest) -> str:
+    if not manifest.measurements:
+        return (
+            "Nothing was measured: the model was built only. Certify it with `optimize check` on the target's machine."
+        )
+    metric = manifest.measurements[0].metric
+    text = "## Models\n\n" + markdown_table(tables.model_rows(manifest))
+    if metric is not None:
+        text += (
+            f"\n\nDrop is against pytorch-fp32 on the same {metric.examples:,} examples, with its "
+            f"{metric.confidence:.0%} interval (paired bootstrap). {_mcnemar(manifest)}"
+            "Speed-up is the ratio of median latencies to pytorch-fp32. Memory is the peak of a process that runs "
+            "this model alone, libraries included."
+        )
+    others = {m.name: m.metric.others for m in manifest.measurements if m.metric and m.metric.others}
+    if others:
+        names = list(dict.fromkeys(name for values in others.values() for name in values))
+        rows = [("model", *names)]
+        rows += [
+            (model, *(f"{values[name]:.4f}" if name in values else "–" for name in names))
+            for model, values in others.items()
+        ]
+        text += "\n\n" + markdown_table(rows)
+    return text
+
+
+def _mcnemar(manifest: Manifest) -> str:
+    metric = manifest.measurements[-1].metric
+    if metric is None or metric.p_value is None:
+        return ""
+    return f"Exact McNemar test of the last model against the reference: p = {metric.p_value:.3g}. "
+
+
+def _stages(manifest: Manifest) -> str:
+    rows = [("stage", "parameters", "what it did", "seconds", "artifact")]
+    for record in manifest.stages:
+        facts = ", ".join(f"{name} {_fact(value)}" for name, value in record.facts.items())
+        params = ", ".join(f"{name} {value}" for name, value in record.params.items())
+        seconds = f"{record.seconds:.1f}" + (" (cached)" if record.cached else "")
+        rows.append((record.stage, params, facts, seconds, f"`{record.artifact.digest[:12]}`"))
+    return "## Stages\n\n" + markdown_table(rows)
+
+
+def _fact(value: float | str) -> str:
+    return f"{value:.2e}" if isinstance(value, float) else str(value)
+
+
+def _latency(manifest: Manifest) -> str:
+    if not manifest.measurements:
+        return ""
+    target = f"{manifest.request.target}-fp32"
+    return (
+        f"## Latency\n\nMedian ms at batch x tokens, {manifest.request.threads} threads; in brackets the ratio to "
+        f"pytorch-fp32 / to {target}. `data`: single examples at the lengths that occur.\n\n"
+        + markdown_table(tables.latency_rows(manifest.measurements))
+        + "\n\n<details><summary>Percentiles</summary>\n\n"
+        + markdown_table(tables.percentile_rows(manifest.measurements))
+        + "\n\nEach model ran in a process of its own, in interleaved rounds. A percentile is left out where too few "
+        "runs could show it.\n\n</details>"
+    )
+
+
+def _drift(manifest: Manifest) -> str:
+    rows = tables.drift_rows(manifest.measurements)
+    if len(rows) == 1:
+        return ""
+    return (
+        "## Drift\n\nHow far outputs moved from pytorch-fp32, beyond the metric; the last two columns say how much a "
+        "model's own output changes when an example is padded or batched with others.\n\n" + markdown_table(rows)
+    )
+
+
+def _size(manifest: Manifest) -> str:
+    if not manifest.measurements:
+        return ""
+    return "## Size and memory\n\n" + markdown_table(tables.weight_rows(manifest.measurements))
+
+
+def _not_measured(manifest: Manifest) -> str:
+    lines = [
+        f"- {measurement.name}, {what}: {why}"
+        for measurement in manifest.measurements
+        for what, why in measurement.not_measured.items()
+    ]
+    return "## Not measured\n\n" + "\n".join(lines) if lines else ""
+
+
+def _data(manifest: Manifest) -> str:
+    rows = [("split", "from", "examples", "cut to fit", "digest")]
+    for name, split in manifest.data.items():
+        rows.append((name, split.origin, f"{split.count:,}", f"{split.truncated:,}", f"`{split.digest[:12]}`"))
+    return f"## Data\n\n`{manifest.request.data}`; no content is shared between splits.\n\n" + markdown_table(rows)
+
+
+def _environment(manifest: Manifest) -> str:
+    machine, source = manifest.environment, manifest.source
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    geometry = ", ".join(f"{name} {value}" for name, value in source.geometry.items())
+    revision = f" at `{source.revision}`" if source.revision else ""
+    return (
+        "## Checkpoint and machine\n\n"
+        f"- checkpoint: {source.kind} `{source.id}`{revision}, stored as {source.stored_as}, raised to FP32; "
+        f"digest `{source.digest[:12]}`\n- geometry: {geometry}\n"
+        f"- machine: {machine.cpu}, {machine.cores} cores ({', '.join(machine.features) or 'no features known'}), "
+        f"{machine.memory_bytes / 2**30:.0f} GiB; GPU: {machine.gpu or 'none'}; {machine.system}\n"
+        f"- libraries: {versions}"
+    )
+
+
+def _reproduce(request: Request, manifest: Manifest) -> str:
+    return f"## Reproduce\n\n```\n{command(request)}\n```\n\nRun {manifest.id}, {manifest.created}."
+
+
+def command(request: Request) -> str:
+    """The command line that asks for the same."""
+    words = ["optimize run", f"--target {request.target}", f"--head {request.head}", f"--model {request.model}"]
+    optional = {
+        "--revision": request.revision,
+        "--data": request.data,
+        "--data-config": request.data_config,
+        "--columns": ",".join(f"{role}={column}" for role, column in request.columns.items()),
+        "--certify-on": request.certify_on,
+        "--max-tokens": request.max_tokens,
+    }
+    words += [f"{flag} {value}" for flag, value in optional.items() if value]
+    words += [
+        f"--examples {request.examples}",
+        f"--calibration-examples {request.calibration_examples}",
+        f"--tuning-examples {request.tuning_examples}",
+        f"--shapes {','.join(request.shapes)}",
+        f"--threads {request.threads}",
+        f"--pipeline {request.pipeline}",
+        f"--seed {request.seed}",
+    ]
+    return " \\\n  ".join(words)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    header, *body = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

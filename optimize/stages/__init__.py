@@ -1,0 +1,12 @@
+"""The stages, in one explicit list. A stage is one file; its name is the file's and the YAML's."""
+
+from __future__ import annotations
+
+from optimize.interfaces import Stage
+from optimize.stages import export, fuse, quantize_dynamic
+
+STAGES: dict[str, Stage] = {
+    "export": export.STAGE,
+    "fuse": fuse.STAGE,
+    "quantize_dynamic": quantize_dynamic.STAGE,
+}

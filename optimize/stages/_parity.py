@@ -1,0 +1,79 @@
+"""Proof that an ONNX graph computes what the PyTorch reference computes.
+
+The probes cover what users send and what breaks fused attention: several batch sizes and lengths,
+right padding, left padding, and masks with holes. Positions that are masked are not compared,
+because no head reads them. The graph is run with ONNX Runtime's own optimizations on, as it is
+run later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimize.errors import StageError
+from optimize.interfaces import Context, Feed
+
+SHAPES = ((1, 1), (1, 16), (2, 7), (3, 33), (1, 128))
+
+
+def check_parity(folder: Path, context: Context, *, stage: str, tolerance: float) -> float:
+    """The largest absolute difference; refuses one above `tolerance` times the outputs' scale."""
+    worst, scale = compare(folder, context)
+    if not worst <= tolerance * max(scale, 1.0):
+        raise StageError(
+            f"{stage}: outputs differ from PyTorch by {worst:.2e} (allowed {tolerance * max(scale, 1.0):.0e}); "
+            "this graph is not used; report the model's config and library versions"
+        )
+    return worst
+
+
+def compare(folder: Path, context: Context) -> tuple[float, float]:
+    """Largest absolute difference over all probes, and the largest absolute reference output."""
+    reference = context.open("torch", context.reference.path)
+    candidate = context.open("onnx", folder)
+    worst = scale = 0.0
+    for feed in probes(context):
+        expected, got = reference(feed), candidate(feed)
+        for name in context.head.outputs:
+            kept = feed["attention_mask"] == 1 if context.head.reads == "all tokens" else ...
+            worst = float(np.maximum(worst, np.max(np.abs(expected[name] - got[name])[kept])))
+            scale = max(scale, float(np.max(np.abs(expected[name])[kept])))
+    return worst, scale
+
+
+def probes(context: Context) -> Iterator[Feed]:
+    """Feeds of random tokens: each shape with full, right-padded, left-padded and holed masks."""
+    config = json.loads((context.reference.path / "config.json").read_text(encoding="utf-8"))
+    rng = np.random.default_rng(context.seed)
+    choices = _choices(context)
+    for batch, tokens in SHAPES:
+        if tokens > config["max_position_embeddings"]:
+            continue
+        shape = (batch, tokens) if choices is None else (batch, choices, tokens)
+        for mask in _masks(shape, rng):
+            yield {"input_ids": rng.integers(0, config["vocab_size"], shape, dtype=np.int64), "attention_mask": mask}
+
+
+def _choices(context: Context) -> int | None:
+    features = context.calibration.features
+    ids = features[0].inputs["input_ids"] if features else np.zeros(1)
+    return ids.shape[0] if ids.ndim == 2 else None
+
+
+def _masks(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[np.ndarray[Any, Any]]:
+    tokens = shape[-1]
+    yield np.ones(shape, dtype=np.int64)
+    if tokens < 4:
+        return
+    lengths = rng.integers(tokens // 3, tokens, shape[:-1])[..., None]
+    positions = np.arange(tokens)
+    yield (positions < lengths).astype(np.int64)
+    yield (positions >= tokens - lengths).astype(np.int64)
+    holes = (rng.random(shape) < 0.7).astype(np.int64)
+    holes[..., tokens // 2] = 1
+    yield holes

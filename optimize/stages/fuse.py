@@ -1,0 +1,100 @@
+"""Fuse the graph with ONNX Runtime's transformers optimizer, and check that it did.
+
+Fusion is pattern matching: when transformers changes how it writes attention, patterns stop
+firing without a word. So the counts that the model's geometry implies are required. The attention
+mask is kept in its raw form, because the optimizer's default counts its ones and then assumes that
+all padding is on the right (onnxruntime issue 18945 is of this family); parity with PyTorch is
+proven again, left padding and holes included.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from optimize.artifact import Artifact
+from optimize.errors import StageError
+from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.stages._graph import READOUT_SLICE, refuse_quantized
+from optimize.stages._parity import check_parity
+
+
+class Params(StageParams):
+    """`tolerance` bounds the difference from PyTorch, relative to the largest output.
+
+    `embedding` fuses the look-ups with their LayerNorm, which suits GPUs; `quantize_dynamic` needs
+    the look-ups by themselves.
+    """
+
+    embedding: bool = True
+    tolerance: float = Field(default=1e-4, gt=0)
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the fused `model.onnx`; facts are the counts of fused operators."""
+    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    refuse_quantized(source.path / "model.onnx", stage="fuse")
+    model = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
+    counts = {name: int(count) for name, count in model.get_fused_operator_statistics().items()}
+    sliced = {prop.key: prop.value for prop in model.model.metadata_props}.get(READOUT_SLICE) == "yes"
+    check_counts(counts, expected_counts(config, sliced=sliced, embedding=params.embedding))
+    model.save_model_to_file(str(out / "model.onnx"))
+    difference = check_parity(out, context, stage="fuse", tolerance=params.tolerance)
+    return {**{name: count for name, count in counts.items() if count}, "max_difference": difference}
+
+
+def expected_counts(config: dict[str, Any], *, sliced: bool, embedding: bool) -> dict[str, int]:
+    """How often each operator must have been fused in a DistilBERT of this geometry.
+
+    A last layer with the readout slice has another shape of attention, which stays as it is.
+    """
+    layers = config["n_layers"]
+    return {
+        "EmbedLayerNormalization": int(embedding),
+        "Attention": layers - 1 if sliced else layers,
+        "SkipLayerNormalization": 2 * layers,
+        "BiasGelu": layers if config["activation"] == "gelu" else 0,
+    }
+
+
+def check_counts(counts: dict[str, int], expected: dict[str, int]) -> None:
+    """Refuse a graph in which a pattern fired less often than it must."""
+    for name, count in expected.items():
+        if counts.get(name, 0) < count:
+            raise StageError(
+                f"fuse: {name} fused {counts.get(name, 0)} times where the model has {count}; "
+                "leave out 'fuse', or use library versions of constraints.txt"
+            )
+
+
+def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> Any:
+    from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
+
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    options = FusionOptions("bert")
+    options.use_raw_attention_mask(True)
+    options.enable_embed_layer_norm = embedding
+    return optimizer.optimize_model(
+        str(graph),
+        model_type="bert",
+        num_heads=config["n_heads"],
+        hidden_size=config["dim"],
+        optimization_options=options,
+        opt_level=0,
+    )
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="onnx",
+    gives="onnx",
+    needs=("onnxruntime", "onnx"),
+    summary="fused attention, LayerNorm and GELU; counts required, right for any mask",
+)

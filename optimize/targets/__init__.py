@@ -1,0 +1,8 @@
+"""The targets, in one explicit list. A target is one file."""
+
+from __future__ import annotations
+
+from optimize.interfaces import Target
+from optimize.targets import cpu
+
+TARGETS: dict[str, Target] = {"cpu": cpu.TARGET}

@@ -1,0 +1,185 @@
+"""What the command line shows: progress on stderr, tables on stdout, through rich."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from optimize.interfaces import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from optimize.manifest import Manifest, Measurement
+    from optimize.plan import Plan
+
+COLOURS = {"passed": "green", "failed": "red", "unverified": "yellow"}
+PLAIN_SECONDS = 10.0
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Bars on a terminal; elsewhere a plain line when work begins and every ten seconds."""
+    if not sys.stderr.isatty():
+        yield PlainProgress()
+        return
+    import rich.progress
+    from rich.console import Console
+
+    columns = (*rich.progress.Progress.get_default_columns(), rich.progress.TimeElapsedColumn())
+    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield BarProgress(bars)
+
+
+class BarProgress:
+    """One bar for each kind of work, begun again when the work is."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Move the bar of `name`."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], completed=done, total=total)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(name))
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(line, highlight=False, markup=False)
+
+
+class PlainProgress:
+    """Lines for logs."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Print how far `name` is, if the last line on it is ten seconds old."""
+        now = time.monotonic()
+        if now - self._last.setdefault(name, now) >= PLAIN_SECONDS:
+            self._last[name] = now
+            print(f"  {name}: {done} of {total}", file=sys.stderr, flush=True)
+        if done >= total:
+            self._last.pop(name, None)
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        print(line, file=sys.stderr, flush=True)
+
+
+def show_run(folder: Path, manifest: Manifest) -> None:
+    """The verdict: a table of all measured models, the gates, and where the run lies."""
+    from optimize.report.tables import model_rows
+
+    request = manifest.request
+    header, *rows = model_rows(manifest)
+    _print(_table(f"{request.head} on {request.target}, {request.model}", header, rows))
+    for check in manifest.verdict.checks:
+        _print(f"  [{COLOURS[check.outcome]}]{check.outcome:10}[/] {check.name}: {check.reason}")
+    stages = ", ".join(f"{record.stage}{' (cached)' if record.cached else ''}" for record in manifest.stages)
+    _print(f"stages: {stages}")
+    _print(f"[{COLOURS[manifest.verdict.outcome]} bold]{manifest.verdict.outcome}[/]  {folder}/report.md")
+
+
+def show_overview(manifests: Sequence[Manifest]) -> None:
+    """One line a head, after a run over several."""
+    from optimize.report.tables import overview_rows
+
+    header, *rows = overview_rows(manifests)
+    _print(_table("all heads", header, rows))
+
+
+def show_bench(measurements: Sequence[Measurement]) -> None:
+    """Latency, size and memory of models with random weights."""
+    from optimize.report.tables import latency_rows, weight_rows
+
+    for title, (header, *rows) in (
+        ("median ms at batch x tokens (ratio to pytorch-fp32)", latency_rows(measurements)),
+        ("size and memory", weight_rows(measurements)),
+    ):
+        _print(_table(title, header, rows))
+    _print("random weights at distilbert-base's geometry: accuracy means nothing here and is not measured")
+
+
+def show_plan(plan: Plan) -> None:
+    """What `run` would do."""
+    request = plan.request
+    rows = [
+        ("model", f"{request.model} ({plan.found.kind})" + (f" at {request.revision}" if request.revision else "")),
+        ("head", request.head),
+        ("target", f"{request.target}: {plan.target.summary}"),
+        ("data", f"{request.data}, at most {request.examples} examples certify"),
+        ("latency", f"{', '.join(request.shapes)} with {request.threads} threads"),
+        *((f"stage {i}", f"{step.stage} {step.params.model_dump()}") for i, step in enumerate(plan.pipeline.stages, 1)),
+        ("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"),
+        ("cache", str(plan.cache)),
+    ]
+    _print(_table(f"plan {request.pipeline}", ("what", "value"), rows))
+
+
+def show_tables() -> None:
+    """All names that a request may use."""
+    from optimize.config import load_pipeline, shipped_pipelines
+    from optimize.heads import HEADS
+    from optimize.stages import STAGES
+    from optimize.targets import TARGETS
+
+    _print(_table("targets", ("name", "what"), [(name, target.summary) for name, target in TARGETS.items()]))
+    heads = [(name, head.architecture, head.metric) for name, head in HEADS.items()]
+    _print(_table("heads", ("name", "class", "metric"), heads))
+    stages = [
+        (name, f"{stage.takes} to {stage.gives}", stage.summary, ", ".join(stage.params.model_fields))
+        for name, stage in STAGES.items()
+    ]
+    _print(_table("stages", ("name", "kind", "what", "parameters"), stages))
+    pipelines = [
+        (name, (loaded := load_pipeline(name)).target, " > ".join(step.stage for step in loaded.stages))
+        for name in shipped_pipelines()
+    ]
+    _print(_table("pipelines", ("name", "target", "stages"), pipelines))
+
+
+def show_doctor() -> bool:
+    """This machine and what runs on it; False if no target does."""
+    from optimize.environment import detect
+    from optimize.targets import TARGETS
+
+    machine = detect()
+    rows = [
+        ("cpu", f"{machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB"),
+        ("features", ", ".join(machine.features) or "none known"),
+        ("gpu", machine.gpu or "none"),
+        ("system", machine.system),
+        *((name, version) for name, version in machine.versions.items()),
+    ]
+    _print(_table("machine", ("what", "value"), rows))
+    reasons = {name: target.unavailable() for name, target in TARGETS.items()}
+    _print(_table("targets", ("name", "runs here"), [(name, reason or "yes") for name, reason in reasons.items()]))
+    return None in reasons.values()
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+def _print(what: object) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(what)

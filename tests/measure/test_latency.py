@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import multiprocessing
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optimize.artifact import Artifact, seal
+from optimize.errors import StageError
+from optimize.interfaces import Feed
+from optimize.measure import workers
+from optimize.measure.latency import Engine, EngineTimes, Settings, Workload, measure_latency, summarise
+from optimize.measure.statistics import percentiles_ms, ratio_interval
+
+NOWHERE = Artifact(kind="onnx", path=Path("nowhere"), digest="0", size_bytes=0)
+WORKLOAD = Workload(features=(), vocab_size=100, max_positions=64, pad_id=0, seed=0)
+QUICK = Settings(threads=1, min_runs=4, min_seconds=0.0, rounds=2)
+
+
+class Silent:
+    def step(self, name: str, done: int, total: int) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+
+def engine(name: str, artifact: Artifact = NOWHERE, target: str = "cpu") -> Engine:
+    return Engine(name=name, target=target, artifact=artifact, head="text-classification")
+
+
+def measure(*engines: Engine, shapes: tuple[str, ...] = ("1x8",)) -> dict[str, EngineTimes]:
+    return measure_latency(engines, shapes, workload=WORKLOAD, settings=QUICK, progress=Silent())
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Artifact:
+    """A classifier that sums ids and mask."""
+    onnx = pytest.importorskip("onnx")
+    make, kind = onnx.helper, onnx.TensorProto
+    nodes = [
+        make.make_node("Add", ["input_ids", "attention_mask"], ["sum"]),
+        make.make_node("Cast", ["sum"], ["logits"], to=kind.FLOAT),
+    ]
+    inputs = [make.make_tensor_value_info(name, kind.INT64, ["b", "t"]) for name in ("input_ids", "attention_mask")]
+    graph = make.make_graph(nodes, "tiny", inputs, [make.make_tensor_value_info("logits", kind.FLOAT, ["b", "t"])])
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    return seal(tmp_path, "onnx")
+
+
+def test_percentiles_need_runs_enough_to_show_them() -> None:
+    assert percentiles_ms(np.arange(19) / 1000) == (9.0, None, None)
+    assert percentiles_ms(np.full(20, 0.002)) == (2.0, 2.0, None)
+    assert percentiles_ms(np.full(99, 0.002))[2] is None
+    assert percentiles_ms(np.arange(101) / 1000) == pytest.approx((50.0, 90.0, 99.0))
+
+
+def test_a_speedup_is_the_ratio_of_medians_over_each_reference() -> None:
+    seconds = {"pytorch-fp32": 0.4, "cpu-fp32": 0.3, "quantize_dynamic": 0.1, "fuse": 0.2}
+    times = {name: [np.full(2, each)] * 10 for name, each in seconds.items()}
+    found = summarise("1x128", engine("quantize_dynamic"), times, seed=0)
+    assert found.speedup == pytest.approx({"pytorch-fp32": 4.0, "cpu-fp32": 3.0})
+    assert found.speedup_interval["cpu-fp32"] == pytest.approx((3.0, 3.0))
+    assert (found.p50_ms, found.p90_ms) == pytest.approx((100.0, 100.0))
+    assert (found.p99_ms, found.runs) == (None, 20)
+
+
+def test_a_machine_that_slows_down_in_some_rounds_leaves_the_ratio_alone() -> None:
+    drift = np.linspace(1.0, 3.0, 10)
+    reference, candidate = [np.full(2, 0.2 * each) for each in drift], [np.full(2, 0.1 * each) for each in drift]
+    low, high = ratio_interval(reference, candidate, seed=0)
+    assert (low, high) == pytest.approx((2.0, 2.0), rel=0.15)
+    assert ratio_interval(reference, candidate[::-1], seed=0)[1] > 3.0
+
+
+def test_only_the_session_is_timed() -> None:
+    ticks, fed = count(), list[Feed]()
+    feeds = [{"input_ids": np.full(1, index)} for index in range(2)]
+
+    def session(feed: Feed) -> Feed:
+        fed.append(feed)
+        return feed
+
+    seconds = workers.time_runs(session, feeds, 3, clock=lambda: float(next(ticks)))
+    assert seconds == [1.0] * 6
+    assert fed == feeds * 3
+
+
+def test_engines_run_in_processes_of_their_own_and_leave_none_behind(tiny: Artifact) -> None:
+    found = measure(engine("cpu-fp32", tiny), engine("fuse", tiny), shapes=("1x8", "2x4", "1x1024", "data"))
+    for times in found.values():
+        assert [each.shape for each in times.latency] == ["1x8", "2x4"]
+        assert all(each.runs >= 4 and set(each.speedup) == {"cpu-fp32"} for each in times.latency)
+        assert times.load_seconds > 0
+        assert times.peak_memory_bytes is None or times.peak_memory_bytes > 10**6
+        assert times.not_measured["latency 1x1024"] == "longer than the model's 64 positions"
+        assert "latency data" in times.not_measured
+    assert not multiprocessing.active_children()
+
+
+def test_an_engine_that_cannot_be_opened_is_named_and_all_processes_end(tiny: Artifact) -> None:
+    with pytest.raises(StageError, match="latency of 'broken'") as raised:
+        measure(engine("cpu-fp32", tiny), engine("broken"))
+    assert "\n" not in str(raised.value)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_is_named_with_its_exit_code() -> None:
+    with workers.open_workers([engine("doomed")], 1) as started:
+        started["doomed"].process.kill()
+        with pytest.raises(StageError, match="latency of 'doomed': its process ended with code -9"):
+            workers.ask(started["doomed"], "memory")
+
+
+def test_processes_end_when_the_parent_is_interrupted() -> None:
+    with pytest.raises(KeyboardInterrupt), workers.open_workers([engine("one")], 1):
+        raise KeyboardInterrupt
+    assert not multiprocessing.active_children()
+
+
+def test_two_engines_of_one_name_are_refused() -> None:
+    with pytest.raises(StageError, match="same name"):
+        measure(engine("fuse"), engine("fuse"))

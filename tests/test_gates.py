@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from optimize.config import Gates
+from optimize.gates import judge
+from optimize.manifest import Check, Drift, Latency, Measurement, Metric, Size
+
+
+def metric(drop: float = 0.004, **changes: Any) -> Metric:
+    values: dict[str, Any] = {
+        "name": "accuracy",
+        "value": 0.8 - drop,
+        "reference": 0.8,
+        "drop": drop,
+        "relative_drop": drop / 0.8,
+        "interval": (drop - 0.004, drop + 0.004),
+        "confidence": 0.95,
+        "standard_error": 0.002,
+        "examples": 1000,
+    }
+    return Metric(**(values | changes))
+
+
+LATENCY = Latency(
+    shape="1x128",
+    p50_ms=40.0,
+    p90_ms=None,
+    p99_ms=None,
+    runs=20,
+    speedup={"pytorch-fp32": 2.0, "cpu-fp32": 1.4},
+    speedup_interval={"pytorch-fp32": (1.8, 2.2), "cpu-fp32": (1.3, 1.5)},
+)
+DISTANCES = {"max_abs": 0.1, "mean_abs": 0.01, "padding_max_abs": 0.0, "batch_max_abs": 0.0}
+DRIFT = Drift(agreement=0.98, flips=20, decisions=1000, kl=0.01, cosine=None, compared=1000, **DISTANCES)
+
+
+def measured(**changes: Any) -> Measurement:
+    values: dict[str, Any] = {
+        "name": "quantize_dynamic",
+        "artifact_digest": "d",
+        "metric": metric(),
+        "drift": DRIFT,
+        "latency": [LATENCY],
+        "size": Size(bytes=250, ratio=0.25, by_component={}, by_dtype={}),
+        "peak_memory_bytes": 1000,
+    }
+    return Measurement(**(values | changes))
+
+
+def only(measurement: Measurement, **gates: Any) -> Check:
+    verdict = judge(Gates(**gates), measurement)
+    (check,) = verdict.checks
+    assert verdict.outcome == check.outcome
+    return check
+
+
+LIMITS = [
+    ("max_metric_drop", 0.005, 0.003, 0.004),
+    ("max_relative_metric_drop", 0.006, 0.004, 0.005),
+    ("min_agreement", 0.97, 0.99, 0.98),
+    ("min_speedup", 1.5, 2.5, 2.0),
+    ("max_size_ratio", 0.3, 0.2, 0.25),
+    ("max_memory_bytes", 1001, 999, 1000),
+]
+
+
+@pytest.mark.parametrize(("gate", "met", "missed", "value"), LIMITS)
+def test_a_gate_passes_within_its_limit_and_fails_beyond(gate: str, met: float, missed: float, value: float) -> None:
+    passed, failed = only(measured(), **{gate: met}), only(measured(), **{gate: missed})
+    assert (passed.outcome, failed.outcome) == ("passed", "failed")
+    assert (passed.name, passed.limit) == (gate, met)
+    assert passed.value == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("gate", "met", "missed", "value"), LIMITS)
+def test_a_value_that_is_exactly_the_limit_meets_it(gate: str, met: float, missed: float, value: float) -> None:
+    assert only(measured(), **{gate: value}).outcome == "passed"
+
+
+@pytest.mark.parametrize("gate", [limit[0] for limit in LIMITS if limit[0] != "max_size_ratio"])
+def test_a_limit_without_its_measurement_never_passes(gate: str) -> None:
+    nothing = measured(metric=None, drift=None, latency=[], peak_memory_bytes=None)
+    check = only(nothing, **{gate: 1})
+    assert (check.outcome, check.value) == ("unverified", None)
+    assert check.reason.endswith("was not measured")
+
+
+def test_a_missing_measurement_is_explained_by_its_recorded_reason() -> None:
+    why = {"latency 1x1024": "longer than the model's 512 positions", "metric": "no labels"}
+    bare = measured(metric=None, not_measured=why)
+    assert only(bare, min_speedup=1.0, speedup_shape="1x1024").reason == "longer than the model's 512 positions"
+    assert only(bare, max_metric_drop=0.1).reason == "no labels"
+
+
+@pytest.mark.parametrize(
+    ("gate", "broken"),
+    [
+        ("max_metric_drop", {"metric": metric(math.nan)}),
+        ("max_relative_metric_drop", {"metric": metric(math.nan)}),
+        ("max_size_ratio", {"size": Size(bytes=1, ratio=math.nan, by_component={}, by_dtype={})}),
+    ],
+)
+def test_a_measurement_that_is_not_a_number_fails(gate: str, broken: dict[str, Any]) -> None:
+    check = only(measured(**broken), **{gate: 1})
+    assert (check.outcome, check.value) == ("failed", None)
+
+
+def test_rounding_does_not_fail_a_drop_that_is_the_limit() -> None:
+    assert only(measured(metric=metric(0.88 - 0.87)), max_metric_drop=0.01).outcome == "passed"
+
+
+def test_the_speedup_is_looked_up_over_the_reference_that_the_gate_names() -> None:
+    assert only(measured(), min_speedup=1.5, speedup_over="cpu-fp32").value == 1.4
+    assert only(measured(), min_speedup=1.5, speedup_over="cuda-fp32").outcome == "unverified"
+
+
+def test_no_share_can_be_judged_of_a_reference_that_scores_zero() -> None:
+    zero = measured(metric=metric(reference=0.0, relative_drop=None))
+    assert only(zero, max_relative_metric_drop=0.1).outcome == "unverified"
+
+
+def test_with_confidence_a_drop_passes_when_its_interval_does() -> None:
+    check = only(measured(), max_metric_drop=0.0081, confidence=0.95)
+    assert check.outcome == "passed"
+    assert "at 95 % it is at most 0.0080" in check.reason
+
+
+def test_a_drop_that_is_not_proven_fails_and_says_how_many_examples_would_prove_it() -> None:
+    check = only(measured(metric=metric(standard_error=0.003)), max_metric_drop=0.0078, confidence=0.95)
+    needed = 1000 * (1.959964 * 0.003 / 0.0038) ** 2
+    assert check.outcome == "failed"
+    assert f"about {float(f'{needed - 1000:.2g}'):,.0f} more examples would decide it" in check.reason
+    assert "1,400 more" in check.reason
+
+
+def test_a_relative_drop_is_proven_in_shares_of_the_reference() -> None:
+    proven = only(measured(), max_relative_metric_drop=0.0101, confidence=0.95)
+    open_ = only(measured(), max_relative_metric_drop=0.0099, confidence=0.95)
+    assert (proven.outcome, open_.outcome) == ("passed", "failed")
+
+
+def test_no_number_of_examples_decides_a_drop_that_is_the_limit() -> None:
+    check = only(measured(), max_metric_drop=0.004, confidence=0.95)
+    assert check.outcome == "failed"
+    assert "no number of examples" in check.reason
+
+
+def test_an_interval_of_less_confidence_than_asked_verifies_nothing() -> None:
+    assert only(measured(), max_metric_drop=0.1, confidence=0.99).outcome == "unverified"
+
+
+def test_with_confidence_a_speedup_counts_by_the_lower_end_of_its_interval() -> None:
+    passed, failed = (only(measured(), min_speedup=limit, confidence=0.95) for limit in (1.8, 1.9))
+    assert (passed.outcome, failed.outcome) == ("passed", "failed")
+    assert "not proven" in failed.reason
+
+
+def test_without_limits_nothing_is_verified() -> None:
+    verdict = judge(Gates(), measured())
+    assert (verdict.outcome, verdict.checks) == ("unverified", [])
+
+
+def test_one_failure_outweighs_what_is_unverified() -> None:
+    gates = Gates(max_metric_drop=0.1, min_agreement=0.99, max_memory_bytes=1)
+    verdict = judge(gates, measured(peak_memory_bytes=None))
+    assert [check.outcome for check in verdict.checks] == ["passed", "failed", "unverified"]
+    assert verdict.outcome == "failed"
