@@ -1,0 +1,59 @@
+"""Fixtures shared by all tests: small checkpoints and data of each head, made by the demo's generator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from optimize import demo
+
+SIZES = {"train": 300, "validation": 120, "test": 60}
+STEPS = 40
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def say(self, line: str) -> None:
+        """Ignore it."""
+
+
+@pytest.fixture
+def silent() -> Silent:
+    return Silent()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A head's small checkpoint, barely trained; made once, never to be written to."""
+
+    @cache
+    def make(head: str) -> Path:
+        folder = tmp_path_factory.mktemp(head) / "checkpoint"
+        demo.train(head, folder, sizes=SIZES, steps=STEPS)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A head's small data set as train, validation and test files; never to be written to."""
+
+    @cache
+    def make(head: str) -> Path:
+        folder = tmp_path_factory.mktemp(head) / "data"
+        folder.mkdir()
+        for split, rows in demo.generate(head, sizes=SIZES).items():
+            lines = (json.dumps(row) + "\n" for row in rows)
+            (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        return folder
+
+    return make
