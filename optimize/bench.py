@@ -36,7 +36,7 @@ def bench(options: Options, *, progress: Progress) -> list[Measurement]:
     loaded = load_data(plan, origin, progress)
     _, built = build(loaded)
     subjects = [*reference_subjects(loaded), *built]
-    return measure_subjects(subjects, None, method=_method(plan, loaded), progress=progress)
+    return measure_subjects(subjects, None, method=_method(plan, loaded), progress=progress).measurements
 
 
 def write_random(out: Path, seed: int) -> Facts:

@@ -21,10 +21,10 @@ from optimize import cache, data, environment, gates, manifest, source
 from optimize.artifact import Artifact, Kind, copy_companions, seal
 from optimize.config import Gates, Step, parse_step
 from optimize.errors import RequestError, StageError
-from optimize.interfaces import Context, Encoded, Facts, Head, Progress, Session, Text
+from optimize.interfaces import Context, Encoded, Facts, Head, Progress, Score, Session, Text
 from optimize.manifest import ArtifactRecord, Manifest, Measurement, Source, StageRecord, Verdict
 from optimize.measure.latency import Settings, Workload
-from optimize.measure.subjects import Method, Subject, measure_subjects
+from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.plan import Options, Plan, make_plan
 from optimize.report.markdown import render
 from optimize.stages import STAGES
@@ -104,13 +104,12 @@ def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     if all(record.cached for record in records):
         progress.say("nothing to redo: every stage is in the cache")
     if plan.build_only:
-        measurements: list[Measurement] = []
-        verdict = Verdict(outcome="unverified", checks=[])
+        results, verdict = Results([], {}), Verdict(outcome="unverified", checks=[])
     else:
-        measurements = measure(loaded, built)
-        verdict = gates.judge(plan.pipeline.gates, measurements[-1])
-    result = describe(loaded, records, measurements, verdict)
-    folder = write_run(plan.out, result, built[-1].artifact.path)
+        results = measure(loaded, built)
+        verdict = gates.judge(plan.pipeline.gates, results.measurements[-1])
+    result = describe(loaded, records, results.measurements, verdict)
+    folder = write_run(plan.out, result, built[-1].artifact.path, scores=results.scores)
     return folder, result
 
 
@@ -204,7 +203,7 @@ def stage_names(records: list[StageRecord]) -> list[str]:
     return names
 
 
-def measure(loaded: Loaded, built: list[Subject]) -> list[Measurement]:
+def measure(loaded: Loaded, built: list[Subject]) -> Results:
     """Measure the references and what was built."""
     plan = loaded.plan
     subjects = [*reference_subjects(loaded), *built]
@@ -247,19 +246,30 @@ def describe(loaded: Loaded, records: list[StageRecord], measurements: list[Meas
     )
 
 
-def write_run(out: Path, result: Manifest, model: Path) -> Path:
-    """Write the run's folder: model, report, and the manifest last."""
+def write_run(out: Path, result: Manifest, model: Path, *, scores: Mapping[str, Score]) -> Path:
+    """Write the run's folder: model, scores per example, report, and the manifest last."""
     stamp = result.created.replace(":", "").replace("-", "").replace("+0000", "Z")
     name = f"{stamp}-{Path(result.request.pipeline).stem}-{result.request.head}-{result.id}"
     partial = out / f".{name}.partial"
     try:
         shutil.copytree(model, partial / "model")
+        write_scores(scores, partial)
         (partial / "report.md").write_text(render(result), encoding="utf-8")
         manifest.write(result, partial)
         partial.rename(out / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out / name
+
+
+def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
+    """Write `scores.npz`: for each model its statistics [N, k] and, where it can be said, what was right [N]."""
+    import numpy as np
+
+    arrays = {f"{name}/statistics": score.statistics for name, score in scores.items()}
+    arrays |= {f"{name}/right": score.right for name, score in scores.items() if score.right is not None}
+    if arrays:
+        np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)
 
 
 def check(
@@ -279,9 +289,11 @@ def check(
     plan = replace(plan, pipeline=replace(plan.pipeline, gates=limits), request=old.request)
     loaded = load(plan, progress)
     _require_same(folder, old, loaded)
-    measurements = measure(loaded, [Subject(stage_names(old.stages)[-1], final, plan.target.name)])
-    verdict = gates.judge(limits, measurements[-1])
-    new = describe(loaded, old.stages, measurements, verdict).model_copy(update={"id": old.id, "source": old.source})
+    results = measure(loaded, [Subject(stage_names(old.stages)[-1], final, plan.target.name)])
+    verdict = gates.judge(limits, results.measurements[-1])
+    new = describe(loaded, old.stages, results.measurements, verdict)
+    new = new.model_copy(update={"id": old.id, "source": old.source})
+    write_scores(results.scores, folder)
     (folder / "report.md").write_text(render(new), encoding="utf-8")
     manifest.write(new, folder)
     return folder, new

@@ -10,8 +10,10 @@ pickle ever runs.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,58 +48,81 @@ def inspect(model: str, revision: str | None = None, head: str | None = None) ->
 
     `head` overrules the checkpoint's own. Raises SourceError, or UnavailableError without network.
     """
+    folder = Path(model).expanduser()
+    if revision is not None and (model == "demo" or folder.is_dir()):
+        raise SourceError(f"--revision: '{model}' has no revisions, only a Hub id has; leave it out")
     if model == "demo":
         chosen = HEADS[head or "text-classification"]
         return Found("demo", "demo", None, None, {}), chosen
-    folder = Path(model).expanduser()
     found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision)
-    if found.config.get("model_type") != "distilbert":
-        raise SourceError(
-            f"{model}: is a '{found.config.get('model_type')}' model; this pipeline optimizes DistilBERT only"
-        )
+    kind = found.config.get("model_type")
+    if kind != "distilbert":
+        what = f"is a '{kind}' model" if kind else "its config names no model_type"
+        raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
     chosen = HEADS[head] if head else _head_of(found)
     if found.folder is not None:
-        check_weights(found.folder, chosen)
+        check_weights(found.folder, chosen, where=found.id)
     return found, chosen
 
 
 def _inspect_folder(folder: Path) -> Found:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SourceError(f"{folder}: no config.json; name the folder that save_pretrained wrote") from error
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{folder}/config.json: cannot be read ({first_line(error)}); save the model again"
-        ) from error
     _check_files(str(folder), {path.name for path in folder.iterdir()})
-    return Found("folder", folder.name, None, folder, config)
+    return Found("folder", folder.resolve().name, None, folder, _read_config(folder / "config.json"))
 
 
 def _inspect_hub(model: str, revision: str | None) -> Found:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         raise SourceError(f"{model}: no such folder; check --model")
+    if Path(model).is_file():
+        raise SourceError(f"{model}: is a file; name the folder that holds it")
     import huggingface_hub
-    import requests
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
+    with _asking_hub(model, revision):
         info = huggingface_hub.HfApi().model_info(model, revision=revision)
         _check_files(model, {sibling.rfilename for sibling in info.siblings or ()})
-        config = huggingface_hub.hf_hub_download(model, "config.json", revision=info.sha)
-    except (HFValidationError, HfHubHTTPError) as error:
-        wanted = f"{model} at revision {revision}" if revision else model
+        path = Path(huggingface_hub.hf_hub_download(model, "config.json", revision=info.sha))
+    return Found("hub", model, info.sha, None, _read_config(path, where=f"{model}/config.json"))
+
+
+@contextmanager
+def _asking_hub(model: str, revision: str | None) -> Iterator[None]:
+    """Say in our words what the Hub refuses: a wrong id is the request's fault, a silent Hub is not."""
+    import requests
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise SourceError(f"{model}: is gated; accept its terms on the Hub and log in with 'hf auth login'") from error
+    except RevisionNotFoundError as error:
+        raise SourceError(f"{model}: has no revision '{revision}'; check --revision") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
         raise SourceError(
-            f"{wanted}: no such folder, and not on the Hub ({first_line(error)}); check --model"
+            f"{model}: no such folder, and not on the Hub; check --model, or log in if it is private"
         ) from error
-    except (requests.RequestException, LocalEntryNotFoundError, OSError) as error:
-        raise UnavailableError(
-            f"{model}: the Hub cannot be reached ({type(error).__name__}); name a local folder instead"
-        ) from error
-    return Found("hub", model, info.sha, None, json.loads(Path(config).read_text(encoding="utf-8")))
+    except (requests.RequestException, OSError) as error:
+        reason = str(error.errno and error.strerror or type(error).__name__)
+        raise UnavailableError(f"{model}: the Hub cannot be reached ({reason}); name a local folder instead") from error
+
+
+def _read_config(path: Path, *, where: str = "") -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{where or path}: cannot be read ({first_line(error)}); save the model again") from error
+    return config
 
 
 def _check_files(where: str, names: set[str]) -> None:
+    if "config.json" not in names:
+        raise SourceError(f"{where}: no config.json; name the folder that save_pretrained wrote")
     if not names & {*SAFETENSORS, *PICKLES}:
         raise SourceError(f"{where}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
     if not names & set(TOKENIZER_FILES):
@@ -105,14 +130,15 @@ def _check_files(where: str, names: set[str]) -> None:
 
 
 def _head_of(found: Found) -> Head:
-    architectures = found.config.get("architectures") or []
+    given = found.config.get("architectures") or []
+    architectures = [str(name) for name in (given if isinstance(given, list) else [given])]
     for head in HEADS.values():
         if head.architecture in architectures:
             return head
     raise SourceError(f"{found.id}: its config names no known head ({', '.join(architectures) or 'none'}); give --head")
 
 
-def check_weights(folder: Path, head: Head) -> None:
+def check_weights(folder: Path, head: Head, *, where: str) -> None:
     """Refuse damaged safetensors, and a checkpoint without the head's weights: they would be random.
 
     `.bin` files are checked when they are loaded, because that takes torch.
@@ -123,7 +149,7 @@ def check_weights(folder: Path, head: Head) -> None:
         return
     for path in files:
         names |= set(read_safetensors_header(path))
-    _check_head(folder.name, head, names)
+    _check_head(where, head, names)
 
 
 def _check_head(where: str, head: Head, names: set[str]) -> None:
@@ -146,8 +172,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shards(folder: Path, index: Path) -> list[Path]:
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
+        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        if not names:
+            raise ValueError("it is empty")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{index}: not an index of weights ({first_line(error)}); save the model again") from error
     paths = [folder / name for name in sorted(names)]
     for path in paths:
@@ -170,7 +198,7 @@ def acquire(found: Found, head: Head, *, root: Path, seed: int, progress: Progre
         }
         return cache.fetch(root, material, "torch", lambda out: _train_demo(head, out, seed, progress))
     folder = found.folder or _download(found, progress)
-    check_weights(folder, head)
+    check_weights(folder, head, where=found.id)
     files = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern)} | set(weight_files(folder)))
     material = {
         "source": found.kind,
@@ -178,11 +206,12 @@ def acquire(found: Found, head: Head, *, root: Path, seed: int, progress: Progre
         "files": {path.name: file_digest(path) for path in files},
         "versions": {name: version(name) for name in NEEDS},
     }
-    return cache.fetch(root, material, "torch", lambda out: _raise_to_fp32(folder, head, out))
+    return cache.fetch(root, material, "torch", lambda out: _raise_to_fp32(folder, head, out, where=found.id))
 
 
 def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
-    demo.train(head.name, out, seed=seed, progress=lambda done, total: progress.step("train the demo", done, total))
+    with _writing():
+        demo.train(head.name, out, seed=seed, progress=lambda done, total: progress.step("train the demo", done, total))
     return {"stored_as": "float32"}
 
 
@@ -190,40 +219,66 @@ def _download(found: Found, progress: Progress) -> Path:
     import huggingface_hub
 
     progress.say(f"downloading {found.id} at {found.revision}")
-    names = huggingface_hub.list_repo_files(found.id, revision=found.revision)
-    weights = ["*.safetensors", SAFETENSORS[1]] if set(names) & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
-    return Path(
-        huggingface_hub.snapshot_download(found.id, revision=found.revision, allow_patterns=[*COMPANIONS, *weights])
-    )
+    with _asking_hub(found.id, found.revision):
+        names = set(huggingface_hub.HfApi().list_repo_files(found.id, revision=found.revision))
+        weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
+        folder = huggingface_hub.snapshot_download(
+            found.id, revision=found.revision, allow_patterns=[*COMPANIONS, *weights]
+        )
+    return Path(folder)
 
 
-def _raise_to_fp32(folder: Path, head: Head, out: Path) -> Facts:
+def _raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
     """Load, check that nothing was made up, and save in FP32 with the tokenizer."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     stored_as, names = _stored(folder)
-    _check_head(folder.name, head, names)
-    model = _load(folder, head)
-    model.config._name_or_path = ""
-    model.save_pretrained(out, safe_serialization=True)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(
-            f"{folder.name}: its tokenizer cannot be loaded ({first_line(error)}); save it again"
-        ) from error
+    _check_head(where, head, names)
+    model = _load(folder, head, where=where)
+    tokenizer = _load_tokenizer(folder, where=where)
     if len(tokenizer) > model.config.vocab_size:
         raise SourceError(
-            f"{folder.name}: the tokenizer has {len(tokenizer)} tokens, the embedding {model.config.vocab_size}; "
+            f"{where}: the tokenizer has {len(tokenizer)} tokens, the embedding {model.config.vocab_size}; "
             "resize the embedding or save the tokenizer it was trained with"
         )
-    tokenizer.save_pretrained(out)
+    model.config._name_or_path = ""
+    with _writing():
+        model.save_pretrained(out, safe_serialization=True)
+        tokenizer.save_pretrained(out)
     return {"stored_as": stored_as}
 
 
-def _load(folder: Path, head: Head) -> Any:
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what safetensors 0.8 raises where it cannot write, a full disk for instance, into OSError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
+def _load_tokenizer(folder: Path, *, where: str) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, use_fast=True, trust_remote_code=False
+        )
+    except Exception as error:
+        # tokenizers 0.22 raises a bare Exception for a tokenizer.json that it cannot read.
+        if type(error) is not Exception and not isinstance(error, OSError | ValueError | LookupError | TypeError):
+            raise
+        raise SourceError(f"{where}: its tokenizer cannot be loaded ({first_line(error)}); save it again") from error
+
+
+def _load(folder: Path, head: Head, *, where: str) -> Any:
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -231,14 +286,23 @@ def _load(folder: Path, head: Head) -> Any:
     auto = getattr(transformers, head.auto_class)
     try:
         model, info = auto.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True, trust_remote_code=False
+            folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise SourceError(f"{folder.name}: cannot be loaded ({first_line(error)}); save the model again") from error
-    if missing := sorted(info["missing_keys"]):
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, SafetensorError) as error:
+        raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error
+    for name, stored, wanted in sorted(info["mismatched_keys"]):
         raise SourceError(
-            f"{folder.name}: {len(missing)} weights are missing ({missing[0]}); copy the whole checkpoint"
+            f"{where}: {name} has shape {list(stored)}, but config.json asks for {list(wanted)}; save the model again"
         )
+    if missing := sorted(info["missing_keys"]):
+        raise SourceError(f"{where}: {len(missing)} weights are missing ({missing[0]}); copy the whole checkpoint")
+    if surplus := sorted(name for name in info["unexpected_keys"] if "transformer.layer." in name):
+        raise SourceError(f"{where}: config.json has no place for {surplus[0]}; save the model again")
     return model.eval()
 
 
@@ -251,7 +315,7 @@ def _stored(folder: Path) -> tuple[str, set[str]]:
     for path in weight_files(folder):
         if path.suffix == ".safetensors":
             header = read_safetensors_header(path)
-            types |= {_SAFETENSORS_TYPES.get(entry["dtype"], entry["dtype"]) for entry in header.values()}
+            types |= {_SAFETENSORS_TYPES.get(str(entry.get("dtype")), str(entry.get("dtype"))) for entry in header.values()}
             names |= set(header)
             continue
         weights = _read_pickle(path)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optimize.artifact import Artifact
-from optimize.interfaces import Encoded, Head, Progress
+from optimize.interfaces import Encoded, Head, Progress, Score
 from optimize.manifest import Drift, Measurement, Metric
 from optimize.measure.accuracy import compare
 from optimize.measure.drift import Observed, invariance, measure_drift
@@ -20,7 +20,9 @@ from optimize.measure.predict import run_split
 from optimize.measure.size import measure_size
 from optimize.measure.workers import opener
 
-RANDOM_WEIGHTS = "not measured: the weights are random"
+RANDOM_WEIGHTS = "the weights are random"
+
+Quality = tuple[Metric, Drift, Score]
 
 
 @dataclass(frozen=True)
@@ -43,36 +45,39 @@ class Method:
     confidence: float
 
 
+@dataclass(frozen=True)
+class Results:
+    """A measurement for each subject, and the scores behind them, kept per example for pairing."""
+
+    measurements: list[Measurement]
+    scores: dict[str, Score]
+
+
 def measure_subjects(
     subjects: Sequence[Subject], encoded: Encoded | None, *, method: Method, progress: Progress
-) -> list[Measurement]:
+) -> Results:
     """One measurement a subject, in order; `subjects[0]` is the reference of them all.
 
     Without `encoded` the weights are random: accuracy and drift are noted as not measured.
     """
-    distinct = {subject.artifact.digest: subject for subject in reversed(subjects)}
-    quality = _measure_quality(subjects[0], list(distinct.values()), encoded, method=method, progress=progress)
-    engines = [
-        Engine(subject.name, subject.target, subject.artifact, method.head.name)
-        for subject in subjects
-        if distinct[subject.artifact.digest] is subject
-    ]
+    first = {subject.artifact.digest: subject for subject in reversed(subjects)}
+    distinct = [subject for subject in subjects if first[subject.artifact.digest] is subject]
+    quality = _measure_quality(distinct, encoded, method=method, progress=progress) if encoded else {}
+    engines = [Engine(each.name, each.target, each.artifact, method.head.name) for each in distinct]
     times = measure_latency(
         engines, method.shapes, workload=method.workload, settings=method.settings, progress=progress
     )
     weights = subjects[0].artifact.model_bytes()
-    measured = []
+    measurements = []
     for subject in subjects:
-        digest = subject.artifact.digest
-        metric, drift = quality.get(digest, (None, None))
-        measured.append(_assemble(subject, metric, drift, times[distinct[digest].name], reference_bytes=weights))
-    return measured
+        name = first[subject.artifact.digest].name
+        measurements.append(_assemble(subject, quality.get(name), times[name], reference_bytes=weights))
+    return Results(measurements, {name: score for name, (_, _, score) in quality.items()})
 
 
-def _assemble(
-    subject: Subject, metric: Metric | None, drift: Drift | None, times: EngineTimes, *, reference_bytes: int
-) -> Measurement:
-    missing = {} if metric else {"metric": RANDOM_WEIGHTS, "drift": RANDOM_WEIGHTS}
+def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, reference_bytes: int) -> Measurement:
+    metric, drift, _ = quality or (None, None, None)
+    missing = {} if quality else {"metric": RANDOM_WEIGHTS, "drift": RANDOM_WEIGHTS}
     return Measurement(
         name=subject.name,
         artifact_digest=subject.artifact.digest,
@@ -87,20 +92,18 @@ def _assemble(
 
 
 def _measure_quality(
-    first: Subject, others: Sequence[Subject], encoded: Encoded | None, *, method: Method, progress: Progress
-) -> dict[str, tuple[Metric, Drift]]:
-    """Metric and drift by digest; one model is in memory at a time."""
-    if encoded is None:
-        return {}
-    found: dict[str, tuple[Metric, Drift]] = {}
+    subjects: Sequence[Subject], encoded: Encoded, *, method: Method, progress: Progress
+) -> dict[str, Quality]:
+    """Metric, drift and score by name, against the first; one model is in memory at a time."""
+    found: dict[str, Quality] = {}
     reference: Observed | None = None
-    for subject in (first, *(other for other in others if other.artifact.digest != first.artifact.digest)):
+    for subject in subjects:
         progress.say(f"evaluating {subject.name}")
         observed, (padding, batch) = _observe(subject, encoded, method=method, progress=progress)
         reference = reference or observed
         metric = compare(observed.score, reference.score, confidence=method.confidence, seed=method.workload.seed)
         drift = measure_drift(observed, reference, head=method.head, padding_max_abs=padding, batch_max_abs=batch)
-        found[subject.artifact.digest] = (metric, drift)
+        found[subject.name] = (metric, drift, observed.score)
     return found
 
 

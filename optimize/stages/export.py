@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from optimize.artifact import Artifact
@@ -41,7 +42,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     if sliced:
         _slice_readout(model)
     _export(model, out, task=context.head.name, opset=params.opset)
-    _note_slice(out / "model.onnx", sliced=sliced)
+    _finish(out / "model.onnx", sliced=sliced)
     difference = check_parity(out, context, stage="export", tolerance=params.tolerance)
     return {"max_difference": difference, "readout_slice": "yes" if sliced else "no", "opset": params.opset}
 
@@ -60,13 +61,41 @@ def _slice_readout(model: Any) -> None:
     layer.forward = types.MethodType(forward, layer)
 
 
-def _note_slice(graph: Path, *, sliced: bool) -> None:
-    """Leave word in the graph's metadata: `fuse` expects another count of Attention then."""
+def _finish(path: Path, *, sliced: bool) -> None:
+    """Tie what was tied, and note the slice in the metadata: `fuse` expects another count of Attention then."""
     import onnx
 
-    model = onnx.load(graph)
+    model = onnx.load(path)
+    _tie_projection(model.graph)
     onnx.helper.set_model_props(model, {READOUT_SLICE: "yes" if sliced else "no"})
-    onnx.save(model, graph)
+    onnx.save(model, path)
+
+
+def _tie_projection(graph: Any) -> None:
+    """Let a projection whose weight copies a look-up table, transposed, read the table itself.
+
+    PyTorch's exporter folds a tied weight's transpose into a copy. optimum 2.1.0 undoes that only where
+    accelerate is installed (`OnnxConfig.post_process_exported_models`), which nothing here depends on.
+    """
+    from onnx import helper
+
+    weights = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
+    tables = [weights[node.input[0]] for node in graph.node if node.op_type == "Gather" and node.input[0] in weights]
+    for node in [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]:
+        weight = weights[node.input[1]]
+        table = next((table for table in tables if _is_transpose(weight, table)), None)
+        if table is None:
+            continue
+        transpose = helper.make_node("Transpose", [table.name], [weight.name], name=f"{node.name}_tied", perm=[1, 0])
+        graph.node.insert(list(graph.node).index(node), transpose)
+        graph.initializer.remove(weight)
+
+
+def _is_transpose(weight: Any, table: Any) -> bool:
+    from onnx import numpy_helper
+
+    same_shape = tuple(weight.dims) == tuple(table.dims)[::-1]
+    return same_shape and np.array_equal(numpy_helper.to_array(weight), numpy_helper.to_array(table).T)
 
 
 def _export(model: Any, out: Path, *, task: str, opset: int) -> None:

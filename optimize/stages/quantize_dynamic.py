@@ -107,9 +107,9 @@ def quantize_tables(model: Any, *, bits: int) -> Facts:
 
 def quantize_rows(table: np.ndarray[Any, Any], limit: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Symmetric INT8 rows [R, D] and their float32 scales [R]; a row of zeros has scale 1."""
-    largest = np.abs(table).max(axis=1)
-    scales = np.where(largest > 0, largest / limit, 1.0).astype(np.float32)
-    return np.rint(table / scales[:, None]).astype(np.int8), scales
+    scales = (np.abs(table).max(axis=1) / limit).astype(np.float32)
+    scales[scales == 0] = 1.0
+    return np.clip(np.rint(table / scales[:, None]), -limit, limit).astype(np.int8), scales
 
 
 def _require_lookups(graph: Any) -> None:
@@ -208,6 +208,7 @@ def _count(path: Path) -> Facts:
 
     graph = onnx.load(path).graph
     weights = {tensor.name for tensor in graph.initializer}
+    weights |= {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights}
     counts = collections.Counter(node.op_type for node in graph.node)
     left = sum(
         node.op_type in ("MatMul", "Gemm", "Attention") and bool(set(node.input) & weights) for node in graph.node

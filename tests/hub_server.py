@@ -1,0 +1,174 @@
+"""A small Hugging Face Hub on 127.0.0.1: what huggingface_hub and datasets ask of the real one.
+
+A repository is a list of commits, each a mapping from paths to bytes, and names that point to
+commits. The server answers for information, trees, path information and files, and refuses the way
+the Hub does, with `X-Error-Code`. It knows nothing of uploads, large-file redirects or Xet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+API = re.compile(r"/api/(models|datasets)/([\w.-]+/[\w.-]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
+FILE = re.compile(r"/(datasets/)?([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
+DATE = "2024-01-01T00:00:00.000Z"
+
+Files = Mapping[str, bytes]
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, as a repository holds them."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@dataclass
+class Repository:
+    """Commits by their hash, and branches; `refuses` is a status and code to answer everything with."""
+
+    commits: dict[str, Files] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    refuses: tuple[int, str] | None = None
+
+    def commit(self, files: Files, branch: str = "main") -> str:
+        """Add a commit, point `branch` to it, and return its hash."""
+        total = hashlib.sha1(f"{branch}{len(self.commits)}".encode())
+        for path, content in sorted(files.items()):
+            total.update(path.encode() + content)
+        self.commits[total.hexdigest()] = files
+        self.branches[branch] = total.hexdigest()
+        return total.hexdigest()
+
+
+@dataclass
+class Hub:
+    """The server's address and its repositories by (kind, id); `requests` is what was asked of it."""
+
+    address: str
+    repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+
+    def model(self, name: str) -> Repository:
+        """The model of that name, made where there is none."""
+        return self.repositories.setdefault(("models", name), Repository())
+
+    def dataset(self, name: str) -> Repository:
+        """The data set of that name, made where there is none."""
+        return self.repositories.setdefault(("datasets", name), Repository())
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Environment variables of a process that is to use this Hub and keep its files in `home`."""
+        return {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+
+
+@contextmanager
+def serve() -> Iterator[Hub]:
+    """Run an empty Hub until the block ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    hub = Hub(f"http://127.0.0.1:{server.server_port}")
+    server.hub = hub  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Refusal(Exception):
+    """An answer with an error status and the Hub's own error code."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub: Hub = self.server.hub  # type: ignore[attr-defined]
+        hub.requests.append(f"{self.command} {self.path}")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        path = urlsplit(self.path).path
+        try:
+            if found := API.fullmatch(path):
+                self._send(200, json.dumps(_describe(hub, *found.groups(), body)).encode(), {})
+            elif found := FILE.fullmatch(path):
+                self._send(200, *_file(hub, *found.groups()))
+            else:
+                raise _Refusal(404, "EntryNotFound")
+        except _Refusal as refusal:
+            status, code = refusal.args
+            self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": f"{code} (test hub)"})
+
+    def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if span and status == 200:
+            first, last = int(span[1]), int(span[2] or len(content) - 1)
+            headers = {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            status, content = 206, content[first : last + 1]
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+def _resolve(hub: Hub, kind: str, name: str, revision: str) -> tuple[str, Files]:
+    repository = hub.repositories.get((kind, name))
+    if repository is None:
+        raise _Refusal(404, "RepoNotFound")
+    if repository.refuses is not None:
+        raise _Refusal(*repository.refuses)
+    commit = repository.branches.get(unquote(revision), unquote(revision))
+    if commit not in repository.commits:
+        raise _Refusal(404, "RevisionNotFound")
+    return commit, repository.commits[commit]
+
+
+def _describe(hub: Hub, kind: str, name: str, what: str | None, revision: str | None, path: str | None, body: str) -> Any:
+    commit, files = _resolve(hub, kind, name, revision or "main")
+    if what == "tree":
+        below = f"{path}/" if path else ""
+        return [_entry(file, content) for file, content in files.items() if file.startswith(below)]
+    if what == "paths-info":
+        wanted = parse_qs(body).get("paths") or json.loads(body or "{}").get("paths", [])
+        return [_entry(file, files[file]) for file in wanted if file in files]
+    siblings = [{"rfilename": file} for file in files]
+    common = {"_id": "1", "id": name, "sha": commit, "siblings": siblings, "tags": [], "lastModified": DATE}
+    return {**common, "private": False, "gated": False, "disabled": False, "downloads": 0, "likes": 0}
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "oid": hashlib.sha1(content).hexdigest(), "size": len(content)}
+
+
+def _file(hub: Hub, dataset: str | None, name: str, revision: str, path: str) -> tuple[bytes, dict[str, str]]:
+    commit, files = _resolve(hub, "datasets" if dataset else "models", name, revision)
+    path = unquote(path)
+    if path not in files:
+        raise _Refusal(404, "EntryNotFound")
+    etag = hashlib.sha1(files[path]).hexdigest()
+    return files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}

@@ -1,0 +1,189 @@
+"""Contexts of small checkpoints, and a way to run a stage on one as `optimize.run` does."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from optimize import data, environment
+from optimize.artifact import Artifact, copy_companions, seal
+from optimize.heads import HEADS
+from optimize.interfaces import Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
+from optimize.run import encode, open_folder
+from optimize.stages import STAGES
+
+TINY = {
+    "vocab_size": 203,
+    "max_position_embeddings": 64,
+    "dim": 64,
+    "hidden_dim": 128,
+    "n_layers": 2,
+    "n_heads": 2,
+    "initializer_range": 0.2,
+}
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def say(self, line: str) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a stage wrote, and the facts it stated."""
+
+    artifact: Artifact
+    facts: Facts
+
+    def model(self) -> onnx.ModelProto:
+        """The graph, read anew."""
+        return onnx.load(self.artifact.path / "model.onnx")
+
+    def operators(self) -> list[str]:
+        """Operator types of all nodes."""
+        return [node.op_type for node in self.model().graph.node]
+
+    def weights(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All initializers."""
+        return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in self.model().graph.initializer}
+
+    def open(self, context: Context) -> Session:
+        """A session on the graph."""
+        return context.open("onnx", self.artifact.path)
+
+
+def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded, progress: Progress) -> Context:
+    return Context(
+        head=HEADS[head],
+        reference=seal(folder, "torch"),
+        calibration=calibration,
+        tuning=tuning,
+        seed=0,
+        threads=1,
+        cpu_features=environment.cpu_features(),
+        progress=progress,
+        open=functools.partial(open_folder, head=HEADS[head], threads=1),
+    )
+
+
+@pytest.fixture(scope="session")
+def context(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Context]:
+    """A head's small checkpoint with a little of the demo's text to look at."""
+
+    @functools.cache
+    def make(head: str) -> Context:
+        import transformers
+
+        folder = checkpoint(head)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        wanted = data.Wanted("demo", None, {}, None, 8, 8, 8, 0)
+        splits = data.load(wanted, HEADS[head], config, cache=tmp_path_factory.mktemp("cache"))
+        text = Text(transformers.AutoTokenizer.from_pretrained(folder), config, 64)
+        encoded = [encode(HEADS[head], rows, text) for rows in (splits.calibration, splits.tuning)]
+        return make_context(head, folder, *encoded, Silent())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_context(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Context]:
+    """A DistilBERT of any geometry with random weights."""
+
+    def make(head: str, seed: int = 0, **geometry: Any) -> Context:
+        import torch
+        import transformers
+
+        folder = tmp_path_factory.mktemp("random") / "checkpoint"
+        config = transformers.DistilBertConfig(**{**TINY, **geometry})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            getattr(transformers, HEADS[head].architecture)(config).save_pretrained(folder)
+        shape = (3, 8) if head == "multiple-choice" else (8,)
+        inputs = {name: np.ones(shape, dtype=np.int64) for name in ("input_ids", "attention_mask")}
+        encoded = Encoded((Feature(inputs, 0),), (0,), 0)
+        return make_context(head, folder, encoded, encoded, Silent())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def apply(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+    """Run a stage on what another one built, or on the checkpoint; what was built once is kept."""
+    done: dict[tuple[object, ...], Built] = {}
+
+    def run(context: Context, stage: str, source: Built | None = None, **params: Any) -> Built:
+        artifact = source.artifact if source else context.reference
+        key = (context.head.name, artifact.digest, context.cpu_features, stage, *sorted(params.items()))
+        if key not in done:
+            out = tmp_path_factory.mktemp(stage)
+            facts = STAGES[stage].run(artifact, out, STAGES[stage].params(**params), context)
+            copy_companions(artifact.path, artifact.kind, out)
+            done[key] = Built(seal(out, STAGES[stage].gives), facts)
+        return done[key]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Built, onnx.ModelProto], Built]:
+    """What a stage built, with another graph in its place."""
+
+    def make(built: Built, model: onnx.ModelProto) -> Built:
+        out = tmp_path_factory.mktemp("rewritten")
+        onnx.save(model, out / "model.onnx")
+        copy_companions(built.artifact.path, "onnx", out)
+        return Built(seal(out, "onnx"), {})
+
+    return make
+
+
+def mask_of(kind: str, batch: int, tokens: int) -> np.ndarray[Any, Any]:
+    mask = np.ones((batch, tokens), dtype=np.int64)
+    if kind == "left-padded":
+        mask[1:, : tokens // 3] = 0
+    elif kind == "right-padded":
+        mask[1:, -(tokens // 3) :] = 0
+    elif kind == "holed":
+        mask[:, tokens // 2 : tokens // 2 + 3] = 0
+    return mask
+
+
+@pytest.fixture(scope="session")
+def make_feed() -> Callable[..., Feed]:
+    """Random tokens for a context, with a mask that is full, left-padded, right-padded or holed."""
+
+    def make(context: Context, kind: str = "full", batch: int = 3, tokens: int = 21) -> Feed:
+        config: Mapping[str, Any] = json.loads((context.reference.path / "config.json").read_text(encoding="utf-8"))
+        rng = np.random.default_rng(7)
+        ids = rng.integers(5, config["vocab_size"], (batch, tokens), dtype=np.int64)
+        mask = mask_of(kind, batch, tokens)
+        if context.head.name == "multiple-choice":
+            ids, mask = np.stack([ids, ids[:, ::-1]], axis=1), np.stack([mask, mask], axis=1)
+        return {"input_ids": ids, "attention_mask": mask}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def difference() -> Callable[[Context, Session, Session, Feed], float]:
+    """The largest difference between two sessions' outputs, where the head reads them."""
+
+    def largest(context: Context, one: Session, other: Session, feed: Feed) -> float:
+        kept = feed["attention_mask"] == 1 if context.head.reads == "all tokens" else ...
+        first, second = one(feed), other(feed)
+        return max(float(np.abs(first[name] - second[name])[kept].max()) for name in context.head.outputs)
+
+    return largest
