@@ -79,7 +79,7 @@ def _read(folder: Path, kind: Kind, key: str) -> Entry | None:
     except FileNotFoundError:
         if not folder.exists():
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     _discard(folder)
     return None
@@ -98,11 +98,12 @@ def _write(root: Path, key: str, material: str, kind: Kind, build: Callable[[Pat
         record = {"kind": kind, "digest": artifact.digest, "facts": facts, "seconds": round(seconds, 3)}
         (partial / "material.json").write_text(material, encoding="utf-8")
         (partial / "entry.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        placed = _place(partial, root / key)
+        while not _place(partial, root / key):
+            theirs = _read(root / key, kind, key)
+            if theirs is not None:
+                return theirs
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    if not placed and (theirs := _read(root / key, kind, key)) is not None:
-        return theirs
     moved = artifact.model_copy(update={"path": root / key / "artifact"})
     return Entry(moved, facts, seconds, cached=False, key=key)
 

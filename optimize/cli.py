@@ -39,6 +39,7 @@ DataOption = Annotated[
     Optional[str], typer.Option(help="Hub id, folder, or 'demo'. [default: the demo's for the demo]")
 ]
 DataConfigOption = Annotated[Optional[str], typer.Option(help="Configuration of a Hub data set, such as sst2 of glue.")]
+DataRevisionOption = Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a Hub data set.")]
 ColumnsOption = Annotated[Optional[str], typer.Option(help="Columns by role: text=review,label=stars.")]
 CertifyOnOption = Annotated[Optional[str], typer.Option(help="Split that judges. [default: validation, else test]")]
 ExamplesOption = Annotated[int, typer.Option(help="Most examples to certify on.")]
@@ -72,6 +73,7 @@ def _add_request_command(name: str, summary: str, act: Callable[[Options, bool],
         revision: RevisionOption = None,
         data: DataOption = None,
         data_config: DataConfigOption = None,
+        data_revision: DataRevisionOption = None,
         columns: ColumnsOption = None,
         certify_on: CertifyOnOption = None,
         examples: ExamplesOption = 4000,
@@ -236,7 +238,10 @@ def _show(folder: Path, manifest: Manifest, *, as_json: bool) -> None:
 def main() -> NoReturn:
     """Entry point: an error of ours becomes one line and its exit code."""
     try:
-        sys.exit(app(prog_name="optimize", standalone_mode=False) or 0)
+        code = app(prog_name="optimize", standalone_mode=False) or 0
+        if code == INTERRUPTED:  # typer 0.29 makes this exit code of Ctrl-C, and says nothing
+            raise KeyboardInterrupt
+        sys.exit(code)
     except OptimizeError as error:
         _fail(str(error), error.exit_code)
     except typer.exceptions.TyperException as error:

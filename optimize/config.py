@@ -8,17 +8,19 @@ refused with the nearest right one instead of being ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optimize.errors import RequestError, unknown_name
+from optimize.heads import HEADS
 from optimize.interfaces import Params
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
+KEYS = ("target", "stages", "gates", "head_gates")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -32,7 +34,7 @@ class Gates(BaseModel):
     a speed-up only if the interval's lower end does.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_metric_drop: float | None = Field(default=None, ge=0)
     max_relative_metric_drop: float | None = Field(default=None, ge=0)
@@ -65,6 +67,11 @@ class Pipeline:
     target: str
     stages: tuple[Step, ...]
     gates: Gates
+    head_gates: Mapping[str, Gates] = field(default_factory=dict)
+
+    def for_head(self, head: str) -> Pipeline:
+        """This pipeline with the limits that it sets for a head."""
+        return replace(self, gates=self.head_gates.get(head, self.gates))
 
 
 def pipelines_folder() -> Path:
@@ -90,7 +97,7 @@ def load_pipeline(name: str) -> Pipeline:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}); check --pipeline") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise RequestError(f"{path}: not YAML ({where}); mend the file") from error
     return parse_pipeline(content, name=path.stem, where=str(path))
@@ -101,19 +108,42 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
     if not isinstance(content, dict):
         raise RequestError(f"{where}: a pipeline is a mapping; give it target, stages and gates")
     for key in content:
-        if key not in ("target", "stages", "gates"):
-            raise unknown_name(where, str(key), ("target", "stages", "gates"))
+        if key not in KEYS:
+            raise unknown_name(where, str(key), KEYS)
     target = content.get("target")
-    if target not in TARGETS:
+    if not isinstance(target, str) or target not in TARGETS:
         raise unknown_name(f"{where}: target", str(target), TARGETS)
     entries = content.get("stages")
     if not isinstance(entries, list) or not entries:
         raise RequestError(f"{where}: stages is no list of stages; give at least 'export'")
     steps = tuple(parse_step(entry, where=where) for entry in entries)
     check_kinds(steps, TARGETS[target].runs, where=where)
-    gates = _closed(Gates, content.get("gates") or {}, f"{where}: gates")
-    check_gates(gates, target, where=f"{where}: gates")
-    return Pipeline(name=name, target=target, stages=steps, gates=gates)
+    gates = parse_gates(content.get("gates"), target, where=f"{where}: gates")
+    head_gates = parse_head_gates(content.get("head_gates"), gates, target, where=f"{where}: head_gates")
+    return Pipeline(name=name, target=target, stages=steps, gates=gates, head_gates=head_gates)
+
+
+def parse_gates(content: object, target: str, *, where: str) -> Gates:
+    """Check a mapping of limits."""
+    gates = _closed(Gates, content, where)
+    check_gates(gates, target, where=where)
+    return gates
+
+
+def parse_head_gates(content: object, gates: Gates, target: str, *, where: str) -> dict[str, Gates]:
+    """Check limits that replace some of `gates` for single heads."""
+    heads = {} if content is None else content
+    if not isinstance(heads, Mapping):
+        raise RequestError(f"{where}: is no mapping from heads to limits; write 'fill-mask: {{min_agreement: 0.8}}'")
+    found = {}
+    for head, limits in heads.items():
+        if head not in HEADS:
+            raise unknown_name(where, str(head), HEADS)
+        if not isinstance(limits, Mapping):
+            raise RequestError(f"{where}: {head}: limits are a mapping, not '{limits}'; write 'limit: value'")
+        everything = {**gates.model_dump(exclude_unset=True), **limits}
+        found[head] = parse_gates(everything, target, where=f"{where}: {head}")
+    return found
 
 
 def parse_step(entry: object, *, where: str) -> Step:
@@ -126,7 +156,7 @@ def parse_step(entry: object, *, where: str) -> Step:
         raise RequestError(f"{where}: '{entry}' is no stage; write 'name' or 'name: {{parameter: value}}'")
     if stage not in STAGES:
         raise unknown_name(f"{where}: stages", str(stage), STAGES)
-    return Step(stage=stage, params=_closed(STAGES[stage].params, params or {}, f"{where}: {stage}"))
+    return Step(stage=stage, params=_closed(STAGES[stage].params, params, f"{where}: {stage}"))
 
 
 def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
@@ -153,7 +183,8 @@ def check_gates(gates: Gates, target: str, *, where: str) -> None:
 
 
 def _closed(model: type[M], values: object, where: str) -> M:
-    """Validate `values`; the first thing wrong becomes one line."""
+    """Validate `values`, of which None are the defaults; the first thing wrong becomes one line."""
+    values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise RequestError(f"{where}: parameters are a mapping, not '{values}'; write 'parameter: value'")
     for key in values:
@@ -163,5 +194,5 @@ def _closed(model: type[M], values: object, where: str) -> M:
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise RequestError(f"{where}: {field}: {first['msg'].lower()}; was '{first['input']}'") from error
+        place = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"{where}: {place}: {first['msg'].lower()}; was '{first['input']}'") from error

@@ -9,10 +9,13 @@ certification is not used before, wherever else it stands in the data set.
 from __future__ import annotations
 
 import csv
+import errno
+import functools
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,16 @@ from optimize.interfaces import Head, Layout, Row
 from optimize.labels import match_labels
 from optimize.manifest import Split
 
+SUFFIXES = "jsonl, json, csv, tsv, parquet"
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-CERTIFY_ON = ("validation", "validation_matched", "test", "train")
-CALIBRATE_ON = ("train", "validation", "validation_matched", "test")
+CERTIFY_ON = ("validation", "validation_matched", "valid", "val", "dev", "test", "train")
+CALIBRATE_ON = ("train", "validation", "validation_matched", "valid", "val", "dev", "test")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to read and how much of it; `columns` maps roles to column names."""
+    """What to read and how much of it; `columns` maps roles to column names, `revision` is a Hub id's."""
 
     data: str
     config: str | None
@@ -41,6 +45,7 @@ class Wanted:
     calibration_examples: int
     tuning_examples: int
     seed: int
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,20 @@ class Splits:
     records: dict[str, Split]
 
 
-def inspect(wanted: Wanted, head: Head) -> None:
-    """Refuse, without reading it all, a data set that is absent or lacks a column. A Hub id passes."""
-    if wanted.data == "demo" or not _is_folder(wanted.data):
-        return
+def inspect(wanted: Wanted, head: Head) -> str | None:
+    """Refuse, without reading it all, a data set that is absent or lacks a column; the commit of a Hub id."""
+    if wanted.data != "demo" and not _is_folder(wanted.data):
+        return _inspect_hub(wanted)
+    for name, value in (("config", wanted.config), ("revision", wanted.revision)):
+        if value is not None:
+            raise DataError(f"--data-{name}: '{wanted.data}' has no '{value}', only a Hub id may; leave it out")
+    if wanted.data == "demo":
+        _certification_split(wanted, list(SPLITS))
+        return None
     files = find_files(Path(wanted.data).expanduser())
-    split = _certification_split(wanted, list(files))
-    match_layout(head, peek_columns(files[split]), wanted.columns, where=str(files[split]))
+    for split in dict.fromkeys(choose_splits(wanted, list(files))):
+        match_layout(head, peek_columns(files[split]), wanted.columns, where=str(files[split]))
+    return None
 
 
 def load(wanted: Wanted, head: Head, config: Mapping[str, Any], *, cache: Path) -> Splits:
@@ -67,19 +79,20 @@ def load(wanted: Wanted, head: Head, config: Mapping[str, Any], *, cache: Path) 
 
     Raises DataError where something does not fit; its message names the split and the row.
     """
+    read: Callable[[str], Any]
     if wanted.data == "demo":
-        tables: dict[str, Any] = dict(demo.generate(head.name, wanted.seed))
+        tables: Mapping[str, Any] = demo.generate(head.name, wanted.seed)
+        read = tables.__getitem__
     elif _is_folder(wanted.data):
-        tables = _read_folder(Path(wanted.data).expanduser(), cache)
+        tables = find_files(Path(wanted.data).expanduser())
+        read = functools.partial(_read_file, tables, cache)
     else:
         tables = _read_hub(wanted, cache)
-    certify = _certification_split(wanted, list(tables))
-    calibrate = next(
-        name for name in (*CALIBRATE_ON, *tables) if name in tables and (name != certify or len(tables) == 1)
-    )
+        read = tables.__getitem__
+    certify, calibrate = choose_splits(wanted, list(tables))
     rows = {
-        name: _Rows(tables[name], head, config, wanted.columns, where=f"{wanted.data}/{name}")
-        for name in {certify, calibrate}
+        name: _Rows(read(name), head, config, wanted.columns, where=f"{wanted.data}/{name}")
+        for name in dict.fromkeys((certify, calibrate))
     }
     certification, rest = _cut_certification(rows, certify, calibrate, wanted)
     return _assemble(head, certification, rest, wanted, origins=(certify, calibrate))
@@ -106,10 +119,7 @@ def _assemble(
     head: Head, certification: list[Row], rest: Iterator[Row], wanted: Wanted, *, origins: tuple[str, str]
 ) -> Splits:
     """Draw calibration and tuning from `rest`, leaving out whatever was seen before."""
-    if not certification:
-        raise DataError(
-            f"{wanted.data}: split '{origins[0]}' is empty; give it examples, or name another with --certify-on"
-        )
+    _require_gold(head, certification, where=f"{wanted.data}: split '{origins[0]}'")
     seen = {content_digest(row, head) for row in certification}
     drawn: list[Row] = []
     for row in rest:
@@ -123,13 +133,21 @@ def _assemble(
             f"{wanted.data}: split '{origins[1]}' has nothing that certification has not; add training examples"
         )
     share = wanted.calibration_examples / max(1, wanted.calibration_examples + wanted.tuning_examples)
-    cut = min(wanted.calibration_examples, round(len(drawn) * share))
+    cut = min(wanted.calibration_examples, max(1, round(len(drawn) * share)))
     parts = {"calibration": drawn[:cut], "tuning": drawn[cut:], "certification": certification}
     origin = {"calibration": origins[1], "tuning": origins[1], "certification": origins[0]}
     records = {
         name: Split(count=len(part), digest=rows_digest(part), origin=origin[name]) for name, part in parts.items()
     }
     return Splits(**{name: tuple(part) for name, part in parts.items()}, records=records)
+
+
+def _require_gold(head: Head, rows: Sequence[Row], *, where: str) -> None:
+    """Refuse a split that cannot judge: an empty one, or one whose every score is -1, GLUE's word for hidden."""
+    if not rows:
+        raise DataError(f"{where} is empty or has one example; give it more, or name another with --certify-on")
+    if len(rows) > 1 and all(row.get(head.labels or "score") == -1 for row in rows):
+        raise DataError(f"{where} has -1 for every label; name a labelled split with --certify-on")
 
 
 def content_digest(row: Row, head: Head) -> str:
@@ -215,37 +233,60 @@ def find_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for split, names in SPLITS.items():
         for path in sorted(folder.iterdir()):
-            if path.stem in names and path.suffix in READERS:
-                files.setdefault(split, path)
+            if path.stem not in names or path.suffix not in READERS:
+                continue
+            if split in files:
+                raise DataError(f"{folder}: {files[split].name} and {path.name} are both '{split}'; keep one of them")
+            files[split] = path
     if not files:
-        raise DataError(f"{folder}: no train, validation or test file (jsonl, csv, tsv, parquet); check --data")
+        raise DataError(f"{folder}: no train, validation or test file ({SUFFIXES}); check --data")
     return files
 
 
 def peek_columns(path: Path) -> list[str]:
-    """Column names of a file, from its first row or its header."""
+    """Column names of a file, from its first row or its header; refuses a file without rows."""
     try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            return list(pyarrow.parquet.read_schema(path).names)
-        with path.open(encoding="utf-8", newline="") as stream:
-            if path.suffix in (".csv", ".tsv"):
-                return next(csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ","), [])
-            line = next((line for line in stream if line.strip()), "{}")
-        row = json.loads(line) if path.suffix == ".jsonl" else {}
-    except (OSError, ValueError) as error:
+        columns = _first_row(path)
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}); check the file") from error
-    if path.suffix == ".jsonl" and not row:
+    if not columns:
         raise DataError(f"{path}: is empty; give it examples, or name another split with --certify-on")
-    return list(row)
+    if not isinstance(columns, dict | tuple):
+        raise DataError(f"{path}: its first row is no JSON object; write one object a line")
+    return list(columns)
+
+
+def _first_row(path: Path) -> Any:
+    """The first JSON value, or the header as a tuple; nothing where no row follows."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.ParquetFile(path)
+        return tuple(table.schema_arrow.names) if table.metadata.num_rows else ()
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        if READERS[path.suffix] == "csv":
+            lines = csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
+            header = tuple(next(lines, ()))
+            return header if any(lines) else ()
+        text = stream.read() if path.suffix == ".json" else next((line for line in stream if line.strip()), "")
+    row = json.JSONDecoder().raw_decode(text.strip())[0] if text.strip() else {}
+    return next(iter(row), {}) if path.suffix == ".json" and isinstance(row, list) else row
+
+
+def choose_splits(wanted: Wanted, present: Sequence[str]) -> tuple[str, str]:
+    """The split that certifies and the one to calibrate on; the same where there is but one."""
+    certify = _certification_split(wanted, present)
+    others = [name for name in (*CALIBRATE_ON, *present) if name in present and name != certify]
+    return certify, others[0] if others else certify
 
 
 def _certification_split(wanted: Wanted, present: Sequence[str]) -> str:
-    if wanted.certify_on is not None:
-        if wanted.certify_on not in present:
-            raise DataError(f"{wanted.data}: no split '{wanted.certify_on}'; there are {', '.join(present)}")
-        return wanted.certify_on
+    asked = wanted.certify_on
+    if asked is not None:
+        usual = next((split for split, names in SPLITS.items() if asked in names), asked)
+        if asked not in present and usual not in present:
+            raise DataError(f"{wanted.data}: no split '{asked}'; there are {', '.join(present)}; check --certify-on")
+        return asked if asked in present else usual
     return next(name for name in (*CERTIFY_ON, *present) if name in present)
 
 
@@ -253,41 +294,96 @@ def _is_folder(data: str) -> bool:
     path = Path(data).expanduser()
     if path.is_dir():
         return True
+    if path.is_file():
+        raise DataError(f"{data}: is a file; name the folder of its train, validation and test files")
     if path.exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
         raise DataError(f"{data}: no such folder; check --data")
     return False
 
 
-def _read_folder(folder: Path, cache: Path) -> dict[str, Any]:
+def _read_file(files: Mapping[str, Path], cache: Path, split: str) -> Any:
+    datasets = _quiet_datasets()
+    path = files[split]
+    peek_columns(path)
+    # An empty cell is an empty text, and "NA" or "null" are words.
+    options: dict[str, Any] = {"keep_default_na": False} if READERS[path.suffix] == "csv" else {}
+    if path.suffix == ".tsv":
+        options["delimiter"] = "\t"
+    try:
+        return datasets.load_dataset(
+            READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(cache / "datasets"), **options
+        )
+    except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
+        _raise_if_full(error)
+        cause = error.__cause__ or error
+        raise DataError(f"{path}: cannot be read ({first_line(cause)}); check the file") from error
+
+
+def _quiet_datasets() -> Any:
+    """The library without bars, and without log lines that say an error twice."""
+    import logging
+
     import datasets
 
     datasets.disable_progress_bars()
-    tables = {}
-    for split, path in find_files(folder).items():
-        options: dict[str, Any] = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
-        try:
-            tables[split] = datasets.load_dataset(
-                READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(cache / "datasets"), **options
-            )
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            cause = error.__cause__ or error
-            raise DataError(f"{path}: cannot be read ({first_line(cause)}); check the file") from error
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    return datasets
+
+
+def _raise_if_full(error: BaseException | None) -> None:
+    """Let a full disk through, which is no fault of the data."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, error.strerror)
+        error = error.__cause__ or error.__context__
+
+
+def _inspect_hub(wanted: Wanted) -> str | None:
+    import huggingface_hub
+
+    with _asking_hub(wanted):
+        info = huggingface_hub.HfApi().dataset_info(wanted.data, revision=wanted.revision)
+    return info.sha
+
+
+def _read_hub(wanted: Wanted, cache: Path) -> Mapping[str, Any]:
+    datasets = _quiet_datasets()
+    with _asking_hub(wanted):
+        tables: Mapping[str, Any] = datasets.load_dataset(
+            wanted.data, wanted.config, revision=wanted.revision, cache_dir=str(cache / "datasets")
+        )
     return tables
 
 
-def _read_hub(wanted: Wanted, cache: Path) -> dict[str, Any]:
+@contextmanager
+def _asking_hub(wanted: Wanted) -> Iterator[None]:
+    """Say in our words what the Hub or `datasets` refuses: a silent Hub is not the request's fault."""
     import datasets
     import requests
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
-    datasets.disable_progress_bars()
+    missing = (RepositoryNotFoundError, HFValidationError, datasets.exceptions.DatasetNotFoundError)
     try:
-        return dict(datasets.load_dataset(wanted.data, wanted.config, cache_dir=str(cache / "datasets")))
+        yield
+    except GatedRepoError as error:
+        raise DataError(
+            f"{wanted.data}: is gated; accept its terms on the Hub and log in with 'hf auth login'"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise DataError(f"{wanted.data}: has no revision '{wanted.revision}'; check --data") from error
+    except missing as error:
+        raise DataError(f"{wanted.data}: no such folder, and not on the Hub; check --data") from error
     except (requests.RequestException, ConnectionError) as error:
         raise UnavailableError(
             f"{wanted.data}: the Hub cannot be reached ({type(error).__name__}); name a folder"
         ) from error
-    except (OSError, ValueError, RuntimeError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, datasets.exceptions.DatasetsError) as error:
+        _raise_if_full(error)
         raise DataError(
             f"{wanted.data}: cannot be loaded ({first_line(error)}); check --data and --data-config"
         ) from error

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 class Params(BaseModel):
     """Parameters of a stage, as the pipeline's YAML gives them; unknown ones are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Progress(Protocol):

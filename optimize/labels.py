@@ -27,17 +27,29 @@ def match_labels(table: Any, column: str, config: Mapping[str, Any], *, where: s
     names = {int(key): str(name) for key, name in (config.get("id2label") or {}).items()}
     placeholders = not names or all(re.fullmatch(r"LABEL_\d+", name) for name in names.values())
     given = _class_names(table, column)
+    if given == [str(index) for index in range(len(given or ()))]:
+        given = None
     if given is None or placeholders:
         return _by_name_or_number(names, class_count(config), given if placeholders else None)
-    ids = {name.casefold(): index for index, name in names.items()}
-    unknown = [name for name in given if name.casefold() not in ids]
+    ids = _ids(names)
+    unknown = [name for name in given if _known(name, ids) is None]
     if unknown:
         raise DataError(
             f"{where}: label '{unknown[0]}' is not in the checkpoint ({', '.join(names.values())}); "
             "rename the data set's labels, or choose the data set it was trained on"
         )
-    translated = [ids[name.casefold()] for name in given]
+    translated = [ids[_known(name, ids) or ""] for name in given]
     return lambda value, at: _each(value, lambda one: translated[_index(one, len(translated), at)])
+
+
+def _ids(names: Mapping[int, str]) -> dict[str, int]:
+    """Class ids by name and by the name without case; a name as written goes first."""
+    folded = {name.casefold(): index for index, name in names.items()}
+    return folded | {name: index for index, name in names.items()}
+
+
+def _known(name: str, ids: Mapping[str, int]) -> str | None:
+    return next((form for form in (name, name.casefold()) if form in ids), None)
 
 
 def class_count(config: Mapping[str, Any]) -> int:
@@ -53,11 +65,11 @@ def _class_names(table: Any, column: str) -> list[str] | None:
 
 
 def _by_name_or_number(names: Mapping[int, str], count: int, given: list[str] | None) -> Matcher:
-    ids = {name.casefold(): index for index, name in names.items()}
+    ids = _ids(names)
 
     def one(value: Any, at: str) -> int:
-        if isinstance(value, str) and value.casefold() in ids:
-            return ids[value.casefold()]
+        if isinstance(value, str) and (name := _known(value, ids)) is not None:
+            return ids[name]
         if isinstance(value, str) and given and value in given:
             return _index(given.index(value), count, at)
         if isinstance(value, str) and not re.fullmatch(r"\d+", value):
@@ -73,7 +85,7 @@ def _index(value: Any, count: int, at: str) -> int:
         raise DataError(f"{at}: has no label; name a labelled split with --certify-on")
     try:
         number = int(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{at}: label '{value}' is no class; check --columns") from error
     if number != float(value) or not 0 <= number < count:
         raise DataError(

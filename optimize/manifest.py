@@ -172,6 +172,7 @@ class Request(Record):
     stages: list[dict[str, dict[str, Any]]]
     gates: dict[str, Any]
     seed: int
+    data_revision: str | None = None
 
 
 class Source(Record):
@@ -230,7 +231,7 @@ def read(folder: Path) -> Manifest:
     """Read the manifest of a run folder; refuse a folder without one, or one of another schema."""
     path = folder / "manifest.json"
     try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
         raise RequestError(
             f"{folder}: no readable manifest.json ({error.strerror}); name the folder of a finished run"

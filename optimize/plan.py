@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optimize import data, source
@@ -23,6 +23,8 @@ from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
 DEMO = "demo"
+LEAST = {"examples": 1, "calibration_examples": 1, "tuning_examples": 0, "max_tokens": 8, "threads": 1, "seed": 0}
+"""Fewer tokens than eight leave no text between the special tokens of a pair; NumPy takes no seed below zero."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Options:
     revision: str | None = None
     data: str | None = None
     data_config: str | None = None
+    data_revision: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     certify_on: str | None = None
     examples: int = 4000
@@ -65,9 +68,9 @@ class Plan:
     build_only: bool
 
 
-def make_plan(options: Options) -> Plan:
-    """Check a request and fill in its defaults."""
-    pipeline = choose_pipeline(options.target, options.pipeline)
+def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
+    """Check a request and fill in its defaults; `pipeline` stands in for the one that options name."""
+    pipeline = pipeline or choose_pipeline(options.target, options.pipeline)
     target = TARGETS[pipeline.target]
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
@@ -83,8 +86,10 @@ def make_plan(options: Options) -> Plan:
         calibration_examples=options.calibration_examples,
         tuning_examples=options.tuning_examples,
         seed=options.seed,
+        revision=options.data_revision,
     )
-    data.inspect(wanted, head)
+    wanted = replace(wanted, revision=data.inspect(wanted, head))
+    pipeline = pipeline.for_head(head.name)
     request = make_request(options, pipeline, head, found, wanted)
     return Plan(request, pipeline, target, head, found, wanted, options.out, cache_folder(options), options.build_only)
 
@@ -103,9 +108,8 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
 
 def check_numbers(options: Options) -> None:
     """Refuse counts that make no sense."""
-    for name in ("examples", "calibration_examples", "tuning_examples", "max_tokens", "threads"):
+    for name, least in LEAST.items():
         value = getattr(options, name)
-        least = 0 if name == "tuning_examples" else 1
         if value is not None and value < least:
             raise RequestError(f"--{name.replace('_', '-')}: {value} is too few; give {least} or more")
     for shape in options.shapes:
@@ -167,4 +171,5 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: source
         stages=[step.as_yaml() for step in pipeline.stages],
         gates=pipeline.gates.model_dump(exclude_none=True),
         seed=options.seed,
+        data_revision=wanted.revision,
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 from optimize import cache, data, environment, gates, manifest, source
 from optimize.artifact import Artifact, Kind, copy_companions, seal
-from optimize.config import Gates, Step, parse_step
+from optimize.config import Step, parse_pipeline, parse_step
 from optimize.errors import RequestError, StageError
 from optimize.interfaces import Context, Encoded, Facts, Head, Progress, Score, Session, Text
 from optimize.manifest import ArtifactRecord, Manifest, Measurement, Source, StageRecord, Verdict
@@ -284,13 +284,14 @@ def check(
     final = seal(folder / "model", old.stages[-1].artifact.kind)
     if final.digest != old.stages[-1].artifact.digest:
         raise RequestError(f"{folder}/model: is not the model of the manifest (digest {final.digest[:12]}); run again")
-    plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent))
-    limits = Gates.model_validate(old.request.gates)
-    plan = replace(plan, pipeline=replace(plan.pipeline, gates=limits), request=old.request)
+    asked = {"target": old.request.target, "stages": old.request.stages, "gates": old.request.gates}
+    pipeline = parse_pipeline(asked, name=old.request.pipeline, where=f"{folder}/manifest.json")
+    plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent), pipeline)
+    plan = replace(plan, request=old.request)
     loaded = load(plan, progress)
     _require_same(folder, old, loaded)
     results = measure(loaded, [Subject(stage_names(old.stages)[-1], final, plan.target.name)])
-    verdict = gates.judge(limits, results.measurements[-1])
+    verdict = gates.judge(pipeline.gates, results.measurements[-1])
     new = describe(loaded, old.stages, results.measurements, verdict)
     new = new.model_copy(update={"id": old.id, "source": old.source})
     write_scores(results.scores, folder)

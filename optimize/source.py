@@ -30,6 +30,11 @@ COMPANIONS = ("config.json", "tokenizer*.json", "vocab.txt", "special_tokens_map
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 NEEDS = ("transformers", "torch", "safetensors")
+UNLOADABLE = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
+    *(ImportError, NameError, ArithmeticError, AssertionError),
+)
+"""What transformers and torch raise for a config that makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,10 @@ def _inspect_folder(folder: Path) -> Found:
 
 
 def _inspect_hub(model: str, revision: str | None) -> Found:
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
-        raise SourceError(f"{model}: no such folder; check --model")
     if Path(model).is_file():
         raise SourceError(f"{model}: is a file; name the folder that holds it")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
+        raise SourceError(f"{model}: no such folder; check --model")
     import huggingface_hub
 
     with _asking_hub(model, revision):
@@ -89,6 +94,7 @@ def _asking_hub(model: str, revision: str | None) -> Iterator[None]:
     """Say in our words what the Hub refuses: a wrong id is the request's fault, a silent Hub is not."""
     import requests
     from huggingface_hub.errors import (
+        FileMetadataError,
         GatedRepoError,
         HFValidationError,
         RepositoryNotFoundError,
@@ -105,18 +111,19 @@ def _asking_hub(model: str, revision: str | None) -> Iterator[None]:
         raise SourceError(
             f"{model}: no such folder, and not on the Hub; check --model, or log in if it is private"
         ) from error
-    except (requests.RequestException, OSError) as error:
-        reason = str(error.errno and error.strerror or type(error).__name__)
-        raise UnavailableError(f"{model}: the Hub cannot be reached ({reason}); name a local folder instead") from error
+    except (requests.RequestException, FileMetadataError, ConnectionError) as error:
+        raise UnavailableError(
+            f"{model}: the Hub cannot be reached ({type(error).__name__}); name a local folder instead"
+        ) from error
 
 
 def _read_config(path: Path, *, where: str = "") -> Mapping[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
         raise SourceError(f"{where or path}: cannot be read ({first_line(error)}); save the model again") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{where or path}: holds no JSON object; save the model again")
     return config
 
 
@@ -156,8 +163,12 @@ def _check_head(where: str, head: Head, names: set[str]) -> None:
     missing = [name for name in head.weights if name not in names]
     if missing:
         raise SourceError(
-            f"{where}: no weights for head '{head.name}' ({missing[0]} is missing); fine-tune it, or give another --head"
+            f"{where}: no weights for head '{head.name}' ({missing[0]} is missing); "
+            "fine-tune it, or give another --head"
         )
+    others = {name for other in HEADS.values() for name in other.weights} - set(head.weights)
+    if head.weights and (alien := sorted(others & names)):
+        raise SourceError(f"{where}: holds another head than '{head.name}' ({alien[0]}); leave out --head")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -293,16 +304,18 @@ def _load(folder: Path, head: Head, *, where: str) -> Any:
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, ImportError, SafetensorError) as error:
+    except (*UNLOADABLE, SafetensorError) as error:
         raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error
-    for name, stored, wanted in sorted(info["mismatched_keys"]):
-        raise SourceError(
-            f"{where}: {name} has shape {list(stored)}, but config.json asks for {list(wanted)}; save the model again"
-        )
+    if mismatched := sorted(info["mismatched_keys"]):
+        wanted = list(model.state_dict()[mismatched[0]].shape)
+        raise SourceError(f"{where}: {mismatched[0]} has not the shape {wanted} of config.json; save the model again")
     if missing := sorted(info["missing_keys"]):
         raise SourceError(f"{where}: {len(missing)} weights are missing ({missing[0]}); copy the whole checkpoint")
     if surplus := sorted(name for name in info["unexpected_keys"] if "transformer.layer." in name):
         raise SourceError(f"{where}: config.json has no place for {surplus[0]}; save the model again")
+    model.float()  # FP8 weights are left as they are by `dtype`, in transformers 4.57
+    if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise SourceError(f"{where}: {broken[0]} holds NaN or infinity; train or convert the model again")
     return model.eval()
 
 
@@ -315,7 +328,8 @@ def _stored(folder: Path) -> tuple[str, set[str]]:
     for path in weight_files(folder):
         if path.suffix == ".safetensors":
             header = read_safetensors_header(path)
-            types |= {_SAFETENSORS_TYPES.get(str(entry.get("dtype")), str(entry.get("dtype"))) for entry in header.values()}
+            stored = {str(entry.get("dtype")) for entry in header.values()}
+            types |= {_SAFETENSORS_TYPES.get(name, name) for name in stored}
             names |= set(header)
             continue
         weights = _read_pickle(path)

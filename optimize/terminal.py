@@ -24,7 +24,7 @@ PLAIN_SECONDS = 10.0
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Bars on a terminal; elsewhere a plain line when work begins and every ten seconds."""
+    """Bars on a terminal; elsewhere a plain line on what takes long, every ten seconds."""
     if not sys.stderr.isatty():
         yield PlainProgress()
         return
@@ -78,16 +78,18 @@ class PlainProgress:
 
 def show_run(folder: Path, manifest: Manifest) -> None:
     """The verdict: a table of all measured models, the gates, and where the run lies."""
+    from rich.markup import escape
+
     from optimize.report.tables import model_rows
 
     request = manifest.request
     header, *rows = model_rows(manifest)
     _print(_table(f"{request.head} on {request.target}, {request.model}", header, rows))
     for check in manifest.verdict.checks:
-        _print(f"  [{COLOURS[check.outcome]}]{check.outcome:10}[/] {check.name}: {check.reason}")
+        _print(f"  [{COLOURS[check.outcome]}]{check.outcome:10}[/] {check.name}: {escape(check.reason)}")
     stages = ", ".join(f"{record.stage}{' (cached)' if record.cached else ''}" for record in manifest.stages)
     _print(f"stages: {stages}")
-    _print(f"[{COLOURS[manifest.verdict.outcome]} bold]{manifest.verdict.outcome}[/]  {folder}/report.md")
+    _print(f"[{COLOURS[manifest.verdict.outcome]} bold]{manifest.verdict.outcome}[/]  {escape(str(folder))}/report.md")
 
 
 def show_overview(manifests: Sequence[Manifest]) -> None:
@@ -168,13 +170,14 @@ def show_doctor() -> bool:
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(escape(name), overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     return table
 
 

@@ -87,7 +87,7 @@ def serve() -> Iterator[Hub]:
         thread.join()
 
 
-class _Refusal(Exception):
+class _RefusalError(Exception):
     """An answer with an error status and the Hub's own error code."""
 
 
@@ -117,8 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif found := FILE.fullmatch(path):
                 self._send(200, *_file(hub, *found.groups()))
             else:
-                raise _Refusal(404, "EntryNotFound")
-        except _Refusal as refusal:
+                raise _RefusalError(404, "EntryNotFound")
+        except _RefusalError as refusal:
             status, code = refusal.args
             self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": f"{code} (test hub)"})
 
@@ -139,16 +139,16 @@ class _Handler(BaseHTTPRequestHandler):
 def _resolve(hub: Hub, kind: str, name: str, revision: str) -> tuple[str, Files]:
     repository = hub.repositories.get((kind, name))
     if repository is None:
-        raise _Refusal(404, "RepoNotFound")
+        raise _RefusalError(404, "RepoNotFound")
     if repository.refuses is not None:
-        raise _Refusal(*repository.refuses)
+        raise _RefusalError(*repository.refuses)
     commit = repository.branches.get(unquote(revision), unquote(revision))
     if commit not in repository.commits:
-        raise _Refusal(404, "RevisionNotFound")
+        raise _RefusalError(404, "RevisionNotFound")
     return commit, repository.commits[commit]
 
 
-def _describe(hub: Hub, kind: str, name: str, what: str | None, revision: str | None, path: str | None, body: str) -> Any:
+def _describe(hub: Hub, kind: str, name: str, what: str, revision: str, path: str, body: str) -> Any:
     commit, files = _resolve(hub, kind, name, revision or "main")
     if what == "tree":
         below = f"{path}/" if path else ""
@@ -169,6 +169,6 @@ def _file(hub: Hub, dataset: str | None, name: str, revision: str, path: str) ->
     commit, files = _resolve(hub, "datasets" if dataset else "models", name, revision)
     path = unquote(path)
     if path not in files:
-        raise _Refusal(404, "EntryNotFound")
+        raise _RefusalError(404, "EntryNotFound")
     etag = hashlib.sha1(files[path]).hexdigest()
     return files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}

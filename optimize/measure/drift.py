@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optimize.errors import StageError
 from optimize.interfaces import Feature, Head, Score, Session
 from optimize.manifest import Drift
-from optimize.measure.predict import MAX_BATCH, choices, collate, own_outputs, token_limit
+from optimize.measure.predict import MAX_BATCH, choices, collate, own_outputs, padded_tokens, token_limit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,6 +173,6 @@ def mixed_batches(features: Sequence[Feature], *, tokens: int) -> Iterator[list[
     """Deal sorted features out to batches of up to 8 that each mix short and long ones."""
     for count in sorted({choices(feature) for feature in features}):
         alike = [feature for feature in features if choices(feature) == count]
-        size = max(1, min(MAX_BATCH, tokens // max(feature.tokens for feature in alike)))
+        size = max(1, min(MAX_BATCH, tokens // max(padded_tokens(feature) for feature in alike)))
         batches = -(-len(alike) // size)
         yield from (alike[start::batches] for start in range(batches))

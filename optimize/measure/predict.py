@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_BATCH = 8
-MAX_OUTPUT_FLOATS = 2**25
+MAX_BATCH_TOKENS = 4096
+MAX_OUTPUT_FLOATS = 2**23
 KEEP_VALUES = 16_000_000
 
 
@@ -72,12 +73,12 @@ def own_outputs(outputs: Feed, index: int, feature: Feature, *, head: Head) -> F
 
 
 def plan_batches(features: Sequence[Feature], *, size: int = MAX_BATCH, tokens: int) -> list[list[int]]:
-    """Indices in batches of up to `size` features and `tokens` padded tokens, shortest first."""
+    """Indices in batches of up to `size` features and `tokens` padded tokens, choices included, shortest first."""
     order = sorted(range(len(features)), key=lambda i: (choices(features[i]), features[i].tokens, i))
     batches: list[list[int]] = []
     for index in order:
         feature, batch = features[index], batches[-1] if batches else []
-        fits = len(batch) < size and (len(batch) + 1) * feature.tokens <= tokens
+        fits = len(batch) < size and (len(batch) + 1) * padded_tokens(feature) <= tokens
         if batch and fits and choices(features[batch[0]]) == choices(feature):
             batch.append(index)
         else:
@@ -91,13 +92,22 @@ def choices(feature: Feature) -> int:
     return int(ids.shape[0]) if ids.ndim == 2 else 0
 
 
+def padded_tokens(feature: Feature) -> int:
+    """Tokens that a feature takes up in a batch, those of all its choices together."""
+    return feature.tokens * max(1, choices(feature))
+
+
 def token_limit(session: Session, head: Head, features: Sequence[Feature], *, pad_id: int) -> int:
-    """Padded tokens a batch may have to stay within `MAX_OUTPUT_FLOATS`, found by one short run."""
+    """Padded tokens a batch may have: `MAX_BATCH_TOKENS`, and outputs within `MAX_OUTPUT_FLOATS`.
+
+    How much output a token gives is found by one short run.
+    """
     if head.reads == "first token" or not features:
-        return MAX_OUTPUT_FLOATS
+        return MAX_BATCH_TOKENS
     probe = min(features, key=lambda feature: feature.tokens)
     outputs = session(collate([probe], pad_id=pad_id))
-    return MAX_OUTPUT_FLOATS * probe.tokens // sum(array.size for array in outputs.values())
+    floats = sum(array.size for array in outputs.values())
+    return min(MAX_BATCH_TOKENS, MAX_OUTPUT_FLOATS * probe.tokens // floats)
 
 
 def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from optimize.manifest import Manifest, Request
@@ -157,30 +158,31 @@ def _reproduce(request: Request, manifest: Manifest) -> str:
 
 def command(request: Request) -> str:
     """The command line that asks for the same."""
-    words = ["optimize run", f"--target {request.target}", f"--head {request.head}", f"--model {request.model}"]
-    optional = {
+    asked = {
+        "--target": request.target,
+        "--head": request.head,
+        "--model": request.model,
         "--revision": request.revision,
         "--data": request.data,
         "--data-config": request.data_config,
-        "--columns": ",".join(f"{role}={column}" for role, column in request.columns.items()),
+        "--data-revision": request.data_revision,
+        "--columns": ",".join(f"{role}={column}" for role, column in request.columns.items()) or None,
         "--certify-on": request.certify_on,
         "--max-tokens": request.max_tokens,
+        "--examples": request.examples,
+        "--calibration-examples": request.calibration_examples,
+        "--tuning-examples": request.tuning_examples,
+        "--shapes": ",".join(request.shapes),
+        "--threads": request.threads,
+        "--pipeline": request.pipeline,
+        "--seed": request.seed,
     }
-    words += [f"{flag} {value}" for flag, value in optional.items() if value]
-    words += [
-        f"--examples {request.examples}",
-        f"--calibration-examples {request.calibration_examples}",
-        f"--tuning-examples {request.tuning_examples}",
-        f"--shapes {','.join(request.shapes)}",
-        f"--threads {request.threads}",
-        f"--pipeline {request.pipeline}",
-        f"--seed {request.seed}",
-    ]
-    return " \\\n  ".join(words)
+    words = [f"{flag} {shlex.quote(str(value))}" for flag, value in asked.items() if value is not None]
+    return " \\\n  ".join(["optimize run", *words])
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is its header."""
-    header, *body = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    header, *body = [[" ".join(str(cell).splitlines()).replace("|", "\\|") for cell in row] for row in rows]
     lines = [header, ["---"] * len(header), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

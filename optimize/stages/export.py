@@ -30,7 +30,7 @@ class Params(StageParams):
 
     opset: int = Field(default=17, ge=14, le=21)
     readout_slice: bool = True
-    tolerance: float = Field(default=1e-4, gt=0)
+    tolerance: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

@@ -32,7 +32,7 @@ class Params(StageParams):
     """
 
     embedding: bool = True
-    tolerance: float = Field(default=1e-4, gt=0)
+    tolerance: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

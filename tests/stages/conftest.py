@@ -27,7 +27,7 @@ TINY = {
     "hidden_dim": 128,
     "n_layers": 2,
     "n_heads": 2,
-    "initializer_range": 0.2,
+    "initializer_range": 0.1,
 }
 
 

@@ -67,7 +67,9 @@ def test_outputs_are_those_of_pytorch_whatever_the_mask(head, kind, context, app
 @pytest.mark.parametrize("head", NAMES)
 def test_the_facts_are_those_of_the_written_graph(head, context, apply):
     built = apply(context(head), "export", opset=18)
-    assert built.facts["opset"] == 18 == next(e.version for e in built.model().opset_import if e.domain in ("", "ai.onnx"))
+    assert (
+        built.facts["opset"] == 18 == next(e.version for e in built.model().opset_import if e.domain in ("", "ai.onnx"))
+    )
     assert built.facts["readout_slice"] == metadata(built)[READOUT_SLICE] == ("yes" if head in SLICED else "no")
     worst, _ = compare(built.artifact.path, context(head))
     assert built.facts["max_difference"] == pytest.approx(worst, abs=1e-6)
@@ -102,7 +104,10 @@ def test_the_readout_slice_changes_no_output(head, kind, context, apply, make_fe
 def test_the_sliced_layer_computes_one_token_and_the_layers_before_all(head, context, apply, make_feed):
     here = context(head)
     feed = make_feed(here, tokens=21)
-    last, before = ("/distilbert/transformer/layer.1/ffn/lin1/MatMul", "/distilbert/transformer/layer.0/ffn/lin1/MatMul")
+    last, before = (
+        "/distilbert/transformer/layer.1/ffn/lin1/MatMul",
+        "/distilbert/transformer/layer.0/ffn/lin1/MatMul",
+    )
     sliced, whole = apply(here, "export"), apply(here, "export", readout_slice=False)
     assert [with_output(sliced, node)(feed)[1] for node in (before, last)] == [21, 1]
     assert [with_output(whole, node)(feed)[1] for node in (before, last)] == [21, 21]
@@ -138,7 +143,7 @@ def test_every_stage_takes_odd_geometries(geometry, head, random_context, apply,
     reference = here.open("torch", here.reference.path)
     scale = np.abs(reference(feed)["logits"]).max()
     assert difference(here, reference, fused.open(here), feed) < 1e-4
-    assert difference(here, reference, quantized.open(here), feed) < 0.2 * scale
+    assert difference(here, reference, quantized.open(here), feed) < 0.1 * scale
     assert quantized.facts["float_matmuls"] == 0
 
 
@@ -163,12 +168,16 @@ def test_a_graph_that_differs_from_the_reference_is_refused_in_one_line(random_c
     astray = dataclasses.replace(here, reference=other.reference)
     from optimize.stages.export import run
 
-    with pytest.raises(StageError, match=r"^export: outputs differ from PyTorch by .*; this graph is not used") as refusal:
+    with pytest.raises(
+        StageError, match=r"^export: outputs differ from PyTorch by .*; this graph is not used"
+    ) as refusal:
         run(here.reference, tmp_path, Params(), astray)
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("params", [{"opset": 13}, {"opset": 22}, {"tolerance": 0}, {"slice": True}])
+@pytest.mark.parametrize(
+    "params", [{"opset": 13}, {"opset": 22}, {"tolerance": 0}, {"tolerance": float("inf")}, {"slice": True}]
+)
 def test_parameters_out_of_range_or_unknown_are_refused(params):
     with pytest.raises(ValidationError):
         Params(**params)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import ast
+
+import pytest
+import yaml
+from report.conftest import REQUEST, SOURCE, document, make_manifest
+
+from optimize.heads import HEADS
+from optimize.report.card import render_card
+
+
+def split(card: str) -> tuple[dict, str]:
+    """The card's front matter, read as YAML, and its text."""
+    start, front, text = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(front), text
+
+
+def for_head(head: str):
+    return make_manifest(request={**REQUEST, "head": head})
+
+
+def test_the_front_matter_says_what_the_hub_asks_for(manifest):
+    front, _ = split(render_card(manifest))
+
+    assert front["pipeline_tag"] == "text-classification"
+    assert front["library_name"] == "optimum"
+    assert front["base_model"] == "someone/distilbert-sst2"
+    assert {"onnx", "distilbert"} <= set(front["tags"])
+
+
+def test_the_front_matter_holds_the_measured_score(manifest):
+    (entry,) = split(render_card(manifest))[0]["model-index"]
+    (result,) = entry["results"]
+
+    assert entry["name"] == "someone/distilbert-sst2"
+    assert result["task"] == {"type": "text-classification"}
+    assert result["dataset"]["name"] == "nyu-mll/glue"
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.895}]
+
+
+def test_a_local_checkpoint_is_no_base_model_on_the_hub():
+    front, text = split(render_card(make_manifest(source={**SOURCE, "kind": "folder", "revision": None})))
+
+    assert "base_model" not in front
+    assert "at revision" not in text
+
+
+def test_a_score_that_was_not_measured_is_not_made_up():
+    measured = document()["measurements"]
+    measured[1]["metric"] = None
+
+    front, text = split(render_card(make_manifest(measurements=measured)))
+
+    assert "model-index" not in front
+    assert "Accuracy was not measured." in text
+
+
+def test_the_text_says_what_was_lost_and_gained(manifest):
+    _, text = split(render_card(manifest))
+
+    assert "accuracy 0.8950 against 0.9000 in FP32: a drop of +0.0050 (+0.56% relative)" in text
+    assert "95% interval -0.0050 to +0.0150" in text
+    assert "Size 60.0 MB against 200.0 MB." in text
+    assert "export → quantize_dynamic" in text
+    assert "- min_speedup: speed-up 3.00x" in text
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_usage_is_python_that_names_the_heads_class(head):
+    _, text = split(render_card(for_head(head)))
+
+    code = text.split("```python\n")[1].split("```")[0]
+    names = {name.name for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom) for name in node.names}
+
+    assert HEADS[head].auto_class.replace("AutoModel", "ORTModel") in names | {"ORTModel"}
+    assert any(f"{name}.from_pretrained(" in code for name in names if name.startswith("ORTModelFor"))
+
+
+def test_the_card_is_a_function_of_the_manifest_alone(manifest, no_files):
+    assert render_card(manifest) == render_card(make_manifest())

@@ -1,0 +1,102 @@
+"""The shipped CPU pipeline on real checkpoints of all six heads; skipped where they are not at hand."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from optimize.interfaces import Progress
+from optimize.manifest import Manifest
+from optimize.plan import Options, make_plan
+from optimize.run import run
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+UNPACK = SHARED / "checkpoints" / "unpack"
+# checkpoint: head, data, examples, and where its FP32 score has to lie
+CASES = {
+    "base": ("feature-extraction", "stsb", 300, (0.80, 0.95)),
+    "mlm": ("fill-mask", "wikitext2", 300, (0.18, 0.35)),
+    "sst2": ("text-classification", "sst2", 300, (0.82, 0.93)),
+    "mutual": ("multiple-choice", "mutual", 300, (0.43, 0.62)),
+    "conll2003": ("token-classification", "conll2003", 300, (0.80, 0.93)),
+    "squad": ("question-answering", "squad", 150, (0.50, 0.75)),
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not UNPACK.is_file(), reason="the real checkpoints are not beside this repository"),
+]
+
+
+@pytest.fixture(scope="session")
+def optimized(tmp_path_factory: pytest.TempPathFactory):
+    """The manifest of a checkpoint's run with the shipped pipeline; made once."""
+    place = tmp_path_factory.mktemp("real")
+    subprocess.run([UNPACK, place / "checkpoints"], check=True)
+
+    @cache
+    def make(name: str, progress: Progress) -> Manifest:
+        _, dataset, examples, _ = CASES[name]
+        options = Options(
+            model=str(place / "checkpoints" / name),
+            data=str(SHARED / "data" / dataset),
+            examples=examples,
+            shapes=("1x128",),
+            out=place / "runs",
+            cache=place / "cache",
+        )
+        return run(make_plan(options), progress=progress)[1]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Progress:
+    class Quiet:
+        def step(self, name: str, done: int, total: int) -> None:
+            pass
+
+        def say(self, line: str) -> None:
+            pass
+
+    return Quiet()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_head_is_found_and_its_fp32_score_is_sane(name, optimized, quiet):
+    head, _, _, (low, high) = CASES[name]
+
+    manifest = optimized(name, quiet)
+
+    assert manifest.request.head == head
+    assert manifest.source.stored_as == "float16"
+    assert low <= manifest.measurements[0].metric.value <= high
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_int8_keeps_the_score_and_the_decisions(name, optimized, quiet):
+    last = optimized(name, quiet).measurements[-1]
+
+    assert last.name == "quantize_dynamic"
+    assert last.metric.relative_drop <= 0.03
+    assert last.drift.agreement >= 0.9
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_int8_takes_little_more_than_a_quarter_of_the_bytes(name, optimized, quiet):
+    last = optimized(name, quiet).measurements[-1]
+
+    assert last.size.ratio <= 0.27
+    assert sum(last.size.by_component.values()) == last.size.bytes
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_exported_graph_alone_loses_nothing(name, optimized, quiet):
+    export = optimized(name, quiet).measurements[2]
+
+    assert export.name == "export"
+    assert export.metric.drop == pytest.approx(0.0, abs=2e-3)
+    assert export.drift.agreement >= 0.998

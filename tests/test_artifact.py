@@ -1,0 +1,155 @@
+"""Artifacts: one digest for one content, and headers read without trusting them."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from safetensors.numpy import save_file
+
+from optimize.artifact import Artifact, copy_companions, folder_digest, model_files, read_safetensors_header, seal
+from optimize.errors import SourceError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "model"
+    (made / "onnx").mkdir(parents=True)
+    (made / "model.onnx").write_bytes(b"weights")
+    (made / "config.json").write_text("{}")
+    (made / "onnx" / "notes.txt").write_text("below")
+    return made
+
+
+def rename(folder):
+    (folder / "model.onnx").rename(folder / "other.onnx")
+
+
+def change(folder):
+    (folder / "model.onnx").write_bytes(b"weighty")
+
+
+def add(folder):
+    (folder / "empty.txt").touch()
+
+
+def move_below(folder):
+    (folder / "config.json").rename(folder / "onnx" / "config.json")
+
+
+def swap(folder):
+    (folder / "model.onnx").write_text("{}")
+    (folder / "config.json").write_bytes(b"weights")
+
+
+def change_below(folder):
+    (folder / "onnx" / "notes.txt").write_text("above")
+
+
+@pytest.mark.parametrize("edit", [rename, change, add, move_below, swap, change_below])
+def test_the_digest_changes_with_any_name_and_any_content(edit, folder):
+    before = folder_digest(folder)
+    edit(folder)
+    assert folder_digest(folder) != before
+
+
+def test_the_digest_is_that_of_the_content_wherever_it_lies(folder, tmp_path):
+    before = seal(folder, "onnx")
+    moved = seal(folder.rename(tmp_path / "elsewhere"), "onnx")
+    assert (moved.digest, moved.size_bytes) == (before.digest, before.size_bytes)
+    assert moved.path == tmp_path / "elsewhere"
+
+
+def test_sizes_count_every_file_and_the_models_alone(folder):
+    artifact = seal(folder, "onnx")
+    assert artifact.size_bytes == len(b"weights") + len("{}") + len("below")
+    assert artifact.model_bytes() == len(b"weights")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("torch", ["model-1-of-2.safetensors", "model-2-of-2.safetensors", "model.safetensors.index.json"]),
+        ("onnx", ["model.onnx", "model.onnx.data", "model.onnx_data"]),
+        ("openvino", ["model.bin", "model.xml"]),
+    ],
+)
+def test_each_kind_has_its_own_model_files(kind, expected, tmp_path):
+    models = "model-1-of-2.safetensors model-2-of-2.safetensors model.safetensors.index.json model.onnx model.onnx.data"
+    for name in [*models.split(), "model.onnx_data", "model.xml", "model.bin", "config.json", "vocab.txt"]:
+        (tmp_path / name).touch()
+    assert [path.name for path in model_files(tmp_path, kind)] == expected
+
+
+def test_companions_are_copied_and_neither_the_model_nor_what_is_there(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (folder / "vocab.txt").write_text("theirs")
+    (out / "config.json").write_text("ours")
+    copy_companions(folder, "onnx", out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"config.json": "ours", "vocab.txt": "theirs"}
+
+
+@pytest.mark.parametrize("values", [{"kind": "tflite"}, {"more": 1}, {"size_bytes": "many"}])
+def test_an_artifact_is_closed_and_typed(values, tmp_path):
+    right = {"kind": "onnx", "path": tmp_path, "digest": "abc", "size_bytes": 1}
+    assert Artifact.model_validate(right).kind == "onnx"
+    with pytest.raises(ValidationError):
+        Artifact.model_validate({**right, **values})
+
+
+def test_an_artifact_cannot_be_changed(folder):
+    with pytest.raises(ValidationError, match="frozen"):
+        seal(folder, "onnx").digest = "other"
+
+
+def test_a_header_tells_names_types_and_shapes_and_no_metadata(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.float16)}, path, metadata={"format": "pt"})
+    header = read_safetensors_header(path)
+    assert {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()} == {
+        "a": ("F32", [2, 3]),
+        "b": ("F16", [4]),
+    }
+
+
+def framed(content):
+    return struct.pack("<Q", len(content)) + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x01",
+        struct.pack("<Q", 2**62) + b"{}",
+        framed(b"not JSON at all"),
+        framed(b"[1, 2]"),
+        framed(b'{"a": {"dtype": "F32"}}'),
+        framed(b'{"a": 7}'),
+        framed(b"\xff\xfe\xff\xfe"),
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 267954768\n",
+    ],
+)
+def test_what_is_no_safetensors_is_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(SourceError) as refusal:
+        read_safetensors_header(path)
+    assert str(refusal.value) == f"{path}: not a readable safetensors file; copy or download it again"
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="not a readable safetensors file"):
+        read_safetensors_header(tmp_path / "absent.safetensors")
+
+
+def test_a_file_that_ends_early_is_refused_with_both_sizes(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(
+        framed(json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()) + b"1234"
+    )
+    size = path.stat().st_size
+    with pytest.raises(SourceError, match=f"truncated at {size} of {size + 12} bytes; copy or download it again"):
+        read_safetensors_header(path)

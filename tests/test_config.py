@@ -1,0 +1,252 @@
+"""Pipelines: every shipped one is right, and a wrong one is refused with what to write instead."""
+
+from pathlib import Path
+
+import pytest
+
+from optimize.config import Gates, load_pipeline, parse_pipeline, parse_step, pipelines_folder, shipped_pipelines
+from optimize.errors import RequestError, UnknownNameError
+from optimize.stages import STAGES
+from optimize.targets import TARGETS
+
+SHIPPED = sorted(pipelines_folder().rglob("*.y*ml"))
+RIGHT = {"target": "cpu", "stages": ["export", {"fuse": {"embedding": False}}, "quantize_dynamic"], "gates": {}}
+
+
+def parse(**changes):
+    return parse_pipeline({**RIGHT, **changes}, name="mine", where="mine.yaml")
+
+
+def refusal(**changes):
+    """The one line with which a changed pipeline is refused."""
+    with pytest.raises(RequestError) as caught:
+        parse(**changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_pipeline_loads_by_name_and_by_path(path):
+    by_name, by_path = load_pipeline(path.stem), load_pipeline(str(path))
+    assert by_name == by_path
+    assert (by_name.name, by_name.target in TARGETS) == (path.stem, True)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_pipeline_goes_from_torch_to_what_its_target_runs(path):
+    pipeline = load_pipeline(path.stem)
+    stages = [STAGES[step.stage] for step in pipeline.stages]
+    kinds = ["torch", *(stage.gives for stage in stages)]
+    assert kinds[:-1] == [stage.takes for stage in stages]
+    assert kinds[-1] == TARGETS[pipeline.target].runs
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_pipeline_says_what_it_is_for_and_judges(path):
+    gates = load_pipeline(path.stem).gates
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert gates.max_metric_drop is not None or gates.max_relative_metric_drop is not None
+    assert None not in (gates.min_agreement, gates.min_speedup, gates.max_size_ratio)
+
+
+def test_every_pipeline_file_is_shipped_under_a_name_of_its_own():
+    assert sorted(shipped_pipelines().values()) == SHIPPED
+    assert set(TARGETS) <= set(shipped_pipelines())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_step_as_yaml_is_read_as_the_same_step(path):
+    steps = load_pipeline(path.stem).stages
+    assert tuple(parse_step(step.as_yaml(), where="again") for step in steps) == steps
+
+
+def test_a_pipeline_of_ones_own_is_read_from_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("target: cpu\nstages: [export, {quantize_dynamic: {reduce_range: true}}]\n")
+    pipeline = load_pipeline(str(path))
+    assert pipeline.name == "mine"
+    assert [step.stage for step in pipeline.stages] == ["export", "quantize_dynamic"]
+    assert pipeline.stages[1].params.model_dump()["reduce_range"] is True
+    assert pipeline.gates == Gates()
+
+
+def test_gates_and_parameters_that_are_left_empty_are_the_defaults():
+    pipeline = parse(gates=None, stages=["export", {"quantize_dynamic": None}])
+    assert pipeline.gates == Gates()
+    assert pipeline.stages[1] == parse_step("quantize_dynamic", where="")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": []}, "mine.yaml: unknown name 'stage'; did you mean 'stages'?"),
+        ({"target": "cpus"}, "mine.yaml: target: unknown name 'cpus'; did you mean 'cpu'?"),
+        ({"target": None}, "mine.yaml: target: unknown name 'None'; choose one of: cpu"),
+        ({"stages": ["exprot"]}, "mine.yaml: stages: unknown name 'exprot'; did you mean 'export'?"),
+        (
+            {"stages": ["export", {"quantise_dynamic": {}}]},
+            "mine.yaml: stages: unknown name 'quantise_dynamic'; did you mean 'quantize_dynamic'?",
+        ),
+        (
+            {"stages": [{"export": {"opsett": 17}}]},
+            "mine.yaml: export: unknown name 'opsett'; did you mean 'opset'?",
+        ),
+        (
+            {"gates": {"min_speed_up": 2}},
+            "mine.yaml: gates: unknown name 'min_speed_up'; did you mean 'min_speedup'?",
+        ),
+        (
+            {"gates": {"speedup_over": "pytorch-fp23"}},
+            "mine.yaml: gates: speedup_over: unknown name 'pytorch-fp23'; did you mean 'pytorch-fp32'?",
+        ),
+    ],
+)
+def test_a_misspelt_word_is_refused_with_the_nearest_right_one(changes, message):
+    assert refusal(**changes) == message
+
+
+@pytest.mark.parametrize("target", [["cpu"], {"name": "cpu"}])
+def test_a_target_that_is_no_word_is_refused(target):
+    assert refusal(target=target).startswith("mine.yaml: target: unknown name")
+
+
+def test_an_unknown_word_far_from_all_others_is_refused_with_the_choice():
+    assert refusal(stages=["zzz"]).endswith(f"choose one of: {', '.join(sorted(STAGES))}")
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["fuse", "export"], "mine.yaml: 'fuse' takes onnx but comes after torch; reorder the stages"),
+        (["export", "export"], "mine.yaml: 'export' takes torch but comes after onnx; reorder the stages"),
+        (["quantize_dynamic"], "mine.yaml: 'quantize_dynamic' takes onnx but comes after torch; reorder the stages"),
+    ],
+)
+def test_stages_whose_kinds_do_not_line_up_are_refused(stages, message):
+    assert refusal(stages=stages) == message
+
+
+def test_stages_that_do_not_end_in_what_the_target_runs_are_refused(monkeypatch):
+    import dataclasses
+
+    monkeypatch.setitem(TARGETS, "cpu", dataclasses.replace(TARGETS["cpu"], runs="openvino"))
+    expected = "mine.yaml: the stages end in onnx but the target runs openvino; add the stage that converts"
+    assert refusal() == expected
+
+
+@pytest.mark.parametrize("stages", [[], None, "export", {"export": {}}, 3])
+def test_stages_that_are_no_list_or_none_are_refused(stages):
+    assert refusal(stages=stages) == "mine.yaml: stages is no list of stages; give at least 'export'"
+
+
+@pytest.mark.parametrize("entry", [3, None, ["export"], {}, {"export": {}, "fuse": {}}])
+def test_an_entry_that_is_no_stage_is_refused(entry):
+    assert refusal(stages=[entry]) == f"mine.yaml: '{entry}' is no stage; write 'name' or 'name: {{parameter: value}}'"
+
+
+@pytest.mark.parametrize("params", [[1, 2], "opset", 17, True])
+def test_parameters_that_are_no_mapping_are_refused(params):
+    message = refusal(stages=[{"export": params}])
+    assert message == f"mine.yaml: export: parameters are a mapping, not '{params}'; write 'parameter: value'"
+
+
+@pytest.mark.parametrize("params", [0, False, "", []])
+def test_parameters_that_are_empty_but_no_mapping_are_refused_too(params):
+    assert "parameters are a mapping" in refusal(stages=[{"export": params}])
+
+
+@pytest.mark.parametrize("gates", [0, False, [], "none", [1]])
+def test_gates_that_are_no_mapping_are_refused(gates):
+    assert refusal(gates=gates).startswith("mine.yaml: gates: parameters are a mapping")
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"opset": 99}, "opset"),
+        ({"opset": "new"}, "opset"),
+        ({"tolerance": -1}, "tolerance"),
+        ({"tolerance": float("inf")}, "tolerance"),
+    ],
+)
+def test_a_parameter_with_a_wrong_value_is_refused_by_name_and_value(params, field):
+    message = refusal(stages=[{"export": params}])
+    assert message.startswith(f"mine.yaml: export: {field}: input should be ")
+    assert message.endswith(f"was '{params[field]}'")
+
+
+@pytest.mark.parametrize(
+    ("gate", "value"),
+    [
+        ("max_metric_drop", -0.1),
+        ("max_relative_metric_drop", -1),
+        ("min_agreement", 1.1),
+        ("min_agreement", -0.1),
+        ("min_speedup", 0),
+        ("max_size_ratio", 0),
+        ("max_memory_bytes", 0),
+        ("confidence", 0.5),
+        ("confidence", 1),
+        ("min_speedup", "fast"),
+        ("min_speedup", float("nan")),
+        ("max_metric_drop", float("nan")),
+        ("min_agreement", float("nan")),
+        ("max_size_ratio", float("nan")),
+        ("confidence", float("nan")),
+        ("max_metric_drop", float("inf")),
+    ],
+)
+def test_a_gate_with_a_wrong_value_is_refused_by_name_and_value(gate, value):
+    message = refusal(gates={gate: value})
+    assert message.startswith(f"mine.yaml: gates: {gate}: input should be ")
+    assert message.endswith(f"was '{value}'")
+
+
+@pytest.mark.parametrize("shape", ["128", "1x", "0x128", "1x128x2", "one", "1×128", ""])
+def test_a_speedup_at_what_is_no_shape_is_refused(shape):
+    message = refusal(gates={"speedup_shape": shape})
+    assert message.startswith(f"mine.yaml: gates: speedup_shape: '{shape}' is no shape; write BATCHxTOKENS")
+
+
+@pytest.mark.parametrize("reference", ["cpu-fp32", "pytorch-fp32"])
+@pytest.mark.parametrize("shape", ["1x128", "8x384", "data"])
+def test_a_speedup_over_a_measured_reference_at_a_shape_is_taken(reference, shape):
+    gates = parse(gates={"min_speedup": 1.5, "speedup_over": reference, "speedup_shape": shape}).gates
+    assert (gates.speedup_over, gates.speedup_shape) == (reference, shape)
+
+
+@pytest.mark.parametrize("content", [None, [], "export", 3])
+def test_a_pipeline_that_is_no_mapping_is_refused(content):
+    with pytest.raises(RequestError, match=r"^mine\.yaml: a pipeline is a mapping; give it target, stages and gates$"):
+        parse_pipeline(content, name="mine", where="mine.yaml")
+
+
+def test_an_unknown_pipeline_is_refused_with_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"^pipeline: unknown name 'cpu-fsed'; did you mean 'cpu-fused'\?$"):
+        load_pipeline("cpu-fsed")
+
+
+def test_a_file_that_is_absent_or_a_folder_is_refused(tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    for name, reason in (("absent.yaml", "No such file or directory"), ("folder.yaml", "Is a directory")):
+        with pytest.raises(RequestError) as caught:
+            load_pipeline(str(tmp_path / name))
+        assert str(caught.value) == f"{tmp_path / name}: cannot be read ({reason}); check --pipeline"
+
+
+@pytest.mark.parametrize(
+    "content", [b"target: [cpu", b"a: b: c", b"\tx", b"target: \xff\xfe", b"x: !!python/name:os.system", b"a: \x00"]
+)
+def test_a_file_that_is_no_yaml_is_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        load_pipeline(str(path))
+    assert str(caught.value).startswith(f"{path}: not YAML (")
+    assert "\n" not in str(caught.value)
+
+
+def test_pipelines_are_found_beside_the_package_in_a_checkout():
+    folder = pipelines_folder()
+    assert folder.name == "pipelines"
+    assert Path(folder, "cpu.yaml").is_file()

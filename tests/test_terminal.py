@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rich.progress
+from report.conftest import document, make_manifest
+from rich.console import Console
+
+from optimize import terminal
+from optimize.heads import HEADS
+from optimize.stages import STAGES
+from optimize.targets import TARGETS
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock."""
+
+    def set_clock(seconds: float) -> None:
+        monkeypatch.setattr(terminal.time, "monotonic", lambda: seconds)
+
+    return set_clock
+
+
+@pytest.fixture
+def bars() -> rich.progress.Progress:
+    return rich.progress.Progress(console=Console(file=io.StringIO(), width=80))
+
+
+def test_plain_progress_prints_at_most_every_ten_seconds(at, capsys):
+    progress = terminal.PlainProgress()
+
+    for second in range(31):
+        at(1000.0 + second)
+        progress.step("evaluate", second, 100)
+
+    assert capsys.readouterr().err.splitlines() == [f"  evaluate: {done} of 100" for done in (10, 20, 30)]
+
+
+def test_plain_progress_keeps_a_clock_for_each_kind_of_work(at, capsys):
+    progress = terminal.PlainProgress()
+    for second, name in [(0, "one"), (6, "two"), (10, "one"), (11, "two"), (16, "two")]:
+        at(second)
+        progress.step(name, second, 100)
+
+    assert capsys.readouterr().err.splitlines() == ["  one: 10 of 100", "  two: 16 of 100"]
+
+
+def test_plain_progress_begins_anew_when_the_work_does(at, capsys):
+    progress = terminal.PlainProgress()
+    for second, done in [(0, 0), (5, 100), (12, 1), (21, 2), (22, 3)]:
+        at(second)
+        progress.step("train", done, 100)
+
+    assert capsys.readouterr().err.splitlines() == ["  train: 3 of 100"]
+
+
+def test_plain_progress_says_lines_on_stderr(capsys):
+    terminal.PlainProgress().say("stage export: 1.0 s")
+
+    assert tuple(capsys.readouterr()) == ("", "stage export: 1.0 s\n")
+
+
+def test_a_finished_bar_is_removed(bars):
+    progress = terminal.BarProgress(bars)
+
+    progress.step("train", 1, 2)
+    assert [(task.description, task.completed) for task in bars.tasks] == [("train", 1)]
+    progress.step("train", 2, 2)
+
+    assert bars.tasks == []
+
+
+def test_a_bar_begins_again_when_the_work_does(bars):
+    progress = terminal.BarProgress(bars)
+    for done, total in [(2, 2), (1, 3), (2, 3)]:
+        progress.step("evaluate", done, total)
+
+    assert [(task.completed, task.total) for task in bars.tasks] == [(2, 3)]
+
+
+def test_what_a_bar_says_is_not_read_as_markup(bars):
+    terminal.BarProgress(bars).say("data: /data/[red]folder")
+
+    assert bars.console.file.getvalue() == "data: /data/[red]folder\n"
+
+
+def test_progress_is_plain_where_stderr_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+
+    with terminal.progress() as shown:
+        assert isinstance(shown, terminal.PlainProgress)
+
+
+def test_progress_has_bars_where_stderr_is_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+    with terminal.progress() as shown:
+        assert isinstance(shown, terminal.BarProgress)
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed", "unverified"])
+def test_a_shown_run_ends_with_its_verdict_and_where_it_lies(outcome, capsys):
+    manifest = make_manifest(verdict={"outcome": outcome, "checks": document()["verdict"]["checks"]})
+
+    terminal.show_run(Path("reports/runs/some-run"), manifest)
+
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"{outcome}  reports/runs/some-run/report.md"
+    assert "min_speedup: speed-up 3.00x" in out
+    assert "stages: export (cached), quantize_dynamic" in out
+
+
+def test_a_shown_run_that_was_only_built_is_unverified(capsys):
+    manifest = make_manifest(measurements=[], verdict={"outcome": "unverified", "checks": []})
+
+    terminal.show_run(Path("run"), manifest)
+
+    assert capsys.readouterr().out.splitlines()[-1] == "unverified  run/report.md"
+
+
+def test_brackets_in_names_and_headers_are_shown_as_they_are(capsys):
+    request = {**document()["request"], "model": "/models/[red]mine"}
+
+    terminal.show_run(Path("runs [bold]/x"), make_manifest(request=request))
+
+    out = capsys.readouterr().out
+    assert "text-classification on cpu, /models/[red]mine" in out
+    assert "drop [interval]" in out
+    assert "passed  runs [bold]/x/report.md" in out
+
+
+def test_the_overview_has_each_runs_verdict(capsys):
+    failed = make_manifest(verdict={"outcome": "failed", "checks": []})
+
+    terminal.show_overview([make_manifest(), failed])
+
+    lines = [line for line in capsys.readouterr().out.splitlines() if "someone/distilbert-sst2" in line]
+    assert ["passed" in line for line in lines] == [True, False]
+    assert ["failed" in line for line in lines] == [False, True]
+
+
+def test_a_bench_says_that_accuracy_means_nothing(capsys):
+    terminal.show_bench(make_manifest().measurements)
+
+    out = capsys.readouterr().out
+    assert "10.00 (3.00× / 2.50×)" in out
+    assert out.splitlines()[-1].endswith("accuracy means nothing here and is not measured")
+
+
+def test_the_tables_name_every_target_head_and_stage(capsys):
+    terminal.show_tables()
+
+    out = capsys.readouterr().out
+    assert [name for name in (*TARGETS, *HEADS, *STAGES, "cpu-fused") if name not in out] == []
