@@ -15,7 +15,7 @@ ARGS ?=
 FLAGS = --target $(TARGET) --model $(MODEL) $(if $(HEAD),--head $(HEAD)) $(if $(DATA),--data $(DATA)) \
         $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
 
-.PHONY: help setup optimize bench test test-slow check fix clean
+.PHONY: help setup optimize bench test test-slow check fix docs clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ check: $(READY)  ## lint, format and types; writes nothing
 fix: $(READY)  ## mend what can be mended by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(READY)  ## rewrite the README's result table from reports/baselines
+	$(VENV)/bin/python -m optimize.report.results
 
 clean:  ## remove the virtual environment, caches and runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache reports/runs .checkpoints

@@ -358,6 +358,8 @@ def _read_hub(wanted: Wanted, cache: Path) -> Mapping[str, Any]:
 @contextmanager
 def _asking_hub(wanted: Wanted) -> Iterator[None]:
     """Say in our words what the Hub or `datasets` refuses: a silent Hub is not the request's fault."""
+    import logging
+
     import datasets
     import requests
     from huggingface_hub.errors import (
@@ -366,7 +368,9 @@ def _asking_hub(wanted: Wanted) -> Iterator[None]:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity(logging.ERROR)  # its warnings of another attempt are no news
     missing = (RepositoryNotFoundError, HFValidationError, datasets.exceptions.DatasetNotFoundError)
     try:
         yield
@@ -375,7 +379,7 @@ def _asking_hub(wanted: Wanted) -> Iterator[None]:
             f"{wanted.data}: is gated; accept its terms on the Hub and log in with 'hf auth login'"
         ) from error
     except RevisionNotFoundError as error:
-        raise DataError(f"{wanted.data}: has no revision '{wanted.revision}'; check --data") from error
+        raise DataError(f"{wanted.data}: has no revision '{wanted.revision}'; check --data-revision") from error
     except missing as error:
         raise DataError(f"{wanted.data}: no such folder, and not on the Hub; check --data") from error
     except (requests.RequestException, ConnectionError) as error:

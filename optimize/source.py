@@ -92,6 +92,8 @@ def _inspect_hub(model: str, revision: str | None) -> Found:
 @contextmanager
 def _asking_hub(model: str, revision: str | None) -> Iterator[None]:
     """Say in our words what the Hub refuses: a wrong id is the request's fault, a silent Hub is not."""
+    import logging
+
     import requests
     from huggingface_hub.errors import (
         FileMetadataError,
@@ -100,7 +102,9 @@ def _asking_hub(model: str, revision: str | None) -> Iterator[None]:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity(logging.ERROR)  # its warnings of another attempt are no news
     try:
         yield
     except GatedRepoError as error:
@@ -345,11 +349,14 @@ _SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF1
 
 def _read_pickle(path: Path) -> dict[str, Any]:
     import pickle
+    import warnings
 
     import torch
 
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol: what cannot be read is refused below
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SourceError(
             f"{path.name}: holds more than weights, and code in a pickle is not run; save as safetensors"

@@ -148,7 +148,7 @@ def _resolve(hub: Hub, kind: str, name: str, revision: str) -> tuple[str, Files]
     return commit, repository.commits[commit]
 
 
-def _describe(hub: Hub, kind: str, name: str, what: str, revision: str, path: str, body: str) -> Any:
+def _describe(hub: Hub, kind: str, name: str, what: str | None, revision: str | None, path: str, body: str) -> Any:
     commit, files = _resolve(hub, kind, name, revision or "main")
     if what == "tree":
         below = f"{path}/" if path else ""

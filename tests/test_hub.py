@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from optimize.heads import HEADS
 HEAD = "text-classification"
 MODEL = "tester/small"
 REVIEWS = "tester/reviews"
+NOWHERE = "http://127.0.0.1:9"
 CARD = """---
 dataset_info:
   features:
@@ -25,6 +27,12 @@ dataset_info:
   - {name: label, dtype: {class_label: {names: {'0': Positive, '1': Negative}}}}
 ---
 """
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stages that the runs of this module share, so that only the first one builds."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
 
@@ -79,22 +87,21 @@ def want(name: str, **changes: Any) -> data.Wanted:
 
 def optimize(*arguments: str, hub: Hub, home: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own that knows no other Hub."""
-    folders = ("--out", str(home / "out"), "--cache", str(home / "cache"))
-    command = [sys.executable, "-m", "optimize", *arguments, *folders]
-    environment = {**os.environ, **hub.environment(home / "home"), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "optimize", *arguments, "--out", str(home / "out")]
+    environment = {**os.environ, **hub.environment(home / "home"), "XDG_CACHE_HOME": str(home)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("revision", [None, "trial"], ids=["no revision", "a branch"])
-def test_a_hub_id_is_built_end_to_end_and_its_commits_recorded(hub, files, data_folder, tmp_path, revision) -> None:
+def test_a_hub_id_is_built_end_to_end_and_its_commits_recorded(
+    hub: Hub, files, data_folder, tmp_path: Path, cache: Path, revision: str | None
+) -> None:
     commits = {None: hub.model(MODEL).commit(files)}
     commits["trial"] = hub.model(MODEL).commit({**files, "notes.md": b"on trial"}, branch="trial")
     rows = hub.dataset(REVIEWS).commit(reviews(data_folder))
-    branch = ("--revision", revision) if revision else ()
+    asked = ("--model", MODEL, "--data", REVIEWS, *(("--revision", revision) if revision else ()))
 
-    done = optimize(
-        "run", "--model", MODEL, "--data", REVIEWS, "--build-only", "--json", *branch, hub=hub, home=tmp_path
-    )
+    done = optimize("run", *asked, "--cache", str(cache), "--build-only", "--json", hub=hub, home=tmp_path)
 
     assert done.returncode == 4, done.stderr
     manifest = json.loads(done.stdout)
@@ -187,7 +194,7 @@ def test_data_are_read_at_the_commit_that_was_planned(here: Hub, data_folder, tm
 def test_a_request_records_the_commits_and_leads_back_to_them(here: Hub, files, data_folder, tmp_path: Path) -> None:
     here.model(MODEL).commit(files)
     rows = here.dataset(REVIEWS).commit(reviews(data_folder))
-    here.dataset(REVIEWS).commit({"train.jsonl": b"{}"}, branch="main")
+    here.dataset(REVIEWS).commit({"train.jsonl": b"{}"})
     options = plan.Options(model=MODEL, data=REVIEWS, data_revision=rows, cache=tmp_path / "cache")
 
     made = plan.make_plan(options)
@@ -225,27 +232,31 @@ def test_what_the_hub_lacks_is_refused_while_planning(here: Hub, files, data_fol
     assert (refused.value.exit_code, len(str(refused.value).splitlines())) == (2, 1)
 
 
+def inspect_model(name: str) -> object:
+    return source.inspect(name)
+
+
+def inspect_data(name: str) -> object:
+    return data.inspect(want(name), HEADS[HEAD])
+
+
+@pytest.mark.parametrize("inspect", [inspect_model, inspect_data])
 @pytest.mark.parametrize("down", ["refuses connections", "answers 503"])
-@pytest.mark.parametrize("name", ["model", "data"])
-def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, files, monkeypatch, down: str, name: str) -> None:
-    here.model(MODEL).commit(files)
+def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, monkeypatch, down: str, inspect) -> None:
     here.model("tester/away").refuses = here.dataset("tester/away").refuses = (503, "Unavailable")
-    asked = {"model": MODEL, "data": "tester/away"} if name == "data" else {"model": "tester/away", "data": "d"}
-    if down == "refuses connections" and name == "model":
-        point_to("http://127.0.0.1:9", monkeypatch)
-    if down == "refuses connections" and name == "data":
-        monkeypatch.setattr(source, "inspect", lambda *_: (point_to("http://127.0.0.1:9", monkeypatch), HEADS[HEAD]))
+    if down == "refuses connections":
+        point_to(NOWHERE, monkeypatch)
 
     with pytest.raises(UnavailableError, match="tester/away: the Hub cannot be reached") as refused:
-        plan.make_plan(plan.Options(**asked))
+        inspect("tester/away")
 
     assert (refused.value.exit_code, len(str(refused.value).splitlines())) == (3, 1)
 
 
-def test_a_hub_that_goes_down_before_the_download_is_named(here: Hub, files, monkeypatch, tmp_path, silent) -> None:
+def test_a_model_that_goes_away_before_the_download_is_named(here: Hub, files, monkeypatch, tmp_path, silent) -> None:
     here.model(MODEL).commit(files)
     found, head = source.inspect(MODEL)
-    point_to("http://127.0.0.1:9", monkeypatch)
+    point_to(NOWHERE, monkeypatch)
 
     with pytest.raises(UnavailableError, match=f"{MODEL}: the Hub cannot be reached"):
         source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
@@ -254,7 +265,8 @@ def test_a_hub_that_goes_down_before_the_download_is_named(here: Hub, files, mon
 def test_data_that_go_away_before_the_download_are_named(here: Hub, data_folder, monkeypatch, tmp_path) -> None:
     here.dataset(REVIEWS).commit(reviews(data_folder))
     commit = data.inspect(want(REVIEWS), HEADS[HEAD])
-    point_to("http://127.0.0.1:9", monkeypatch)
+    point_to(NOWHERE, monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub waits between its attempts
 
     with pytest.raises(UnavailableError, match=f"{REVIEWS}: the Hub cannot be reached"):
         data.load(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
@@ -276,7 +288,7 @@ def test_a_missing_model_is_one_line_from_outside(hub: Hub, tmp_path: Path) -> N
 
 
 def test_a_hub_that_is_down_is_one_line_and_an_exit_code_of_its_own(tmp_path: Path) -> None:
-    done = optimize("run", "--model", MODEL, "--data", "x", hub=Hub("http://127.0.0.1:9"), home=tmp_path)
+    done = optimize("run", "--model", MODEL, "--data", "x", hub=Hub(NOWHERE), home=tmp_path)
 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"optimize: {MODEL}: the Hub cannot be reached")
