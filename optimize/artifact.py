@@ -64,7 +64,7 @@ def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise SourceError(f"{path}: not a readable safetensors file; copy or download it again") from error
     if path.stat().st_size < end:
         raise SourceError(f"{path}: truncated at {path.stat().st_size:,} of {end:,} bytes; copy or download it again")

@@ -32,7 +32,7 @@ from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import StageError
 from optimize.interfaces import Facts
 
-SOURCES = ("stages", "heads", "demo", "data.py", "source.py")
+SOURCES = ("stages", "heads", "demo", "data", "source")
 """Code that shapes what is cached. Coarse on purpose: an edit reruns too much rather than too little."""
 
 
@@ -162,7 +162,6 @@ def code_digest() -> str:
     package = Path(optimize.__file__).parent
     total = hashlib.sha256()
     for name in SOURCES:
-        paths = sorted((package / name).rglob("*.py")) if (package / name).is_dir() else [package / name]
-        for path in paths:
+        for path in sorted((package / name).rglob("*.py")):
             total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()

@@ -20,7 +20,7 @@ LAYERS = [
     {"cli", "terminal"},
     {"sweep", "run", "report", "publish", "bench"},
     {"plan"},
-    {"config", "measure", "gates", "cache", "source", "data", "labels", "demo", "environment"},
+    {"config", "measure", "gates", "cache", "source", "data", "hub", "demo", "environment"},
     {"stages", "targets", "heads"},
     {"interfaces"},
     {"artifact", "manifest"},

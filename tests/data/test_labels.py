@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from optimize.data.labels import class_count, match_labels
 from optimize.errors import DataError
-from optimize.labels import class_count, match_labels
 
 SENTIMENT = {"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}
 NEWS = {"id2label": {"0": "World", "1": "Sports", "2": "Business"}}

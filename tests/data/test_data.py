@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from optimize import data
+from optimize.data import read
 from optimize.errors import DataError
 from optimize.heads import HEADS
 
@@ -104,7 +105,7 @@ def test_every_format_gives_the_same_splits(load, tmp_path: Path) -> None:
 
 
 def test_every_format_is_covered_here() -> None:
-    assert set(data.READERS) == {f".{suffix}" for suffix in FORMATS}
+    assert set(read.READERS) == {f".{suffix}" for suffix in FORMATS}
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])

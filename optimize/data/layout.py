@@ -1,0 +1,73 @@
+"""A data set's columns seen through a head's roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optimize.data.labels import match_labels
+from optimize.errors import DataError
+from optimize.interfaces import Head, Layout, Row
+
+
+class Rows(Sequence[Row]):
+    """A table seen through a head's roles: rows are renamed and labelled when they are asked for."""
+
+    def __init__(
+        self, table: Any, head: Head, config: Mapping[str, Any], columns: Mapping[str, str], *, where: str
+    ) -> None:
+        present = table.column_names if hasattr(table, "column_names") else list(table[0]) if table else []
+        self._table = table
+        self._roles = match_layout(head, present, columns, where=where) if present else {}
+        self._head = head
+        self._where = where
+        column = self._roles.get(head.labels or "")
+        self._label = match_labels(table, column, config, where=where) if column else None
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: Any) -> Any:
+        source = self._table[index]
+        row = {role: source[column] for role, column in self._roles.items()}
+        if self._label is not None and self._head.labels is not None:
+            row[self._head.labels] = self._label(row[self._head.labels], f"{self._where}, row {index}")
+        return row
+
+
+def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str], *, where: str) -> dict[str, str]:
+    """Which column holds each role: the first of the head's layouts that the columns can fill.
+
+    `columns` names columns outright and is refused where it names an unknown role or column.
+    """
+    known = {role.removesuffix("?") for layout in head.dataset for role in layout}
+    for role, column in columns.items():
+        if role not in known:
+            raise DataError(
+                f"--columns: head '{head.name}' has no role '{role}'; its roles are {', '.join(sorted(known))}"
+            )
+        if column not in present:
+            raise DataError(f"{where}: no column '{column}' for role '{role}'; there are {', '.join(present)}")
+    for layout in head.dataset:
+        if (found := _fill(layout, present, columns)) is not None:
+            return found
+    first = head.dataset[-1]
+    needed = " and ".join("|".join(names) for role, names in first.items() if not role.endswith("?"))
+    raise DataError(
+        f"{where}: no columns for head '{head.name}', which needs for instance {needed}; "
+        f"there are {', '.join(present)}; name them with --columns role=column"
+    )
+
+
+def _fill(layout: Layout, present: Sequence[str], columns: Mapping[str, str]) -> dict[str, str] | None:
+    roles: dict[str, str] = {}
+    if not set(columns) <= {role.removesuffix("?") for role in layout}:
+        return None
+    for role, names in layout.items():
+        name = role.removesuffix("?")
+        column = columns.get(name) or next((column for column in names if column in present), None)
+        if column is not None:
+            roles[name] = column
+        elif not role.endswith("?"):
+            return None
+    return roles

@@ -1,0 +1,136 @@
+"""Read tables: files of a folder, or a Hub id. What is read and how is left to `datasets`."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optimize.errors import DataError, first_line
+from optimize.hub import asking_hub
+
+SUFFIXES = "jsonl, json, csv, tsv, parquet"
+READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """The file of each split in a folder, by the splits' usual names."""
+    files: dict[str, Path] = {}
+    for split, names in SPLITS.items():
+        for path in sorted(folder.iterdir()):
+            if path.stem not in names or path.suffix not in READERS:
+                continue
+            if split in files:
+                raise DataError(f"{folder}: {files[split].name} and {path.name} are both '{split}'; keep one of them")
+            files[split] = path
+    if not files:
+        raise DataError(f"{folder}: no train, validation or test file ({SUFFIXES}); check --data")
+    return files
+
+
+def peek_columns(path: Path) -> list[str]:
+    """Column names of a file, from its first row or its header; refuses a file without rows."""
+    try:
+        columns = _first_row(path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)}); check the file") from error
+    if not columns:
+        raise DataError(f"{path}: is empty; give it examples, or name another split with --certify-on")
+    if not isinstance(columns, dict | tuple):
+        raise DataError(f"{path}: its first row is no JSON object; write one object a line")
+    return list(columns)
+
+
+def _first_row(path: Path) -> Any:
+    """The first JSON value, or the header as a tuple; nothing where no row follows."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.ParquetFile(path)
+        return tuple(table.schema_arrow.names) if table.metadata.num_rows else ()
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        if READERS[path.suffix] == "csv":
+            lines = csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
+            header = tuple(next(lines, ()))
+            return header if any(lines) else ()
+        text = stream.read() if path.suffix == ".json" else next((line for line in stream if line.strip()), "")
+    row = json.JSONDecoder().raw_decode(text.strip())[0] if text.strip() else {}
+    return next(iter(row), {}) if path.suffix == ".json" and isinstance(row, list) else row
+
+
+def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Any:
+    """The table of one split's file."""
+    datasets = _quiet_datasets()
+    path = files[split]
+    peek_columns(path)
+    # An empty cell is an empty text, and "NA" or "null" are words.
+    options: dict[str, Any] = {"keep_default_na": False} if READERS[path.suffix] == "csv" else {}
+    if path.suffix == ".tsv":
+        options["delimiter"] = "\t"
+    try:
+        return datasets.load_dataset(
+            READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(cache / "datasets"), **options
+        )
+    except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
+        _raise_if_full(error)
+        cause = error.__cause__ or error
+        raise DataError(f"{path}: cannot be read ({first_line(cause)}); check the file") from error
+
+
+def _quiet_datasets() -> Any:
+    """The library without bars, and without log lines that say an error twice."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    return datasets
+
+
+def _raise_if_full(error: BaseException | None) -> None:
+    """Let a full disk through, which is no fault of the data."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, error.strerror)
+        error = error.__cause__ or error.__context__
+
+
+def inspect_hub(name: str, revision: str | None) -> str | None:
+    """The commit of a Hub data set; refuses one that is not there."""
+    import huggingface_hub
+
+    with asking_hub(name, revision, option="--data", refusal=DataError):
+        return huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
+
+
+def read_hub(name: str, config: str | None, revision: str | None, *, cache: Path) -> Mapping[str, Any]:
+    """All splits of a Hub data set, at a commit."""
+    datasets = _quiet_datasets()
+    with asking_hub(name, revision, option="--data", refusal=DataError), _loading(name):
+        tables: Mapping[str, Any] = datasets.load_dataset(
+            name, config, revision=revision, cache_dir=str(cache / "datasets")
+        )
+    return tables
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Say in our words what `datasets` refuses; what the Hub refuses passes through."""
+    import datasets
+    import requests
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (requests.RequestException, HfHubHTTPError, ConnectionError):
+        raise
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DataError(f"{name}: no such folder, and not on the Hub; check --data") from error
+    except (OSError, ValueError, RuntimeError, TypeError, datasets.exceptions.DatasetsError) as error:
+        _raise_if_full(error)
+        raise DataError(f"{name}: cannot be loaded ({first_line(error)}); check --data and --data-config") from error

@@ -1,0 +1,100 @@
+"""Load a checkpoint through transformers, raise it to FP32, and save it with its tokenizer."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optimize.errors import SourceError, first_line
+from optimize.interfaces import Facts, Head
+from optimize.source.weights import check_head, stored
+
+UNLOADABLE = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
+    *(ImportError, NameError, ArithmeticError, AssertionError),
+)
+"""What transformers and torch raise for a config that makes no sense."""
+
+
+def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
+    """Load, check that nothing was made up, and save in FP32 with the tokenizer."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    stored_as, names = stored(folder)
+    check_head(where, head, names)
+    model = _load(folder, head, where=where)
+    tokenizer = _load_tokenizer(folder, where=where)
+    if len(tokenizer) > model.config.vocab_size:
+        raise SourceError(
+            f"{where}: the tokenizer has {len(tokenizer)} tokens, the embedding {model.config.vocab_size}; "
+            "resize the embedding or save the tokenizer it was trained with"
+        )
+    model.config._name_or_path = ""
+    with writing():
+        model.save_pretrained(out, safe_serialization=True)
+        tokenizer.save_pretrained(out)
+    return {"stored_as": stored_as}
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turn what safetensors 0.8 raises where it cannot write, a full disk for instance, into OSError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
+def _load_tokenizer(folder: Path, *, where: str) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, use_fast=True, trust_remote_code=False
+        )
+    except Exception as error:
+        # tokenizers 0.22 raises a bare Exception for a tokenizer.json that it cannot read.
+        if type(error) is not Exception and not isinstance(error, OSError | ValueError | LookupError | TypeError):
+            raise
+        raise SourceError(f"{where}: its tokenizer cannot be loaded ({first_line(error)}); save it again") from error
+
+
+def _load(folder: Path, head: Head, *, where: str) -> Any:
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    auto = getattr(transformers, head.auto_class)
+    try:
+        model, info = auto.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+        )
+    except (*UNLOADABLE, SafetensorError) as error:
+        raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error
+    if mismatched := sorted(info["mismatched_keys"]):
+        wanted = list(model.state_dict()[mismatched[0]].shape)
+        raise SourceError(f"{where}: {mismatched[0]} has not the shape {wanted} of config.json; save the model again")
+    if missing := sorted(info["missing_keys"]):
+        raise SourceError(f"{where}: {len(missing)} weights are missing ({missing[0]}); copy the whole checkpoint")
+    if surplus := sorted(name for name in info["unexpected_keys"] if "transformer.layer." in name):
+        raise SourceError(f"{where}: config.json has no place for {surplus[0]}; save the model again")
+    model.float()  # FP8 weights are left as they are by `dtype`, in transformers 4.57
+    if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise SourceError(f"{where}: {broken[0]} holds NaN or infinity; train or convert the model again")
+    return model.eval()

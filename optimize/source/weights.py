@@ -1,0 +1,113 @@
+"""Weight files: which ones there are, what they hold, and whether that is enough for a head.
+
+Headers of safetensors are read without torch. `.bin` files are read with `weights_only`, so that no
+code in a pickle ever runs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from optimize.artifact import read_safetensors_header
+from optimize.errors import SourceError, first_line
+from optimize.heads import HEADS
+from optimize.interfaces import Head
+
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
+
+
+def check_weights(folder: Path, head: Head, *, where: str) -> None:
+    """Refuse damaged safetensors, and a checkpoint without the head's weights: they would be random.
+
+    `.bin` files are checked when they are loaded, because that takes torch.
+    """
+    names: set[str] = set()
+    files = weight_files(folder)
+    if not files[0].name.endswith(".safetensors"):
+        return
+    for path in files:
+        names |= set(read_safetensors_header(path))
+    check_head(where, head, names)
+
+
+def check_head(where: str, head: Head, names: set[str]) -> None:
+    """Refuse weights without the head's own, or with another head's."""
+    missing = [name for name in head.weights if name not in names]
+    if missing:
+        raise SourceError(
+            f"{where}: no weights for head '{head.name}' ({missing[0]} is missing); "
+            "fine-tune it, or give another --head"
+        )
+    others = {name for other in HEADS.values() for name in other.weights} - set(head.weights)
+    if head.weights and (alien := sorted(others & names)):
+        raise SourceError(f"{where}: holds another head than '{head.name}' ({alien[0]}); leave out --head")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: safetensors where there are any, else `.bin`; sharded or not."""
+    for single, index in (SAFETENSORS, PICKLES):
+        if (folder / single).exists():
+            return [folder / single]
+        if (folder / index).exists():
+            return _shards(folder, folder / index)
+    raise SourceError(f"{folder}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    try:
+        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        if not names:
+            raise ValueError("it is empty")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{index}: not an index of weights ({first_line(error)}); save the model again") from error
+    paths = [folder / name for name in sorted(names)]
+    for path in paths:
+        if path.parent != folder or not path.exists():
+            raise SourceError(f"{folder}: shard {path.name} is missing; copy the whole checkpoint")
+    return paths
+
+
+def stored(folder: Path) -> tuple[str, set[str]]:
+    """The data types of the stored weights, such as 'float16', and the weights' names."""
+    import torch
+
+    types: set[str] = set()
+    names: set[str] = set()
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            header = read_safetensors_header(path)
+            found = {str(entry.get("dtype")) for entry in header.values()}
+            types |= {SAFETENSORS_TYPES.get(name, name) for name in found}
+            names |= set(header)
+            continue
+        weights = _read_pickle(path)
+        types |= {
+            str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if isinstance(tensor, torch.Tensor)
+        }
+        names |= set(weights)
+    return ", ".join(sorted(types)), names
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    import pickle
+    import warnings
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol: what cannot be read is refused below
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise SourceError(
+            f"{path.name}: holds more than weights, and code in a pickle is not run; save as safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise SourceError(f"{path.name}: cannot be read ({first_line(error)}); copy it again") from error
+    if not isinstance(weights, dict):
+        raise SourceError(f"{path.name}: holds no state dict; save the model with save_pretrained")
+    return weights
