@@ -83,8 +83,11 @@ def show_run(folder: Path, manifest: Manifest) -> None:
     from optimize.report.tables import model_rows
 
     request = manifest.request
-    header, *rows = model_rows(manifest)
-    _print(_table(f"{request.head} on {request.target}, {request.model}", header, rows))
+    if manifest.measurements:
+        header, *rows = model_rows(manifest)
+        _print(_table(f"{request.head} on {request.target}, {request.model}", header, rows))
+    else:
+        _print(f"built, not measured; certify it with: optimize check {escape(str(folder))}")
     for check in manifest.verdict.checks:
         _print(f"  [{COLOURS[check.outcome]}]{check.outcome:10}[/] {check.name}: {escape(check.reason)}")
     stages = ", ".join(f"{record.stage}{' (cached)' if record.cached else ''}" for record in manifest.stages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optimize.manifest import Manifest, Request
 from optimize.report import tables
@@ -79,15 +79,20 @@ def _mcnemar(manifest: Manifest) -> str:
 def _stages(manifest: Manifest) -> str:
     rows = [("stage", "parameters", "what it did", "seconds", "artifact")]
     for record in manifest.stages:
-        facts = ", ".join(f"{name} {_fact(value)}" for name, value in record.facts.items())
-        params = ", ".join(f"{name} {value}" for name, value in record.params.items())
+        facts = _pairs(record.facts)
+        params = _pairs(record.params)
         seconds = f"{record.seconds:.1f}" + (" (cached)" if record.cached else "")
         rows.append((record.stage, params, facts, seconds, f"`{record.artifact.digest[:12]}`"))
     return "## Stages\n\n" + markdown_table(rows)
 
 
-def _fact(value: float | str) -> str:
-    return f"{value:.2e}" if isinstance(value, float) else str(value)
+def _pairs(values: Mapping[str, object]) -> str:
+    """Names and values as words."""
+    texts = (
+        (name.replace("_", " "), f"{value:.2g}" if isinstance(value, float) else str(value))
+        for name, value in values.items()
+    )
+    return ", ".join(f"{name}: {text}" for name, text in texts)
 
 
 def _latency(manifest: Manifest) -> str:

@@ -147,5 +147,5 @@ def speedup_text(latency: Latency | None, over: str) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Bytes as megabytes (10^6), as file managers and the Hub count."""
-    return f"{size / 1e6:.1f} MB"
+    """Bytes as megabytes (10^6) or kilobytes, as file managers and the Hub count."""
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"

@@ -72,10 +72,11 @@ def test_a_line_break_in_a_cell_does_not_end_the_row():
 
 
 def test_a_cached_stage_says_so(manifest):
-    page = render(manifest)
+    export, quantize = render(manifest).split("## Stages\n\n")[1].split("\n\n")[0].splitlines()[2:]
 
-    assert "| export | opset 17 | max_difference 1.50e-07 | 12.3 (cached) |" in page
-    assert "| quantize_dynamic | per_channel True | quantized_matmuls 36 | 12.3 |" in page
+    assert "| opset: 17 |" in export
+    assert "| 12.3 (cached) |" in export
+    assert "| 12.3 |" in quantize
 
 
 def test_missing_percentiles_are_dashes(manifest):

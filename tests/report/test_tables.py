@@ -71,8 +71,8 @@ def test_sizes_line_up_by_part_where_one_is_missing():
     header, first, last = tables.weight_rows(make_manifest(measurements=[whole, small]).measurements)
 
     assert header[3:6] == ("ffn", "embedding", "head")
-    assert first[1:6] == ("200.0 MB", "1.000", "100.0 MB", "100.0 MB", "0.0 MB")
-    assert last[3:6] == ("0.0 MB", "0.0 MB", "20.0 MB")
+    assert first[1:6] == ("200.0 MB", "1.000", "100.0 MB", "100.0 MB", "0.0 kB")
+    assert last[3:6] == ("0.0 kB", "0.0 kB", "20.0 MB")
 
 
 def test_drift_rows_leave_out_models_without_drift_and_dash_missing_numbers(manifest):
@@ -102,8 +102,10 @@ def test_a_reference_of_zero_has_no_relative_drop():
     assert row[5] == "–"
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, "0.0 MB"), (49_999, "0.0 MB"), (268_000_000, "268.0 MB")])
-def test_megabytes_are_of_ten_to_the_sixth(size, text):
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0.0 kB"), (99_949, "99.9 kB"), (100_000, "0.1 MB"), (268_000_000, "268.0 MB")]
+)
+def test_sizes_are_in_powers_of_a_thousand(size, text):
     assert tables.megabytes(size) == text
 
 
