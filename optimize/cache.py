@@ -18,10 +18,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -92,7 +94,8 @@ def _write(root: Path, key: str, material: str, kind: Kind, build: Callable[[Pat
     try:
         (partial / "artifact").mkdir()
         start = time.perf_counter()
-        facts = build(partial / "artifact")
+        with _safetensors_as_oserror():
+            facts = build(partial / "artifact")
         seconds = time.perf_counter() - start
         artifact = seal(partial / "artifact", kind)
         record = {"kind": kind, "digest": artifact.digest, "facts": facts, "seconds": round(seconds, 3)}
@@ -106,6 +109,20 @@ def _write(root: Path, key: str, material: str, kind: Kind, build: Callable[[Pat
         shutil.rmtree(partial, ignore_errors=True)
     moved = artifact.model_copy(update={"path": root / key / "artifact"})
     return Entry(moved, facts, seconds, cached=False, key=key)
+
+
+@contextmanager
+def _safetensors_as_oserror() -> Iterator[None]:
+    """Make an OSError of what safetensors 0.8 raises where it cannot write, on a full disk for instance."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def _place(partial: Path, final: Path) -> bool:

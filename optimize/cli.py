@@ -17,7 +17,6 @@ import typer.exceptions
 from optimize.errors import OptimizeError, RequestError
 
 if TYPE_CHECKING:
-    from optimize.manifest import Manifest
     from optimize.plan import Options
 
 EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
@@ -118,12 +117,16 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Measure and judge a finished run's model again on this machine, without rebuilding it."""
+    from optimize.manifest import dump
     from optimize.run import check as certify
-    from optimize.terminal import progress
+    from optimize.terminal import progress, show_run
 
     with progress() as shown:
         folder, manifest = certify(run_folder, model=model, data=data, cache=cache, progress=shown)
-    _show(folder, manifest, as_json=as_json)
+    if as_json:
+        _print_json([dump(manifest)])
+    else:
+        show_run(folder, manifest)
     raise typer.Exit(EXIT_CODES[manifest.verdict.outcome])
 
 
@@ -192,18 +195,22 @@ def _each_head(options: Options) -> list[Options]:
 
 def _run(options: Options, as_json: bool) -> None:
     """Plan all heads, run each, show each verdict, and exit with the worst."""
+    from optimize.manifest import dump
     from optimize.plan import make_plan
     from optimize.run import run
-    from optimize.terminal import progress, show_overview
+    from optimize.terminal import progress, show_overview, show_run
 
     plans = [make_plan(each) for each in _each_head(options)]
     manifests = []
     for made in plans:
         with progress() as shown:
             folder, manifest = run(made, progress=shown)
-        _show(folder, manifest, as_json=as_json)
         manifests.append(manifest)
-    if len(manifests) > 1 and not as_json:
+        if not as_json:
+            show_run(folder, manifest)
+    if as_json:
+        _print_json([dump(manifest) for manifest in manifests])
+    elif len(manifests) > 1:
         show_overview(manifests)
     raise typer.Exit(max((EXIT_CODES[manifest.verdict.outcome] for manifest in manifests), key=(0, 4, 1).index))
 
@@ -212,11 +219,12 @@ def _plan(options: Options, as_json: bool) -> None:
     from optimize.plan import make_plan
     from optimize.terminal import show_plan
 
-    for made in [make_plan(each) for each in _each_head(options)]:
-        if as_json:
-            print(made.request.model_dump_json(indent=2))
-        else:
-            show_plan(made)
+    plans = [make_plan(each) for each in _each_head(options)]
+    if as_json:
+        _print_json([made.request.model_dump_json(indent=2) for made in plans])
+        return
+    for made in plans:
+        show_plan(made)
 
 
 _add_request_command(
@@ -225,14 +233,10 @@ _add_request_command(
 _add_request_command("plan", "Check a request and show what `run` would do, without doing it.", _plan)
 
 
-def _show(folder: Path, manifest: Manifest, *, as_json: bool) -> None:
-    from optimize.manifest import dump
-    from optimize.terminal import show_run
-
-    if as_json:
-        print(dump(manifest), end="")
-    else:
-        show_run(folder, manifest)
+def _print_json(documents: list[str]) -> None:
+    """One document as it is, several as a JSON array."""
+    texts = [document.strip() for document in documents]
+    print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
 
 
 def main() -> NoReturn:

@@ -112,6 +112,8 @@ def check_numbers(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise RequestError(f"--{name.replace('_', '-')}: {value} is too few; give {least} or more")
+    if not options.shapes:
+        raise RequestError("--shapes: names no shape; write for instance 1x128,data")
     for shape in options.shapes:
         parse_shape(shape, where="--shapes")
 

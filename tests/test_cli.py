@@ -248,3 +248,18 @@ def test_all_requests_are_checked_before_the_first_is_run(optimize, monkeypatch,
     monkeypatch.setattr(run, "run", lambda *_, **__: pytest.fail("ran before all were checked"))
 
     assert optimize("run", "--head", "all") == 2
+
+
+def test_several_runs_as_json_are_one_array(optimize, verdicts, monkeypatch, capsys):
+    verdicts("passed", "failed")
+    monkeypatch.setattr(cli, "_each_head", lambda options: [options] * 2)
+
+    assert optimize("run", "--json") == 1
+
+    found = json.loads(capsys.readouterr().out)
+    assert [manifest["verdict"]["outcome"] for manifest in found] == ["passed", "failed"]
+
+
+def test_shapes_that_name_none_are_refused(optimize, capsys):
+    assert optimize("plan", "--shapes", " , ") == 2
+    assert "--shapes: names no shape" in capsys.readouterr().err

@@ -250,3 +250,24 @@ def test_pipelines_are_found_beside_the_package_in_a_checkout():
     folder = pipelines_folder()
     assert folder.name == "pipelines"
     assert Path(folder, "cpu.yaml").is_file()
+
+
+def test_a_head_has_the_limits_of_all_but_for_its_own():
+    gates = {"min_agreement": 0.95, "max_size_ratio": 0.3}
+    pipeline = parse(gates=gates, head_gates={"fill-mask": {"min_agreement": 0.8}})
+    ours, others = pipeline.for_head("fill-mask").gates, pipeline.for_head("text-classification").gates
+    assert (ours.min_agreement, ours.max_size_ratio) == (0.8, 0.3)
+    assert (others.min_agreement, others.max_size_ratio) == (0.95, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("head_gates", "message"),
+    [
+        ({"fil-mask": {}}, "did you mean 'fill-mask'?"),
+        ({"fill-mask": {"min_agrement": 0.8}}, "did you mean 'min_agreement'?"),
+        ({"fill-mask": 0.8}, "limits are a mapping"),
+        ([0.8], "no mapping from heads to limits"),
+    ],
+)
+def test_wrong_limits_of_a_head_are_refused(head_gates, message):
+    assert message in refusal(head_gates=head_gates)

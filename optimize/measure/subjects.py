@@ -72,7 +72,8 @@ def measure_subjects(
     for subject in subjects:
         name = first[subject.artifact.digest].name
         measurements.append(_assemble(subject, quality.get(name), times[name], reference_bytes=weights))
-    return Results(measurements, {name: score for name, (_, _, score) in quality.items()})
+    names = {subject.name: first[subject.artifact.digest].name for subject in subjects}
+    return Results(measurements, {name: quality[same][2] for name, same in names.items() if same in quality})
 
 
 def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, reference_bytes: int) -> Measurement:

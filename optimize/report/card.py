@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from optimize.manifest import Manifest, Measurement
@@ -18,7 +19,8 @@ USAGE = {
 
 
 def render_card(manifest: Manifest) -> str:
-    """The card as Markdown with YAML front matter."""
+    """The card as Markdown with YAML front matter; folders of this machine appear by their names alone."""
+    manifest = _without_paths(manifest)
     last = manifest.measurements[-1]
     reference = manifest.measurements[0]
     machine = manifest.environment
@@ -47,6 +49,14 @@ def render_card(manifest: Manifest) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _without_paths(manifest: Manifest) -> Manifest:
+    """The manifest with Hub ids as they are, and folders as the last part of their path."""
+    request = manifest.request
+    model = request.model if manifest.source.kind != "folder" else manifest.source.id
+    data = request.data if request.data_revision is not None else Path(request.data).name
+    return manifest.model_copy(update={"request": request.model_copy(update={"model": model, "data": data})})
+
+
 def _sentence(reference: Measurement, last: Measurement) -> str:
     metric = last.metric
     if metric is None:
@@ -67,7 +77,7 @@ def _front_matter(manifest: Manifest, last: Measurement) -> str:
     card: dict[str, Any] = {
         "library_name": "optimum",
         "pipeline_tag": head,
-        "tags": ["onnx", "distilbert", "int8", "distilbert-optimize"],
+        "tags": ["onnx", "distilbert", *(["int8"] if "int8" in last.size.by_dtype else []), "distilbert-optimize"],
     }
     if manifest.source.kind == "hub":
         card["base_model"] = manifest.source.id

@@ -21,7 +21,7 @@ from optimize.errors import SourceError, first_line
 from optimize.heads import HEADS
 from optimize.hub import asking_hub
 from optimize.interfaces import Facts, Head, Progress
-from optimize.source.load import raise_to_fp32, writing
+from optimize.source.load import raise_to_fp32
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
@@ -135,8 +135,7 @@ def acquire(found: Found, head: Head, *, root: Path, seed: int, progress: Progre
 
 
 def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
-    with writing():
-        demo.train(head.name, out, seed=seed, progress=lambda done, total: progress.step("train the demo", done, total))
+    demo.train(head.name, out, seed=seed, progress=lambda done, total: progress.step("train the demo", done, total))
     return {"stored_as": "float32"}
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +32,9 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
             "resize the embedding or save the tokenizer it was trained with"
         )
     model.config._name_or_path = ""
-    with writing():
-        model.save_pretrained(out, safe_serialization=True)
-        tokenizer.save_pretrained(out)
+    model.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
     return {"stored_as": stored_as}
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """Turn what safetensors 0.8 raises where it cannot write, a full disk for instance, into OSError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def _load_tokenizer(folder: Path, *, where: str) -> Any:

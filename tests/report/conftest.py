@@ -18,6 +18,7 @@ REQUEST: dict[str, Any] = {
     "revision": "abc123",
     "data": "nyu-mll/glue",
     "data_config": "sst2",
+    "data_revision": "f00dcafe",
     "columns": {"text": "sentence"},
     "certify_on": "validation",
     "examples": 1000,

@@ -21,6 +21,16 @@ def for_head(head: str):
     return make_manifest(request={**REQUEST, "head": head})
 
 
+def test_a_folder_of_this_machine_appears_by_its_name_alone():
+    request = {**REQUEST, "model": "/home/ada/models/mine", "data": "/home/ada/reviews", "data_revision": None}
+    source = {**SOURCE, "kind": "folder", "id": "mine", "revision": None}
+
+    card = render_card(make_manifest(request=request, source=source))
+
+    assert "ada" not in card
+    assert split(card)[0]["model-index"][0]["results"][0]["dataset"]["name"] == "reviews"
+
+
 def test_the_front_matter_says_what_the_hub_asks_for(manifest):
     front, _ = split(render_card(manifest))
 
