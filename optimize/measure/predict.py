@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from optimize.interfaces import Encoded, Feature, Feed, Head, Progress, Session
+from optimize.measure.memory import release_free_memory
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_BATCH = 8
 MAX_BATCH_TOKENS = 4096
+RELEASE_EVERY = 16
 MAX_OUTPUT_FLOATS = 2**23
 KEEP_VALUES = 16_000_000
 
@@ -121,7 +123,9 @@ def predict(
     """Yield (index, rows) for every feature, as batches finish; rows are the head's `read`."""
     done = 0
     limit = token_limit(session, head, features, pad_id=pad_id)
-    for batch in plan_batches(features, tokens=limit):
+    for number, batch in enumerate(plan_batches(features, tokens=limit)):
+        if number % RELEASE_EVERY == 0:
+            release_free_memory()
         outputs = session(collate([features[index] for index in batch], pad_id=pad_id))
         for place, index in enumerate(batch):
             yield index, head.read(features[index], own_outputs(outputs, place, features[index], head=head))

@@ -12,7 +12,6 @@ import gc
 import importlib
 import multiprocessing
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 from optimize.artifact import Artifact, Kind
 from optimize.errors import OptimizeError, StageError, first_line
 from optimize.interfaces import Feed, Head, Session
+from optimize.measure.memory import peak_memory_bytes
 
 SETTLE_SECONDS = 0.06
 GOODBYE_SECONDS = 5.0
@@ -117,21 +117,6 @@ def run_settled(worker: Worker, feeds: Sequence[int], passes: int) -> list[float
     time.sleep(SETTLE_SECONDS)
     seconds: list[float] = ask(worker, "run", (list(feeds), passes))
     return seconds
-
-
-def peak_memory_bytes() -> int | None:
-    """The largest resident memory this process ever had; None where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="ascii", errors="ignore").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def serve(connection: Connection[Any, Any], engine: Engine, threads: int) -> None:
