@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from optimize import demo
+from optimize import cli, demo
 
 SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40
@@ -28,6 +29,19 @@ class Silent:
 @pytest.fixture
 def silent() -> Silent:
     return Silent()
+
+
+@pytest.fixture
+def optimize(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command line in this process; gives the exit code."""
+
+    def call(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["optimize", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -23,19 +23,6 @@ HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "optimum", "datasets", 
 
 
 @pytest.fixture
-def optimize(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command line in this process; gives the exit code."""
-
-    def call(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["optimize", *words])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code
-
-    return call
-
-
-@pytest.fixture
 def verdicts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let runs end with these verdicts, one after the other, without doing anything."""
 

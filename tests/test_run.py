@@ -119,19 +119,6 @@ def command(options: Options, *flags: str) -> list[str]:
     return [*words, *(["--pipeline", options.pipeline] if options.pipeline else []), *flags]
 
 
-@pytest.fixture
-def optimize(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """The command line in this process; gives the exit code."""
-
-    def call(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["optimize", *words])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code
-
-    return call
-
-
 def run_folder(out: Path) -> Path:
     (folder,) = out.iterdir()
     return folder

@@ -57,6 +57,7 @@ def _models(manifest: Manifest) -> str:
             "Speed-up is the ratio of median latencies to pytorch-fp32. Memory is the peak of a process that runs "
             "this model alone, libraries included."
         )
+    text += _same_models(manifest)
     others = {m.name: m.metric.others for m in manifest.measurements if m.metric and m.metric.others}
     if others:
         names = list(dict.fromkeys(name for values in others.values() for name in values))
@@ -67,6 +68,15 @@ def _models(manifest: Manifest) -> str:
         ]
         text += "\n\n" + markdown_table(rows)
     return text
+
+
+def _same_models(manifest: Manifest) -> str:
+    """Which rows are one model: a stage that changes nothing gives the digest that it was given."""
+    names: dict[str, list[str]] = {}
+    for measurement in manifest.measurements:
+        names.setdefault(measurement.artifact_digest, []).append(measurement.name)
+    same = [" and ".join(group) for group in names.values() if len(group) > 1]
+    return f"\n\nThe same model, measured once: {'; '.join(same)}." if same else ""
 
 
 def _mcnemar(manifest: Manifest) -> str:

@@ -156,3 +156,13 @@ def test_the_command_asks_for_the_same_again(changes, monkeypatch):
 
 def test_the_page_is_a_function_of_the_manifest_alone(manifest, no_files):
     assert render(manifest) == render(make_manifest())
+
+
+def test_models_with_one_digest_are_said_to_be_one(manifest):
+    first, last = manifest.measurements[0], manifest.measurements[-1]
+    same = [first, last.model_copy(update={"artifact_digest": first.artifact_digest})]
+
+    page = render(manifest.model_copy(update={"measurements": same}))
+
+    assert f"The same model, measured once: {first.name} and {last.name}." in page
+    assert "The same model" not in render(manifest)
