@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from optimize.artifact import Kind
+from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import RequestError
 
 Outcome = Literal["passed", "failed", "unverified"]
@@ -242,3 +242,15 @@ def read(folder: Path) -> Manifest:
             f"{path}: not a manifest of schema 1 (at '{where}': {error.errors()[0]['msg']}); "
             "run the pipeline again with this version"
         ) from error
+
+
+def final_model(folder: Path, manifest: Manifest) -> Artifact:
+    """The model of a run folder; refuse one that is not the model that was judged."""
+    judged = manifest.stages[-1].artifact
+    found = seal(folder / "model", judged.kind)
+    if found.digest != judged.digest:
+        raise RequestError(
+            f"{folder}/model: is not the model of the manifest (digest {found.digest[:12]}, not {judged.digest[:12]}); "
+            "run it again"
+        )
+    return found

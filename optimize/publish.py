@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from optimize import manifest
-from optimize.artifact import file_digest, seal
+from optimize.artifact import file_digest
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
 from optimize.report.card import render_card
@@ -29,7 +29,7 @@ def publish_folder(run: Path, destination: Path) -> None:
     record = manifest.read(run)
     if record.verdict.outcome != "passed":
         raise RequestError(f"{run}: its verdict is {record.verdict.outcome}; only a passed run is published")
-    require_same_model(run, record)
+    manifest.final_model(run, record)
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
     try:
@@ -37,16 +37,6 @@ def publish_folder(run: Path, destination: Path) -> None:
         _put(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def require_same_model(run: Path, record: Manifest) -> None:
-    """Refuse a run whose model is not the one that was judged."""
-    final = record.stages[-1].artifact
-    found = seal(run / "model", final.kind)
-    if found.digest != final.digest:
-        raise RequestError(
-            f"{run}/model: digest {found.digest[:12]} is not {final.digest[:12]} of the manifest; run it again"
-        )
 
 
 def assemble(run: Path, record: Manifest, folder: Path) -> None:

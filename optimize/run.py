@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize import cache, data, environment, gates, manifest, source
-from optimize.artifact import Artifact, Kind, copy_companions, seal
+from optimize.artifact import Artifact, Kind, copy_companions
 from optimize.config import Step, parse_pipeline, parse_step
 from optimize.errors import RequestError, StageError
 from optimize.interfaces import Context, Encoded, Facts, Head, Progress, Score, Session, Text
@@ -281,9 +281,7 @@ def check(
     Refuses a model, checkpoint or data that are not those of the run.
     """
     old = manifest.read(folder)
-    final = seal(folder / "model", old.stages[-1].artifact.kind)
-    if final.digest != old.stages[-1].artifact.digest:
-        raise RequestError(f"{folder}/model: is not the model of the manifest (digest {final.digest[:12]}); run again")
+    final = manifest.final_model(folder, old)
     asked = {"target": old.request.target, "stages": old.request.stages, "gates": old.request.gates}
     pipeline = parse_pipeline(asked, name=old.request.pipeline, where=f"{folder}/manifest.json")
     plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent), pipeline)

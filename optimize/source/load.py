@@ -31,7 +31,6 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
             f"{where}: the tokenizer has {len(tokenizer)} tokens, the embedding {model.config.vocab_size}; "
             "resize the embedding or save the tokenizer it was trained with"
         )
-    model.config._name_or_path = ""
     model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
     return {"stored_as": stored_as}
