@@ -34,7 +34,7 @@ from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import StageError
 from optimize.interfaces import Facts
 
-SOURCES = ("stages", "heads", "demo", "data", "source")
+SOURCES = ("stages", "quantization", "evaluate", "heads", "demo", "data", "source")
 """Code that shapes what is cached. Coarse on purpose: an edit reruns too much rather than too little."""
 
 

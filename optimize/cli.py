@@ -44,6 +44,7 @@ CertifyOnOption = Annotated[Optional[str], typer.Option(help="Split that judges.
 ExamplesOption = Annotated[int, typer.Option(help="Most examples to certify on.")]
 CalibrationOption = Annotated[int, typer.Option(help="Examples that stages may calibrate on.")]
 TuningOption = Annotated[int, typer.Option(help="Examples that stages may tune on.")]
+TrainingOption = Annotated[int, typer.Option(help="Examples that stages may train on, where one does.")]
 MaxTokensOption = Annotated[
     Optional[int], typer.Option(help="Cut texts to this many tokens. [default: the head's limit]")
 ]
@@ -78,6 +79,7 @@ def _add_request_command(name: str, summary: str, act: Callable[[Options, bool],
         examples: ExamplesOption = 4000,
         calibration_examples: CalibrationOption = 256,
         tuning_examples: TuningOption = 512,
+        training_examples: TrainingOption = 4000,
         max_tokens: MaxTokensOption = None,
         shapes: ShapesOption = DEFAULT_SHAPES,
         threads: ThreadsOption = None,

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 Feed = dict[str, "np.ndarray[Any, Any]"]
 Session = Callable[[Feed], Feed]
-Facts = dict[str, int | float | str]
+Fact = int | float | str | list[dict[str, int | float | str]]
+Facts = dict[str, Fact]
+"""What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]
 
 
@@ -136,16 +138,31 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How much accuracy may be lost, as the pipeline's gates say it; None is no limit.
+
+    `max_drop` is in the metric's own unit, `max_relative_drop` a share of the reference's score.
+    """
+
+    max_drop: float | None = None
+    max_relative_drop: float | None = None
+    min_agreement: float | None = None
+
+
+@dataclass(frozen=True)
 class Context:
     """What a stage may look at besides its input. The certification split is not in here.
 
     `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics.
+    `training` is empty unless the stage says that it depends on it.
     """
 
     head: Head
     reference: Artifact
     calibration: Encoded
     tuning: Encoded
+    training: Encoded
+    budget: Budget
     seed: int
     threads: int
     cpu_features: tuple[str, ...]
@@ -155,7 +172,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a pipeline; `needs` names the distributions whose versions shape its output."""
+    """One step of a pipeline; `needs` names the distributions whose versions shape its output.
+
+    `depends` names what of the context shapes it besides the input, calibration and tuning data.
+    """
 
     run: Callable[[Artifact, Path, Any, Context], Facts]
     params: type[Params]
@@ -163,7 +183,7 @@ class Stage:
     gives: Kind
     needs: tuple[str, ...]
     summary: str
-    cpu_dependent: bool = False
+    depends: frozenset[Literal["cpu_features", "budget", "training"]] = frozenset()
 
 
 @dataclass(frozen=True)

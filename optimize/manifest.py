@@ -118,7 +118,7 @@ class StageRecord(Record):
 
     stage: str
     params: dict[str, Any]
-    facts: dict[str, int | float | str]
+    facts: dict[str, int | float | str | list[dict[str, int | float | str]]]
     seconds: float
     cached: bool
     key: str
@@ -173,6 +173,7 @@ class Request(Record):
     gates: dict[str, Any]
     seed: int
     data_revision: str | None = None
+    training_examples: int = 0
 
 
 class Source(Record):

@@ -23,7 +23,15 @@ from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
 DEMO = "demo"
-LEAST = {"examples": 1, "calibration_examples": 1, "tuning_examples": 0, "max_tokens": 8, "threads": 1, "seed": 0}
+LEAST = {
+    "examples": 1,
+    "calibration_examples": 1,
+    "tuning_examples": 0,
+    "training_examples": 1,
+    "max_tokens": 8,
+    "threads": 1,
+    "seed": 0,
+}
 """Fewer tokens than eight leave no text between the special tokens of a pair; NumPy takes no seed below zero."""
 
 
@@ -43,6 +51,7 @@ class Options:
     examples: int = 4000
     calibration_examples: int = 256
     tuning_examples: int = 512
+    training_examples: int = 4000
     max_tokens: int | None = None
     shapes: tuple[str, ...] = DEFAULT_SHAPES
     threads: int | None = None
@@ -87,6 +96,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
         tuning_examples=options.tuning_examples,
         seed=options.seed,
         revision=options.data_revision,
+        training_examples=options.training_examples if trains(pipeline) else 0,
     )
     wanted = replace(wanted, revision=data.inspect(wanted, head))
     pipeline = pipeline.for_head(head.name)
@@ -133,6 +143,11 @@ def check_available(target: Target, pipeline: Pipeline, *, build_only: bool) -> 
         raise UnavailableError(f"target {target.name}: {reason}")
 
 
+def trains(pipeline: Pipeline) -> bool:
+    """Whether any of the stages needs training data."""
+    return any("training" in STAGES[step.stage].depends for step in pipeline.stages)
+
+
 def choose_data(options: Options, head: Head) -> str:
     """The data asked for; the demo's own for the demo; refused otherwise, since nothing would be proven."""
     if options.data is not None:
@@ -174,4 +189,5 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: source
         gates=pipeline.gates.model_dump(exclude_none=True),
         seed=options.seed,
         data_revision=wanted.revision,
+        training_examples=wanted.training_examples,
     )

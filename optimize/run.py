@@ -7,6 +7,7 @@ own and renamed when it is complete, so a folder with a manifest is a finished r
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 import json
@@ -21,7 +22,7 @@ from optimize import cache, data, environment, gates, manifest, source
 from optimize.artifact import Artifact, Kind, copy_companions
 from optimize.config import Step, parse_pipeline, parse_step
 from optimize.errors import RequestError, StageError
-from optimize.interfaces import Context, Encoded, Facts, Head, Progress, Score, Session, Text
+from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Progress, Score, Session, Text
 from optimize.manifest import ArtifactRecord, Manifest, Measurement, Source, StageRecord, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
@@ -70,12 +71,20 @@ class Loaded:
             reference=self.origin.artifact,
             calibration=encode(head, self.splits.calibration, self.text),
             tuning=encode(head, self.splits.tuning, self.text),
+            training=encode(head, self.splits.training, self.text),
+            budget=self.budget,
             seed=request.seed,
             threads=request.threads,
             cpu_features=environment.cpu_features(),
             progress=self.progress,
             open=functools.partial(open_folder, head=head, threads=request.threads),
         )
+
+    @property
+    def budget(self) -> Budget:
+        """What the gates allow to be lost."""
+        limits = self.plan.pipeline.gates
+        return Budget(limits.max_metric_drop, limits.max_relative_metric_drop, limits.min_agreement)
 
     @functools.cached_property
     def certification(self) -> Encoded:
@@ -173,7 +182,7 @@ def fold(loaded: Loaded, steps: tuple[Step, ...]) -> tuple[list[StageRecord], li
 def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
     """One stage, from the cache or carried out."""
     stage, request = STAGES[step.stage], loaded.plan.request
-    material = {
+    material: dict[str, object] = {
         "stage": step.stage,
         "params": step.params.model_dump(mode="json"),
         "input": artifact.digest,
@@ -183,7 +192,7 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
         "max_tokens": loaded.max_tokens,
         "seed": request.seed,
         "versions": {name: environment.version(name) for name in stage.needs},
-        "cpu_features": list(environment.cpu_features()) if stage.cpu_dependent else [],
+        **{name: material_of(loaded, name) for name in sorted(stage.depends)},
     }
 
     def build(out: Path) -> Facts:
@@ -192,6 +201,17 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
         return facts
 
     return cache.fetch(loaded.plan.cache, material, stage.gives, build)
+
+
+def material_of(loaded: Loaded, name: str) -> object:
+    """What stands in a cache key for a part of the context that a stage depends on."""
+    match name:
+        case "budget":
+            return dataclasses.asdict(loaded.budget)
+        case "training":
+            return loaded.splits.records["training"].digest
+        case _:
+            return list(environment.cpu_features())
 
 
 def stage_names(records: list[StageRecord]) -> list[str]:
@@ -314,6 +334,7 @@ def options_of(old: Manifest, *, model: str | None, data: str | None, cache: Pat
         examples=request.examples,
         calibration_examples=request.calibration_examples,
         tuning_examples=request.tuning_examples,
+        training_examples=request.training_examples or Options.training_examples,
         max_tokens=request.max_tokens,
         shapes=tuple(request.shapes),
         threads=request.threads,

@@ -1,8 +1,8 @@
 """Data sets, cut into splits that share no content.
 
 A data set is a Hub id, a folder of `train/validation/test` files, or the embedded demo; reading is
-left to `datasets`. Three splits come out: calibration and tuning, which stages may look at, and
-certification, which judges. They are disjoint by content, labels aside: a text that occurs in
+left to `datasets`. Out come calibration and tuning, which stages may look at, training, where a
+stage trains, and certification, which judges. They are disjoint by content, labels aside: a text that occurs in
 certification is not used before, wherever else it stands in the data set.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ class Wanted:
     tuning_examples: int
     seed: int
     revision: str | None = None
+    training_examples: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Splits:
     tuning: tuple[Row, ...]
     certification: tuple[Row, ...]
     records: dict[str, Split]
+    training: tuple[Row, ...] = ()
 
 
 def inspect(wanted: Wanted, head: Head) -> str | None:
@@ -113,16 +116,11 @@ def _cut_certification(
 def _assemble(
     head: Head, certification: list[Row], rest: Iterator[Row], wanted: Wanted, *, origins: tuple[str, str]
 ) -> Splits:
-    """Draw calibration and tuning from `rest`, leaving out whatever was seen before."""
+    """Draw calibration and tuning from `rest`, then training, leaving out whatever was seen before."""
     _require_gold(head, certification, where=f"{wanted.data}: split '{origins[0]}'")
     seen = {content_digest(row, head) for row in certification}
-    drawn: list[Row] = []
-    for row in rest:
-        if len(drawn) == wanted.calibration_examples + wanted.tuning_examples:
-            break
-        if (digest := content_digest(row, head)) not in seen:
-            seen.add(digest)
-            drawn.append(row)
+    fresh = _unseen(rest, seen, head)
+    drawn = list(itertools.islice(fresh, wanted.calibration_examples + wanted.tuning_examples))
     if not drawn:
         raise DataError(
             f"{wanted.data}: split '{origins[1]}' has nothing that certification has not; add training examples"
@@ -130,11 +128,27 @@ def _assemble(
     share = wanted.calibration_examples / max(1, wanted.calibration_examples + wanted.tuning_examples)
     cut = min(wanted.calibration_examples, max(1, round(len(drawn) * share)))
     parts = {"calibration": drawn[:cut], "tuning": drawn[cut:], "certification": certification}
-    origin = {"calibration": origins[1], "tuning": origins[1], "certification": origins[0]}
+    if wanted.training_examples:
+        parts["training"] = _require_training(list(itertools.islice(fresh, wanted.training_examples)), wanted, origins)
     records = {
-        name: Split(count=len(part), digest=rows_digest(part), origin=origin[name]) for name, part in parts.items()
+        name: Split(count=len(part), digest=rows_digest(part), origin=origins[name != "certification"])
+        for name, part in parts.items()
     }
     return Splits(**{name: tuple(part) for name, part in parts.items()}, records=records)
+
+
+def _unseen(rows: Iterator[Row], seen: set[str], head: Head) -> Iterator[Row]:
+    """Rows whose content is not in `seen`, which grows by theirs."""
+    for row in rows:
+        if (digest := content_digest(row, head)) not in seen:
+            seen.add(digest)
+            yield row
+
+
+def _require_training(rows: list[Row], wanted: Wanted, origins: tuple[str, str]) -> list[Row]:
+    if not rows:
+        raise DataError(f"{wanted.data}: split '{origins[1]}' leaves nothing to train on; give it more examples")
+    return rows
 
 
 def _require_gold(head: Head, rows: Sequence[Row], *, where: str) -> None:

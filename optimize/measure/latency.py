@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
+from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Progress
 from optimize.manifest import Latency
 from optimize.measure.rounds import Settings, time_rounds
-from optimize.measure.statistics import percentiles_ms, ratio_interval
 from optimize.measure.workers import Engine, Worker, ask, open_workers, run_settled
 from optimize.measure.workload import Workload, feeds_for, why_not
 

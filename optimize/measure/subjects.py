@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optimize.artifact import Artifact
+from optimize.evaluate.accuracy import compare
+from optimize.evaluate.drift import Observed, invariance, measure_drift
+from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded, Head, Progress, Score
 from optimize.manifest import Drift, Measurement, Metric
-from optimize.measure.accuracy import compare
-from optimize.measure.drift import Observed, invariance, measure_drift
 from optimize.measure.latency import Engine, EngineTimes, Settings, Workload, measure_latency
-from optimize.measure.predict import run_split
 from optimize.measure.size import measure_size
 from optimize.measure.workers import opener
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from optimize.artifact import Artifact, Kind
 from optimize.errors import OptimizeError, StageError, first_line
+from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Session
-from optimize.measure.memory import peak_memory_bytes
 
 SETTLE_SECONDS = 0.06
 GOODBYE_SECONDS = 5.0

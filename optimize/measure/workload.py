@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optimize.evaluate.predict import choices, collate
 from optimize.interfaces import Feature, Feed
-from optimize.measure.predict import choices, collate
 from optimize.measure.shapes import parse_shape
 
 DATA_FEATURES = 32

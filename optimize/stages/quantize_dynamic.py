@@ -224,5 +224,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="INT8 weights, activations quantized at run time; embedding included",
-    cpu_dependent=True,
+    depends=frozenset({"cpu_features"}),
 )

@@ -9,10 +9,10 @@ import pytest
 
 from optimize.artifact import Artifact, seal
 from optimize.errors import StageError
+from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Feed
 from optimize.measure import workers
 from optimize.measure.latency import Engine, EngineTimes, Settings, Workload, measure_latency, summarise
-from optimize.measure.statistics import percentiles_ms, ratio_interval
 
 NOWHERE = Artifact(kind="onnx", path=Path("nowhere"), digest="0", size_bytes=0)
 WORKLOAD = Workload(features=(), vocab_size=100, max_positions=64, pad_id=0, seed=0)

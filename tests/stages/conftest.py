@@ -16,7 +16,7 @@ import pytest
 from optimize import data, environment
 from optimize.artifact import Artifact, copy_companions, seal
 from optimize.heads import HEADS
-from optimize.interfaces import Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
+from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
 from optimize.run import encode, open_folder
 from optimize.stages import STAGES
 
@@ -71,6 +71,8 @@ def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded,
         reference=seal(folder, "torch"),
         calibration=calibration,
         tuning=tuning,
+        training=Encoded((), (), 0),
+        budget=Budget(),
         seed=0,
         threads=1,
         cpu_features=environment.cpu_features(),

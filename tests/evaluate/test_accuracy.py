@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from optimize.errors import StageError
+from optimize.evaluate.accuracy import compare
+from optimize.evaluate.statistics import mcnemar, percentile_interval
 from optimize.interfaces import Score
-from optimize.measure.accuracy import compare
-from optimize.measure.statistics import mcnemar, percentile_interval
 
 
 def mean(statistics: np.ndarray) -> float:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
+from optimize.evaluate.predict import MAX_BATCH, choices, collate, own_outputs, padded_tokens, token_limit
 from optimize.interfaces import Feature, Head, Score, Session
 from optimize.manifest import Drift
-from optimize.measure.predict import MAX_BATCH, choices, collate, own_outputs, padded_tokens, token_limit
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from optimize.evaluate.memory import release_free_memory
 from optimize.interfaces import Encoded, Feature, Feed, Head, Progress, Session
-from optimize.measure.memory import release_free_memory
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from optimize.errors import StageError
+from optimize.evaluate import drift
+from optimize.evaluate.drift import Observed
 from optimize.interfaces import Encoded, Feature, Feed, Head, Score
 from optimize.manifest import Drift
-from optimize.measure import drift
-from optimize.measure.drift import Observed
 
 HEAD = Head(
     name="fake",

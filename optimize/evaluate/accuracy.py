@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
+from optimize.evaluate.statistics import bootstrap_drops, mcnemar, percentile_interval
 from optimize.interfaces import Score
 from optimize.manifest import Metric
-from optimize.measure.statistics import bootstrap_drops, mcnemar, percentile_interval
 
 if TYPE_CHECKING:
     import numpy as np
