@@ -1,3 +1,9 @@
 """A staged optimization and quantization pipeline for DistilBERT."""
 
+import logging
+
 __version__ = "0.1.0"
+
+# transformers imports torchao where it is installed, which complains of GPU libraries and of torch's own renamings.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Latency at the usual size, without a checkpoint: distilbert-base's geometry with random weights.
+"""Latency and calibration at the usual size, without a checkpoint: distilbert-base's geometry with random weights.
 
 How fast a dense model runs does not depend on what its weights say, so this shows on any machine
 what to expect of a fine-tuned distilbert-base. Accuracy of random weights means nothing: it is not
@@ -7,24 +7,38 @@ measured, and the table says so.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from optimize import cache, demo, environment
+from optimize.build import Loaded, build, fold, load_data, reference_subjects
+from optimize.config import parse_step
 from optimize.demo.tokenizer import build_tokenizer
+from optimize.errors import RequestError
 from optimize.heads import HEADS
 from optimize.interfaces import Facts, Progress
 from optimize.manifest import Measurement
+from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, measure_subjects
-from optimize.plan import Options, Plan, make_plan
-from optimize.run import Loaded, build, load_data, reference_subjects
+from optimize.plan import AUTO, Options, Plan, make_plan
 
 HEAD = "text-classification"
 VOCABULARY = 30522
 
 
-def bench(options: Options, *, progress: Progress) -> list[Measurement]:
-    """Measure the references and every stage's result of a pipeline; the FP32 reference comes first."""
+@dataclass(frozen=True)
+class Benchmark:
+    """The references' and every stage's measurements, and what calibrators took; the FP32 reference comes first."""
+
+    measurements: list[Measurement]
+    calibration: list[calibration_memory.Row]
+
+
+def bench(options: Options, *, calibration: bool, progress: Progress) -> Benchmark:
+    """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph."""
+    if options.pipeline == AUTO:
+        raise RequestError("--pipeline: 'auto' chooses by accuracy, which random weights lack; name a pipeline")
     plan = make_plan(options)
     origin = cache.fetch(
         plan.cache,
@@ -36,7 +50,16 @@ def bench(options: Options, *, progress: Progress) -> list[Measurement]:
     loaded = load_data(plan, origin, progress)
     _, built = build(loaded)
     subjects = [*reference_subjects(loaded), *built]
-    return measure_subjects(subjects, None, method=_method(plan, loaded), progress=progress).measurements
+    measured = measure_subjects(subjects, None, method=_method(plan, loaded), progress=progress).measurements
+    return Benchmark(measured, compare_calibrators(loaded) if calibration else [])
+
+
+def compare_calibrators(loaded: Loaded) -> list[calibration_memory.Row]:
+    """Memory and seconds of our calibrator and ONNX Runtime's, on the plain FP32 export of the loaded model."""
+    step = parse_step({"export": {"readout_slice": False}}, where="bench")
+    _, (exported,) = fold(loaded, (step,))
+    threads = loaded.plan.request.threads
+    return calibration_memory.compare(exported.path / "model.onnx", threads=threads, progress=loaded.progress)
 
 
 def write_random(out: Path, seed: int) -> Facts:

@@ -51,6 +51,13 @@ MaxTokensOption = Annotated[
 ShapesOption = Annotated[str, typer.Option(help="Latency shapes BATCHxTOKENS; 'data' for lengths as they occur.")]
 ThreadsOption = Annotated[Optional[int], typer.Option(help="Threads of a session. [default: all cores]")]
 PipelineOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Shipped pipeline, a YAML file, or 'auto': try several, keep the fastest that meets the gates. "
+        "[default: the target's]"
+    ),
+]
+BenchPipelineOption = Annotated[
     Optional[str], typer.Option(help="Shipped pipeline, or a YAML file. [default: the target's]")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -146,11 +153,14 @@ def publish(
 
 @app.command()
 def bench(
-    pipeline: PipelineOption = None,
+    pipeline: BenchPipelineOption = None,
     shapes: ShapesOption = "1x16,1x128,8x128,1x384",
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     seed: SeedOption = 0,
+    calibration: Annotated[
+        bool, typer.Option(help="Compare what calibrators need in memory and time; takes a few minutes.")
+    ] = True,
 ) -> None:
     """Latency, size and memory at distilbert-base's geometry (6 layers, 768 wide) with random weights."""
     from optimize.bench import bench as measure
@@ -158,8 +168,8 @@ def bench(
 
     options = _options({"pipeline": pipeline, "shapes": shapes, "threads": threads, "cache": cache, "seed": seed})
     with progress() as shown:
-        measurements = measure(options, progress=shown)
-    show_bench(measurements)
+        found = measure(options, calibration=calibration, progress=shown)
+    show_bench(found.measurements, found.calibration)
 
 
 def _options(values: dict[str, object]) -> Options:

@@ -141,12 +141,14 @@ class Head:
 class Budget:
     """How much accuracy may be lost, as the pipeline's gates say it; None is no limit.
 
-    `max_drop` is in the metric's own unit, `max_relative_drop` a share of the reference's score.
+    `max_drop` is in the metric's own unit, `max_relative_drop` a share of the reference's score. With
+    `confidence`, a drop counts at the upper end of its interval.
     """
 
     max_drop: float | None = None
     max_relative_drop: float | None = None
     min_agreement: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class Target:
     `reference` is the pipeline, as (stage, params) pairs, that gives this target's own FP32
     reference: the plain conversion, without any optimization of ours. `unavailable` says why
     the target cannot run here, or None. `open` takes a model folder, threads and the head.
+    `candidates` are the shipped pipelines that `auto` tries, of equals the first preferred.
     """
 
     name: str
@@ -203,3 +206,4 @@ class Target:
     unavailable: Callable[[], str | None]
     open: Callable[[Path, int, Head], Session]
     summary: str
+    candidates: tuple[str, ...] = ()

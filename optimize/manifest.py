@@ -142,6 +142,23 @@ class Verdict(Record):
     checks: list[Check]
 
 
+class Candidate(Record):
+    """A pipeline that `auto` tried, and what became of it.
+
+    `tuning` is what the choice was made from: metric and drift on tuning data, latency and size as
+    measured then; `checks` are the gates on it. `measurement` names the model in `measurements`.
+    """
+
+    pipeline: str
+    stages: list[StageRecord] = Field(default_factory=list)
+    tuning: Measurement | None = None
+    checks: list[Check] = Field(default_factory=list)
+    meets_gates: bool = False
+    measurement: str | None = None
+    chosen: bool = False
+    reason: str
+
+
 class Split(Record):
     """A split that took part: how many examples, and the digest of their content."""
 
@@ -212,6 +229,7 @@ class Manifest(Record):
     stages: list[StageRecord]
     measurements: list[Measurement]
     verdict: Verdict
+    candidates: list[Candidate] = Field(default_factory=list)
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

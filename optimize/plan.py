@@ -23,6 +23,7 @@ from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
 DEMO = "demo"
+AUTO = "auto"  # chosen from the target's candidates; see optimize.choose
 LEAST = {
     "examples": 1,
     "calibration_examples": 1,
@@ -64,7 +65,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that can be carried out, as far as can be told without doing it."""
+    """A request that can be carried out, as far as can be told without doing it.
+
+    Of pipeline `auto`, `pipeline` holds the target's own limits and no stages, `candidates` what is
+    to be tried, all within those limits, and `left_out` what cannot be built here, with the reason.
+    """
 
     request: Request
     pipeline: Pipeline
@@ -75,10 +80,17 @@ class Plan:
     out: Path
     cache: Path
     build_only: bool
+    candidates: tuple[Pipeline, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
     """Check a request and fill in its defaults; `pipeline` stands in for the one that options name."""
+    candidates: tuple[Pipeline, ...] = ()
+    left_out: dict[str, str] = {}
+    if pipeline is None and options.pipeline == AUTO:
+        pipeline = replace(choose_pipeline(options.target, None), name=AUTO, stages=())
+        candidates, left_out = find_candidates(TARGETS[pipeline.target])
     pipeline = pipeline or choose_pipeline(options.target, options.pipeline)
     target = TARGETS[pipeline.target]
     if options.head is not None and options.head not in HEADS:
@@ -96,12 +108,25 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
         tuning_examples=options.tuning_examples,
         seed=options.seed,
         revision=options.data_revision,
-        training_examples=options.training_examples if trains(pipeline) else 0,
+        training_examples=options.training_examples if any(map(trains, (pipeline, *candidates))) else 0,
     )
     wanted = replace(wanted, revision=data.inspect(wanted, head))
     pipeline = pipeline.for_head(head.name)
-    request = make_request(options, pipeline, head, found, wanted)
-    return Plan(request, pipeline, target, head, found, wanted, options.out, cache_folder(options), options.build_only)
+    if candidates:
+        check_choice(options, pipeline.gates.speedup_shape)
+    return Plan(
+        request=make_request(options, pipeline, head, found, wanted),
+        pipeline=pipeline,
+        target=target,
+        head=head,
+        found=found,
+        wanted=wanted,
+        out=options.out,
+        cache=cache_folder(options),
+        build_only=options.build_only,
+        candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
+        left_out=left_out,
+    )
 
 
 def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
@@ -114,6 +139,34 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
             f"pipeline {loaded.name}: is for target '{loaded.target}', not '{target}'; leave out --target"
         )
     return loaded
+
+
+def find_candidates(target: Target) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
+    """The target's candidates that can be built here, and the reasons why others cannot; refuse if none can."""
+    found, left_out = [], {}
+    for candidate in map(load_pipeline, target.candidates):
+        try:
+            check_libraries(candidate)
+        except UnavailableError as error:
+            left_out[candidate.name] = str(error)
+        else:
+            found.append(candidate)
+    if not target.candidates:
+        raise RequestError(f"--pipeline: target {target.name} has no candidates for 'auto'; name a pipeline")
+    if not found:
+        reasons = " | ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise UnavailableError(f"pipeline {AUTO}: none of its candidates can be built here: {reasons}")
+    return tuple(found), left_out
+
+
+def check_choice(options: Options, shape: str) -> None:
+    """Refuse to choose among candidates without what they are to be compared by."""
+    if options.build_only:
+        raise RequestError("--build-only: 'auto' has to measure to choose; leave it out or name a pipeline")
+    if not options.tuning_examples:
+        raise RequestError("--tuning-examples: 'auto' has none to choose on; give 1 or more")
+    if shape not in options.shapes:
+        raise RequestError(f"--shapes: lacks {shape}, where 'auto' compares its candidates; add it")
 
 
 def check_numbers(options: Options) -> None:
@@ -130,17 +183,21 @@ def check_numbers(options: Options) -> None:
 
 def check_available(target: Target, pipeline: Pipeline, *, build_only: bool) -> None:
     """Refuse where this machine lacks the target's hardware or a stage's libraries."""
+    check_libraries(pipeline)
+    reason = target.unavailable()
+    if reason is not None and not build_only:
+        raise UnavailableError(f"target {target.name}: {reason}")
+
+
+def check_libraries(pipeline: Pipeline) -> None:
+    """Refuse where a stage's libraries are not installed."""
     from optimize.environment import version
 
     for step in pipeline.stages:
         for needed in STAGES[step.stage].needs:
             if version(needed) == "absent":
-                raise UnavailableError(
-                    f"stage {step.stage}: {needed} is not installed; install distilbert-optimize[{target.extra}]"
-                )
-    reason = target.unavailable()
-    if reason is not None and not build_only:
-        raise UnavailableError(f"target {target.name}: {reason}")
+                extra = f"distilbert-optimize[{TARGETS[pipeline.target].extra}]"
+                raise UnavailableError(f"stage {step.stage}: {needed} is not installed; install {extra}")
 
 
 def trains(pipeline: Pipeline) -> bool:

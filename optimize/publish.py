@@ -1,7 +1,7 @@
-"""Publish a passed run as a folder to hand on: model, tokenizer, model card, manifest, checksums.
+"""Publish a passed run as a folder to hand on: model, tokenizer, model card, pictures, manifest, checksums.
 
 What is published is what was judged: the run must have passed, and its model's digest must be the
-manifest's. The card is filled from measurements alone. The folder is assembled beside its
+manifest's. The card and its pictures are made from measurements alone. The folder is assembled beside its
 destination and renamed, so it is there whole or not at all.
 """
 
@@ -16,6 +16,7 @@ from optimize.artifact import file_digest
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
 from optimize.report.card import render_card
+from optimize.report.write import write_pictures
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -43,7 +44,8 @@ def assemble(run: Path, record: Manifest, folder: Path) -> None:
     """Fill `folder` with the publication; checksums of all other files come last."""
     shutil.copytree(run / "model", folder, dirs_exist_ok=True)
     shutil.copyfile(run / "manifest.json", folder / "manifest.json")
-    (folder / "README.md").write_text(render_card(record), encoding="utf-8")
+    pictures = write_pictures(record, folder)
+    (folder / "README.md").write_text(render_card(record, pictures), encoding="utf-8")
     lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
     folder.chmod(0o755)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from optimize.config import Pipeline
     from optimize.manifest import Manifest, Measurement
+    from optimize.measure.calibration_memory import Row
     from optimize.plan import Plan
 
 COLOURS = {"passed": "green", "failed": "red", "unverified": "yellow"}
@@ -80,9 +82,14 @@ def show_run(folder: Path, manifest: Manifest) -> None:
     """The verdict: a table of all measured models, the gates, and where the run lies."""
     from rich.markup import escape
 
+    from optimize.report.candidates import candidate_rows
+    from optimize.report.facts import in_short
     from optimize.report.tables import model_rows
 
     request = manifest.request
+    if manifest.candidates:
+        header, *rows = candidate_rows(manifest)
+        _print(_table("candidates, compared on tuning data", header, rows))
     if manifest.measurements:
         header, *rows = model_rows(manifest)
         _print(_table(f"{request.head} on {request.target}, {request.model}", header, rows))
@@ -92,6 +99,9 @@ def show_run(folder: Path, manifest: Manifest) -> None:
         _print(f"  [{COLOURS[check.outcome]}]{check.outcome:10}[/] {check.name}: {escape(check.reason)}")
     stages = ", ".join(f"{record.stage}{' (cached)' if record.cached else ''}" for record in manifest.stages)
     _print(f"stages: {stages}")
+    for record in manifest.stages:
+        if found := in_short(record):
+            _print(f"  {record.stage}: {escape(found)}")
     _print(f"[{COLOURS[manifest.verdict.outcome]} bold]{manifest.verdict.outcome}[/]  {escape(str(folder))}/report.md")
 
 
@@ -103,15 +113,18 @@ def show_overview(manifests: Sequence[Manifest]) -> None:
     _print(_table("all heads", header, rows))
 
 
-def show_bench(measurements: Sequence[Measurement]) -> None:
-    """Latency, size and memory of models with random weights."""
-    from optimize.report.tables import latency_rows, weight_rows
+def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] = ()) -> None:
+    """Latency, size and memory of models with random weights, and what calibrators took where that was measured."""
+    from optimize.report.tables import calibration_rows, latency_rows, weight_rows
 
     for title, (header, *rows) in (
         ("median ms at batch x tokens (ratio to pytorch-fp32)", latency_rows(measurements)),
         ("size and memory", weight_rows(measurements)),
     ):
         _print(_table(title, header, rows))
+    if calibration:
+        header, *rows = calibration_rows(calibration)
+        _print(_table("calibration of the FP32 graph, on texts of 128 tokens", header, rows))
     _print("random weights at distilbert-base's geometry: accuracy means nothing here and is not measured")
 
 
@@ -125,6 +138,8 @@ def show_plan(plan: Plan) -> None:
         ("data", f"{request.data}, at most {request.examples} examples certify"),
         ("latency", f"{', '.join(request.shapes)} with {request.threads} threads"),
         *((f"stage {i}", f"{step.stage} {step.params.model_dump()}") for i, step in enumerate(plan.pipeline.stages, 1)),
+        *(("candidate", f"{each.name}: {_stages(each)}") for each in plan.candidates),
+        *(("left out", f"{name}: {reason}") for name, reason in plan.left_out.items()),
         ("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"),
         ("cache", str(plan.cache)),
     ]
@@ -135,6 +150,7 @@ def show_tables() -> None:
     """All names that a request may use."""
     from optimize.config import load_pipeline, shipped_pipelines
     from optimize.heads import HEADS
+    from optimize.plan import AUTO
     from optimize.stages import STAGES
     from optimize.targets import TARGETS
 
@@ -146,11 +162,18 @@ def show_tables() -> None:
         for name, stage in STAGES.items()
     ]
     _print(_table("stages", ("name", "kind", "what", "parameters"), stages))
-    pipelines = [
-        (name, (loaded := load_pipeline(name)).target, " > ".join(step.stage for step in loaded.stages))
-        for name in shipped_pipelines()
+    loaded = [load_pipeline(name) for name in shipped_pipelines()]
+    pipelines = [(each.name, each.target, _stages(each)) for each in loaded]
+    pipelines += [
+        (AUTO, name, f"the fastest that meets the gates of {name}: {', '.join(target.candidates)}")
+        for name, target in TARGETS.items()
+        if target.candidates
     ]
     _print(_table("pipelines", ("name", "target", "stages"), pipelines))
+
+
+def _stages(pipeline: Pipeline) -> str:
+    return " > ".join(step.stage for step in pipeline.stages)
 
 
 def show_doctor() -> bool:

@@ -12,23 +12,10 @@ import pytest
 
 from optimize import cli, demo
 
+pytest_plugins = ("models",)
+
 SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def step(self, name: str, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def say(self, line: str) -> None:
-        """Ignore it."""
-
-
-@pytest.fixture
-def silent() -> Silent:
-    return Silent()
 
 
 @pytest.fixture

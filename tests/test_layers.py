@@ -14,11 +14,13 @@ from optimize.targets import TARGETS
 
 PACKAGE = Path(optimize.__file__).parent
 TESTS = Path(__file__).parent
-HEAVY = {"torch", "transformers", "onnxruntime", "datasets", "optimum", "onnx"}
+HEAVY = {"torch", "transformers", "onnxruntime", "datasets", "optimum", "onnx", "matplotlib"}
 LAYERS = [
     {"__main__"},
     {"cli", "terminal"},
     {"sweep", "run", "report", "publish", "bench"},
+    {"choose"},
+    {"build"},
     {"plan"},
     {"config", "measure", "gates", "cache", "source", "data", "hub", "demo", "environment"},
     {"stages", "targets", "heads"},

@@ -102,6 +102,19 @@ def test_a_publication_holds_the_model_the_card_and_the_evidence(passed, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
+    record = manifest.read(copy)
+    gates = {**record.request.gates, "speedup_shape": "1x16"}
+    manifest.write(record.model_copy(update={"request": record.request.model_copy(update={"gates": gates})}), copy)
+
+    publish_folder(copy, tmp_path / "out")
+
+    published = contents(tmp_path / "out")
+    assert published["overview.png"].startswith(b"\x89PNG")
+    assert b"](overview.png)" in published["README.md"]
+    assert b"  overview.png\n" in published[CHECKSUMS]
+
+
 def test_the_checksums_are_those_of_all_other_files(passed, tmp_path):
     publish_folder(passed, tmp_path / "out")
 

@@ -28,6 +28,7 @@ from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
 from optimize.measure.rounds import Settings
 from optimize.plan import Options, make_plan
+from optimize.report.charts import draw
 from optimize.report.markdown import render
 from optimize.run import check, run
 from optimize.stages import STAGES
@@ -138,7 +139,7 @@ def test_manifest_and_report_on_disk_are_what_the_run_returned(head, finished):
     done = finished(head)
 
     assert read(done.folder) == done.manifest
-    assert (done.folder / "report.md").read_text(encoding="utf-8") == render(done.manifest)
+    assert (done.folder / "report.md").read_text(encoding="utf-8") == render(done.manifest, draw(done.manifest))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -314,7 +315,7 @@ def test_a_model_that_was_only_built_is_unverified_until_it_is_checked(request_o
     assert (code, checked.verdict.outcome) == (0, "passed")
     assert (checked.id, checked.stages, checked.request) == (built.id, built.stages, built.request)
     assert [each.name for each in checked.measurements] == ["pytorch-fp32", "cpu-fp32", "quantize_dynamic"]
-    assert (folder / "report.md").read_text(encoding="utf-8") == render(checked)
+    assert (folder / "report.md").read_text(encoding="utf-8") == render(checked, draw(checked))
 
 
 def test_check_needs_neither_the_pipelines_file_nor_the_old_places(request_of, tmp_path, untimed):

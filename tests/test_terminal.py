@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import rich.progress
-from report.conftest import document, make_manifest
+from report.conftest import REVERTED, SENSITIVITY, document, make_manifest, stages_with
 from rich.console import Console
 
 from optimize import terminal
 from optimize.heads import HEADS
+from optimize.measure.calibration_memory import Row
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -150,6 +151,24 @@ def test_a_bench_says_that_accuracy_means_nothing(capsys):
     out = capsys.readouterr().out
     assert "10.00 (3.00× / 2.50×)" in out
     assert out.splitlines()[-1].endswith("accuracy means nothing here and is not measured")
+
+
+def test_a_bench_shows_what_calibrators_took_or_why_it_was_not_measured(capsys):
+    measured, failed = Row("streaming", 64, 880_000_000, 9.5), Row("onnxruntime", 512, None, None, "needed more")
+
+    terminal.show_bench(make_manifest().measurements, [measured, failed])
+
+    lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
+    assert "streaming 64 0.88 9.5" in lines
+    assert "onnxruntime 512 – – needed more" in lines
+
+
+def test_a_shown_run_counts_its_stages_tables(capsys):
+    terminal.show_run(Path("run"), make_manifest(stages=stages_with(sensitivity=SENSITIVITY, reverted=REVERTED)))
+
+    out = capsys.readouterr().out
+    assert "  quantize_dynamic: 26 groups measured alone, 1 group left in float\n" in out
+    assert "word_embeddings" not in out
 
 
 def test_the_tables_name_every_target_head_and_stage(capsys):

@@ -62,7 +62,7 @@ def measure_subjects(
     """
     first = {subject.artifact.digest: subject for subject in reversed(subjects)}
     distinct = [subject for subject in subjects if first[subject.artifact.digest] is subject]
-    quality = _measure_quality(distinct, encoded, method=method, progress=progress) if encoded else {}
+    quality = measure_quality(distinct, encoded, method=method, progress=progress) if encoded else {}
     engines = [Engine(each.name, each.target, each.artifact, method.head.name) for each in distinct]
     times = measure_latency(
         engines, method.shapes, workload=method.workload, settings=method.settings, progress=progress
@@ -70,10 +70,10 @@ def measure_subjects(
     weights = subjects[0].artifact.model_bytes()
     measurements = []
     for subject in subjects:
-        name = first[subject.artifact.digest].name
-        measurements.append(_assemble(subject, quality.get(name), times[name], reference_bytes=weights))
-    names = {subject.name: first[subject.artifact.digest].name for subject in subjects}
-    return Results(measurements, {name: quality[same][2] for name, same in names.items() if same in quality})
+        digest = subject.artifact.digest
+        measurements.append(_assemble(subject, quality.get(digest), times[first[digest].name], reference_bytes=weights))
+    scores = {each.name: quality[each.artifact.digest][2] for each in subjects if each.artifact.digest in quality}
+    return Results(measurements, scores)
 
 
 def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, reference_bytes: int) -> Measurement:
@@ -92,19 +92,21 @@ def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, 
     )
 
 
-def _measure_quality(
+def measure_quality(
     subjects: Sequence[Subject], encoded: Encoded, *, method: Method, progress: Progress
 ) -> dict[str, Quality]:
-    """Metric, drift and score by name, against the first; one model is in memory at a time."""
+    """Metric, drift and score by the model's digest, against the first; one model is in memory at a time."""
     found: dict[str, Quality] = {}
     reference: Observed | None = None
     for subject in subjects:
+        if subject.artifact.digest in found:
+            continue
         progress.say(f"evaluating {subject.name}")
         observed, (padding, batch) = _observe(subject, encoded, method=method, progress=progress)
         reference = reference or observed
         metric = compare(observed.score, reference.score, confidence=method.confidence, seed=method.workload.seed)
         drift = measure_drift(observed, reference, head=method.head, padding_max_abs=padding, batch_max_abs=batch)
-        found[subject.name] = (metric, drift, observed.score)
+        found[subject.artifact.digest] = (metric, drift, observed.score)
     return found
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from optimize.manifest import Manifest, Measurement
 from optimize.report import tables
-from optimize.report.markdown import command, markdown_table
+from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture
+from optimize.report.facts import fact_rows
+from optimize.report.markdown import command, markdown_table, show
 
 USAGE = {
     "feature-extraction": ("ORTModelForFeatureExtraction", '"A sentence."'),
@@ -18,8 +21,11 @@ USAGE = {
 }
 
 
-def render_card(manifest: Manifest) -> str:
-    """The card as Markdown with YAML front matter; folders of this machine appear by their names alone."""
+def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
+    """The card as Markdown with YAML front matter; folders of this machine appear by their names alone.
+
+    It shows the pictures that are given, which lie beside it.
+    """
     manifest = _without_paths(manifest)
     last = manifest.measurements[-1]
     reference = manifest.measurements[0]
@@ -35,9 +41,12 @@ def render_card(manifest: Manifest) -> str:
         "## What it lost and gained",
         _sentence(reference, last),
         markdown_table(tables.model_rows(manifest)),
+        show(pictures, OVERVIEW),
         f"Accuracy: `{manifest.request.data}`, split {manifest.data['certification'].origin}, "
         f"{manifest.data['certification'].count:,} examples that no stage saw. Latency: {machine.cpu}, "
         f"{manifest.request.threads} threads; other machines differ, so measure on yours.",
+        _left_in_float(manifest),
+        show(pictures, SENSITIVITY),
         "## Use",
         _usage(manifest.request.head),
         "## Limits that it met",
@@ -46,7 +55,13 @@ def render_card(manifest: Manifest) -> str:
         f"```\n{command(manifest.request)}\n```",
         "`manifest.json` holds everything that was measured; `SHA256SUMS` the digest of every file.",
     )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _left_in_float(manifest: Manifest) -> str:
+    """Which groups of operators a stage left in float, if any."""
+    names = [str(row["group"]) for r in manifest.stages for row in fact_rows(r, "reverted") if "group" in row]
+    return f"Left in float for accuracy's sake: {', '.join(f'`{name}`' for name in names)}." if names else ""
 
 
 def _without_paths(manifest: Manifest) -> Manifest:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from optimize.manifest import Manifest, Request
-from optimize.report import tables
+from optimize.report import candidates, facts, tables
+from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture, sensitivity_record
 
 VERDICTS = {
     "passed": "**PASSED**: every limit is met.",
@@ -15,12 +16,18 @@ VERDICTS = {
 }
 
 
-def render(manifest: Manifest) -> str:
-    """The whole page."""
+LONG_TABLE = 12
+
+
+def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
+    """The whole page; it shows the pictures that are given, which lie beside it."""
     sections = (
         _title(manifest),
         _models(manifest),
+        candidates.section(manifest),
+        show(pictures, OVERVIEW),
         _stages(manifest),
+        _fact_tables(manifest, pictures),
         _latency(manifest),
         _drift(manifest),
         _size(manifest),
@@ -89,20 +96,30 @@ def _mcnemar(manifest: Manifest) -> str:
 def _stages(manifest: Manifest) -> str:
     rows = [("stage", "parameters", "what it did", "seconds", "artifact")]
     for record in manifest.stages:
-        facts = _pairs(record.facts)
-        params = _pairs(record.params)
+        params, did = facts.param_words(record), facts.fact_words(record)
         seconds = f"{record.seconds:.1f}" + (" (cached)" if record.cached else "")
-        rows.append((record.stage, params, facts, seconds, f"`{record.artifact.digest[:12]}`"))
+        rows.append((record.stage, params, did, seconds, f"`{record.artifact.digest[:12]}`"))
     return "## Stages\n\n" + markdown_table(rows)
 
 
-def _pairs(values: Mapping[str, object]) -> str:
-    """Names and values as words."""
-    texts = (
-        (name.replace("_", " "), f"{value:.2g}" if isinstance(value, float) else str(value))
-        for name, value in values.items()
-    )
-    return ", ".join(f"{name}: {text}" for name, text in texts)
+def _fact_tables(manifest: Manifest, pictures: Sequence[Picture]) -> str:
+    """The tables that stages state, each under its own heading; long ones are folded."""
+    drawn = sensitivity_record(manifest)
+    parts = []
+    for record in manifest.stages:
+        for table in facts.fact_tables(record):
+            picture = show(pictures, SENSITIVITY) if table.name == "sensitivity" and record is drawn else ""
+            body = markdown_table(table.rows)
+            if len(table.rows) > LONG_TABLE + 1:
+                count = len(table.rows) - 1
+                body = f"<details><summary>All {count} rows</summary>\n\n{body}\n\n</details>"
+            parts += [f"### {table.heading}", table.about, picture, body]
+    return "\n\n".join(part for part in parts if part)
+
+
+def show(pictures: Sequence[Picture], file: str) -> str:
+    """The link to a picture, if it was drawn."""
+    return next((picture.markdown for picture in pictures if picture.file == file), "")
 
 
 def _latency(manifest: Manifest) -> str:
@@ -187,6 +204,7 @@ def command(request: Request) -> str:
         "--examples": request.examples,
         "--calibration-examples": request.calibration_examples,
         "--tuning-examples": request.tuning_examples,
+        "--training-examples": request.training_examples or None,  # 0: no stage trains, whatever is asked for
         "--shapes": ",".join(request.shapes),
         "--threads": request.threads,
         "--pipeline": request.pipeline,

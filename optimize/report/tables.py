@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from optimize.manifest import Latency, Manifest, Measurement
+
+if TYPE_CHECKING:
+    from optimize.measure.calibration_memory import Row
 
 Rows = list[tuple[str, ...]]
 MISSING = "–"
@@ -130,6 +134,16 @@ def drift_rows(measurements: Sequence[Measurement]) -> Rows:
 
 def _small(value: float | None) -> str:
     return f"{value:.2e}" if value is not None else MISSING
+
+
+def calibration_rows(calibration: Sequence[Row]) -> Rows:
+    """Peak memory and seconds of each calibrator on so many texts, or why they were not measured."""
+    rows: Rows = [("calibrator", "texts", "peak GB", "seconds", "why not")]
+    for row in calibration:
+        peak = f"{row.peak_bytes / 1e9:.2f}" if row.peak_bytes is not None else MISSING
+        seconds = f"{row.seconds:.1f}" if row.seconds is not None else MISSING
+        rows.append((row.calibrator, f"{row.samples:,}", peak, seconds, row.not_measured or ""))
+    return rows if any(row.not_measured for row in calibration) else [row[:-1] for row in rows]
 
 
 def at_shape(measurement: Measurement, shape: str) -> Latency | None:

@@ -1,4 +1,4 @@
-"""Proof that an ONNX graph computes what the PyTorch reference computes.
+"""Proof that an ONNX graph computes what the model that it was made from computes.
 
 The probes cover what users send and what breaks fused attention: several batch sizes and lengths,
 right padding, left padding, and masks with holes. Positions that are masked are not compared,
@@ -15,26 +15,28 @@ from typing import Any
 
 import numpy as np
 
+from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.interfaces import Context, Feed
 
 SHAPES = ((1, 1), (1, 16), (2, 7), (3, 33), (1, 128))
 
 
-def check_parity(folder: Path, context: Context, *, stage: str, tolerance: float) -> float:
+def check_parity(folder: Path, source: Artifact, context: Context, *, stage: str, tolerance: float) -> float:
     """The largest absolute difference; refuses one above `tolerance` times the outputs' scale."""
-    worst, scale = compare(folder, context)
+    worst, scale = compare(folder, source, context)
     if not worst <= tolerance * max(scale, 1.0):
         raise StageError(
-            f"{stage}: outputs differ from PyTorch by {worst:.2e} (allowed {tolerance * max(scale, 1.0):.0e}); "
+            f"{stage}: outputs differ from the source model's by {worst:.2e} "
+            f"(allowed {tolerance * max(scale, 1.0):.0e}); "
             "this graph is not used; report the model's config and library versions"
         )
     return worst
 
 
-def compare(folder: Path, context: Context) -> tuple[float, float]:
+def compare(folder: Path, source: Artifact, context: Context) -> tuple[float, float]:
     """Largest absolute difference over all probes, and the largest absolute reference output."""
-    reference = context.open("torch", context.reference.path)
+    reference = context.open(source.kind, source.path)
     candidate = context.open("onnx", folder)
     worst = scale = 0.0
     for feed in probes(context):

@@ -43,7 +43,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         _slice_readout(model)
     _export(model, out, task=context.head.name, opset=params.opset)
     _finish(out / "model.onnx", sliced=sliced)
-    difference = check_parity(out, context, stage="export", tolerance=params.tolerance)
+    difference = check_parity(out, source, context, stage="export", tolerance=params.tolerance)
     return {"max_difference": difference, "readout_slice": "yes" if sliced else "no", "opset": params.opset}
 
 

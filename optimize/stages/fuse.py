@@ -45,7 +45,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head.name)
     check_counts(counts, expected)
     model.save_model_to_file(str(out / "model.onnx"))
-    difference = check_parity(out, context, stage="fuse", tolerance=params.tolerance)
+    difference = check_parity(out, source, context, stage="fuse", tolerance=params.tolerance)
     return {**{name: count for name, count in counts.items() if count}, "max_difference": difference}
 
 

@@ -47,4 +47,5 @@ TARGET = Target(
     unavailable=unavailable,
     open=open_session,
     summary="Intel/AMD CPU, ONNX Runtime",
+    candidates=("cpu-dynamic", "cpu-static", "cpu-neural-compressor"),
 )

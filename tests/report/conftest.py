@@ -25,6 +25,7 @@ REQUEST: dict[str, Any] = {
     "examples": 1000,
     "calibration_examples": 64,
     "tuning_examples": 0,
+    "training_examples": 500,
     "max_tokens": 128,
     "shapes": ["1x16", "1x128"],
     "threads": 2,
@@ -125,6 +126,26 @@ STAGES: list[dict[str, Any]] = [
         ("quantize_dynamic", {"per_channel": True}, {"quantized_matmuls": 36}, False),
     )
 ]
+
+
+def sensitivity_row(group: str, sqnr_db: float = 30.0, saved_us: float = 250.0, form: str = "int8") -> dict[str, Any]:
+    """What a stage states about one group of operators."""
+    return {"group": group, "sqnr_db": sqnr_db, "divergence": 0.00012, "saved_us": saved_us, "form": form}
+
+
+GROUPS = ("attention.q_lin+k_lin+v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2")
+SENSITIVITY: list[dict[str, Any]] = [
+    sensitivity_row("word_embeddings", 41.0, 0.0),
+    *(sensitivity_row(f"layer.{layer}.{name}", 30.0 + layer) for layer in range(6) for name in GROUPS),
+    sensitivity_row("classifier", 9.5, -4.0, "float"),
+]
+REVERTED: list[dict[str, Any]] = [{"group": "classifier", "why": "the budget", "lost_us": -4.0}]
+
+
+def stages_with(**tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages, of which the last states these tables besides its single value."""
+    *others, last = STAGES
+    return [*others, {**last, "facts": {**last["facts"], **tables}}]
 
 
 def document(**changes: Any) -> dict[str, Any]:

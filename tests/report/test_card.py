@@ -4,10 +4,11 @@ import ast
 
 import pytest
 import yaml
-from report.conftest import REQUEST, SOURCE, document, make_manifest
+from report.conftest import REQUEST, REVERTED, SOURCE, document, make_manifest, stages_with
 
 from optimize.heads import HEADS
 from optimize.report.card import render_card
+from optimize.report.charts import Picture
 
 
 def split(card: str) -> tuple[dict, str]:
@@ -86,6 +87,22 @@ def test_the_usage_is_python_that_names_the_heads_class(head):
 
     assert HEADS[head].auto_class.replace("AutoModel", "ORTModel") in names | {"ORTModel"}
     assert any(f"{name}.from_pretrained(" in code for name in names if name.startswith("ORTModelFor"))
+
+
+def test_the_card_names_what_was_left_in_float(manifest):
+    card = render_card(make_manifest(stages=stages_with(reverted=REVERTED)))
+
+    assert "Left in float for accuracy's sake: `classifier`." in card
+    assert "Left in float" not in render_card(manifest)
+
+
+def test_the_card_shows_the_pictures_that_it_is_given(manifest):
+    pictures = [Picture("overview.png", "a", b""), Picture("sensitivity.png", "b", b"")]
+
+    card = render_card(manifest, pictures)
+
+    assert card.index("![a](overview.png)") < card.index("![b](sensitivity.png)") < card.index("## Use")
+    assert "![" not in render_card(manifest)
 
 
 def test_the_card_is_a_function_of_the_manifest_alone(manifest, no_files):

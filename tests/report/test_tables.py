@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from report.conftest import GATES, REQUEST, STAGES, document, latency, make_manifest, measurement
 
+from optimize.measure.calibration_memory import Row
 from optimize.report import tables
 
 
@@ -32,6 +33,16 @@ def test_a_models_latency_is_that_at_the_gates_shape():
     )
 
     assert (header[5], row[5], row[6]) == ("ms at 1x16", "4.00", "2.00× [1.90, 2.10]")
+
+
+def test_calibrators_have_a_reason_where_one_was_not_measured():
+    measured, failed = Row("streaming", 512, 880_000_000, 9.46), Row("onnxruntime", 512, None, None, "needed more")
+
+    assert tables.calibration_rows([measured]) == [
+        ("calibrator", "texts", "peak GB", "seconds"),
+        ("streaming", "512", "0.88", "9.5"),
+    ]
+    assert tables.calibration_rows([measured, failed])[2] == ("onnxruntime", "512", "–", "–", "needed more")
 
 
 def test_what_was_not_measured_is_a_dash():

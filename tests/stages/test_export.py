@@ -71,7 +71,7 @@ def test_the_facts_are_those_of_the_written_graph(head, context, apply):
         built.facts["opset"] == 18 == next(e.version for e in built.model().opset_import if e.domain in ("", "ai.onnx"))
     )
     assert built.facts["readout_slice"] == metadata(built)[READOUT_SLICE] == ("yes" if head in SLICED else "no")
-    worst, _ = compare(built.artifact.path, context(head))
+    worst, _ = compare(built.artifact.path, context(head).reference, context(head))
     assert built.facts["max_difference"] == pytest.approx(worst, abs=1e-6)
 
 
@@ -169,7 +169,7 @@ def test_a_graph_that_differs_from_the_reference_is_refused_in_one_line(random_c
     from optimize.stages.export import run
 
     with pytest.raises(
-        StageError, match=r"^export: outputs differ from PyTorch by .*; this graph is not used"
+        StageError, match=r"^export: outputs differ from the source model's by .*; this graph is not used"
     ) as refusal:
         run(here.reference, tmp_path, Params(), astray)
     assert "\n" not in str(refusal.value)

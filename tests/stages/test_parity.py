@@ -82,7 +82,7 @@ def test_the_difference_is_that_of_what_the_head_reads(tagger, tmp_path):
         return {"logits": logits_of(feed)["logits"] + 9 * (feed["attention_mask"] == 0)[..., None].astype(np.float32)}
 
     here = with_sessions(tagger, logits_of, astray_where_masked)
-    worst, scale = compare(tmp_path, here)
+    worst, scale = compare(tmp_path, here.reference, here)
     assert worst == 0
     assert 1.9 < scale <= 2.02
 
@@ -94,9 +94,9 @@ def test_an_error_under_one_kind_of_mask_alone_is_refused(kind, tagger, tmp_path
         return {"logits": logits_of(feed)["logits"] + np.array(wrong, dtype=np.float32)[..., None]}
 
     with pytest.raises(
-        StageError, match=r"^fuse: outputs differ from PyTorch by 1\.00e\+00 \(allowed 2e-04\); this graph"
+        StageError, match=r"^fuse: outputs differ from the source model's by 1\.00e\+00 \(allowed 2e-04\); this graph"
     ):
-        check_parity(tmp_path, with_sessions(tagger, logits_of, astray), stage="fuse", tolerance=1e-4)
+        check_parity(tmp_path, tagger.reference, with_sessions(tagger, logits_of, astray), stage="fuse", tolerance=1e-4)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -106,8 +106,10 @@ def test_outputs_that_are_no_numbers_are_refused(poison, tagger, tmp_path):
         logits[0, 0, 0] = poison if feed["attention_mask"][0, 0] and len(logits) > 2 else logits[0, 0, 0]
         return {"logits": logits}
 
-    with pytest.raises(StageError, match=r"^export: outputs differ from PyTorch by (nan|inf)"):
-        check_parity(tmp_path, with_sessions(tagger, logits_of, broken), stage="export", tolerance=1e-4)
+    with pytest.raises(StageError, match=r"^export: outputs differ from the source model's by (nan|inf)"):
+        check_parity(
+            tmp_path, tagger.reference, with_sessions(tagger, logits_of, broken), stage="export", tolerance=1e-4
+        )
 
 
 @pytest.mark.parametrize(("size", "passes"), [(1000.0, True), (0.001, False)])
@@ -120,7 +122,9 @@ def test_the_tolerance_is_relative_to_large_outputs_and_absolute_for_small_ones(
 
     here = with_sessions(tagger, scaled, off)
     if passes:
-        assert check_parity(tmp_path, here, stage="export", tolerance=1e-4) == pytest.approx(0.01, rel=0.05)
+        assert check_parity(tmp_path, here.reference, here, stage="export", tolerance=1e-4) == pytest.approx(
+            0.01, rel=0.05
+        )
     else:
         with pytest.raises(StageError, match="allowed 1e-04"):
-            check_parity(tmp_path, here, stage="export", tolerance=1e-4)
+            check_parity(tmp_path, here.reference, here, stage="export", tolerance=1e-4)

@@ -1,9 +1,11 @@
-"""Contexts of small checkpoints, and a way to run a stage on one as `optimize.run` does."""
+"""Contexts of small checkpoints, and a way to run a stage on one as `optimize.run` does; for tests of any folder."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,9 @@ import pytest
 
 from optimize import data, environment
 from optimize.artifact import Artifact, copy_companions, seal
+from optimize.build import encode, open_folder
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
-from optimize.run import encode, open_folder
 from optimize.stages import STAGES
 
 TINY = {
@@ -39,6 +41,11 @@ class Silent:
 
     def say(self, line: str) -> None:
         """Ignore it."""
+
+
+@pytest.fixture
+def silent() -> Silent:
+    return Silent()
 
 
 @dataclass(frozen=True)
@@ -122,13 +129,33 @@ def random_context(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Co
 
 
 @pytest.fixture(scope="session")
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Context, Callable[[Any], None]], Context]:
+    """A context whose checkpoint has other weights: what `edit` makes of the PyTorch model in place."""
+
+    def make(context: Context, edit: Callable[[Any], None]) -> Context:
+        import torch
+        import transformers
+
+        folder = tmp_path_factory.mktemp("edited") / "checkpoint"
+        model = getattr(transformers, context.head.architecture).from_pretrained(context.reference.path)
+        with torch.no_grad():
+            edit(model)
+        shutil.copytree(context.reference.path, folder)
+        model.save_pretrained(folder)
+        return dataclasses.replace(context, reference=seal(folder, "torch"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def apply(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
     """Run a stage on what another one built, or on the checkpoint; what was built once is kept."""
     done: dict[tuple[object, ...], Built] = {}
 
     def run(context: Context, stage: str, source: Built | None = None, **params: Any) -> Built:
         artifact = source.artifact if source else context.reference
-        key = (context.head.name, artifact.digest, context.cpu_features, stage, *sorted(params.items()))
+        seen = (context.head.name, context.cpu_features, context.budget, len(context.calibration.features))
+        key = (*seen, artifact.digest, stage, *sorted(params.items()))
         if key not in done:
             out = tmp_path_factory.mktemp(stage)
             facts = STAGES[stage].run(artifact, out, STAGES[stage].params(**params), context)

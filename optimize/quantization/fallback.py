@@ -1,0 +1,151 @@
+"""Accuracy-aware fallback: leave in float what the budget cannot afford, at the least cost in time.
+
+Groups go back to float one at a time, the one first that takes away most divergence for each
+microsecond it costs. What a group takes away is at first taken to be the error that it causes alone.
+Where a group takes away less than half of that, the errors evidently don't add up, and it has to
+stand against the next most promising ones, measured in the company of what is quantized. Once the budget is met,
+each group is tried in INT8 again, the slowest first, and stays so if the budget is still met.
+
+NNCF's accuracy control and Neural Compressor's `mse_v2` work alike, on the metric alone and without
+regard to time. Divergence ranks better: a metric on some hundred examples moves in steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from optimize.errors import StageError
+from optimize.interfaces import Budget, Progress
+from optimize.quantization.judge import Loss
+from optimize.quantization.sensitivity import Cost
+from optimize.quantization.sites import Group
+from optimize.quantization.variants import Variants
+
+AGAIN = 5
+LEAST_US = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A group left in float: how much divergence that took away when it was done, and the time it costs."""
+
+    group: Group
+    divergence_removed: float
+    lost_us: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is left in float, and what the rest loses on tuning data."""
+
+    steps: tuple[Step, ...]
+    loss: Loss
+    tried: int
+
+
+@dataclass
+class _Search:
+    variants: Variants
+    costs: dict[str, Cost]
+    room: int
+    progress: Progress
+    expected: dict[str, float]
+    steps: list[Step] = field(default_factory=list)
+    tried: int = 0
+
+    def assess(self, left: Sequence[Group]) -> Loss:
+        self.tried += 1
+        loss = self.variants.assess(self.variants.without(left))
+        self.progress.say(f"fallback: {len(left)} groups in float: {describe(loss)}")
+        return loss
+
+    def left(self) -> list[Group]:
+        return [step.group for step in self.steps]
+
+    def candidates(self) -> list[Group]:
+        """Groups that are still quantized and fit the room, the most rewarding first."""
+        used = sum(group.parameters for group in self.left())
+        names = {group.name for group in self.left()}
+        open_ = [group for group in self.variants.groups if group.name not in names and group.name in self.expected]
+        fitting = [group for group in open_ if used + group.parameters <= self.room]
+        return sorted(fitting, key=lambda group: -self.expected[group.name] / self.price(group))
+
+    def price(self, group: Group) -> float:
+        return max(self.costs[group.name].saved_us, LEAST_US)
+
+
+def fall_back(variants: Variants, costs: Sequence[Cost], *, max_float_share: float, progress: Progress) -> Outcome:
+    """Revert groups until the tuning data meet the budget; `max_float_share` bounds the weights left in float."""
+    total = sum(group.parameters for group in variants.groups)
+    expected = {cost.group.name: cost.loss.divergence for cost in costs}
+    search = _Search(
+        variants, {cost.group.name: cost for cost in costs}, int(max_float_share * total), progress, expected
+    )
+    judge = variants.judge
+    loss = best = search.assess([])
+    while not judge.allows(loss):
+        candidates = search.candidates()
+        if not candidates:
+            raise StageError(_hopeless(best, judge.budget, max_float_share))
+        group, found = _choose(search, candidates, loss)
+        removed = loss.divergence - found.divergence
+        del expected[group.name]
+        if removed > 0 or judge.allows(found):
+            search.steps.append(Step(group, removed, search.costs[group.name].saved_us))
+            loss = found
+            best = min(best, loss, key=lambda each: _excess(each, judge.budget))
+    return _put_back(search, loss)
+
+
+def _choose(search: _Search, candidates: Sequence[Group], loss: Loss) -> tuple[Group, Loss]:
+    """The first candidate; where it takes away less than half of what it should, the best of some measured now."""
+    group, allows = candidates[0], search.variants.judge.allows
+    found = {group.name: search.assess([*search.left(), group])}
+    if allows(found[group.name]) or loss.divergence - found[group.name].divergence >= search.expected[group.name] / 2:
+        return group, found[group.name]
+    found |= {other.name: search.assess([*search.left(), other]) for other in candidates[1 : 1 + AGAIN]}
+    search.expected |= {name: max(loss.divergence - now.divergence, 0.0) for name, now in found.items()}
+    tried = [other for other in candidates if other.name in found]
+    group = max(tried, key=lambda other: (allows(found[other.name]), search.expected[other.name] / search.price(other)))
+    return group, found[group.name]
+
+
+def _put_back(search: _Search, loss: Loss) -> Outcome:
+    """Quantize again whatever the budget does not need in float, the slowest first."""
+    for step in sorted(search.steps, key=lambda step: -step.lost_us):
+        if len(search.steps) == 1:
+            break  # without any step the budget was not met
+        rest = [other for other in search.steps if other is not step]
+        found = search.assess([other.group for other in rest])
+        if search.variants.judge.allows(found):
+            search.steps, loss = rest, found
+    return Outcome(tuple(search.steps), loss, search.tried)
+
+
+def describe(loss: Loss) -> str:
+    """A loss in words."""
+    return f"relative drop {loss.relative_drop:.4f}, agreement {loss.agreement:.4f}, divergence {loss.divergence:.2g}"
+
+
+def _excess(loss: Loss, budget: Budget) -> float:
+    """By how much a loss misses its limits, each as a share of the limit's own size."""
+    misses = [
+        (loss.drop, budget.max_drop),
+        (loss.relative_drop, budget.max_relative_drop),
+        (1.0 - loss.agreement, None if budget.min_agreement is None else 1.0 - budget.min_agreement),
+    ]
+    return sum(max(value - limit, 0.0) / max(limit, 1e-6) for value, limit in misses if limit is not None)
+
+
+def _hopeless(best: Loss, budget: Budget, share: float) -> str:
+    limits = {
+        "drop": budget.max_drop,
+        "relative drop": budget.max_relative_drop,
+        "agreement": budget.min_agreement,
+    }
+    asked = ", ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
+    return (
+        f"quantize_static: with at most {share:.0%} of the weights in float no fallback meets the budget ({asked}); "
+        f"the best was {describe(best)}; raise max_float_share, loosen the gates, or begin with 'train_quantized'"
+    )

@@ -1,0 +1,185 @@
+"""Scale migration after SmoothQuant (Xiao et al., 2023, arXiv 2211.10438), for a model with post-LayerNorm.
+
+What a linear layer reads is divided per channel, x / s, and its weights are multiplied, diag(s) W, which
+changes nothing in float and evens out channels that one INT8 scale for all serves badly. SmoothQuant
+hides the division in the LayerNorm before. Here the LayerNorm's output is the residual as well, so that
+would rescale the residual. What can be hidden exactly:
+
+- the attention's context is linear in the values, column by column, so the division before
+  `out_lin` moves into the weights and the bias of `v_lin`, at no cost;
+- before the other layers (behind LayerNorm, and behind GELU, which is not linear) it needs a
+  multiplication of its own. It is inserted only where it takes enough noise away.
+
+The exponent is searched layer by layer on rows of tuning data: the one with the least noise in the
+layer's output, weights and activations both quantized.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optimize.errors import StageError
+from optimize.interfaces import Feature, Progress
+from optimize.quantization.calibrate import open_augmented, unpadded
+from optimize.quantization.sites import Group, Site
+from optimize.quantization.weights import Array
+from optimize.quantization.write import Scheme, round_activations, round_weights
+
+ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+ROWS_PER_TEXT = 16
+MAX_ROWS = 512
+LEAST = 1e-6
+FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows [R, K] of what a layer reads, and each channel's largest magnitude [K] in all of them."""
+
+    rows: Array
+    peaks: Array
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Divide what a group reads by `scales` [K]; `values` is the layer that the division moves into, if any."""
+
+    group: Group
+    alpha: float
+    scales: Array
+    gain_db: float
+    values: Site | None = None
+
+
+def sample_rows(
+    model: Any, tensors: Sequence[str], features: Sequence[Feature], *, threads: int, seed: int, progress: Progress
+) -> dict[str, Sample]:
+    """Rows drawn from each text, and peaks over all rows; memory does not grow with the number of texts."""
+    session = open_augmented(model, tensors, threads)
+    inputs = [node.name for node in session.get_inputs()]
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[Array]] = {name: [] for name in tensors}
+    peaks: dict[str, Array] = {}
+    per_text = max(1, min(ROWS_PER_TEXT, -(-MAX_ROWS // max(1, len(features)))))
+    for done, feature in enumerate(features):
+        for feed in unpadded(feature):
+            for name, values in zip(
+                tensors, session.run(list(tensors), {key: feed[key] for key in inputs}), strict=True
+            ):
+                _refuse_not_finite(name, values)
+                flat = values.reshape(-1, values.shape[-1])
+                rows[name].append(flat[rng.permutation(len(flat))[:per_text]].copy())
+                peaks[name] = np.maximum(peaks.get(name, 0.0), np.abs(flat).max(axis=0))
+        progress.step("sample activations", done + 1, len(features))
+    joined = {name: np.concatenate(found) for name, found in rows.items()}
+    return {name: Sample(found[rng.permutation(len(found))[:MAX_ROWS]], peaks[name]) for name, found in joined.items()}
+
+
+def _refuse_not_finite(name: str, values: Array) -> None:
+    if not np.isfinite(values).all():
+        raise StageError(
+            f"quantize_static: tensor '{name}' is not finite; check the checkpoint, or leave the layer in float"
+        )
+
+
+def search(
+    model: Any, groups: Sequence[Group], samples: Mapping[str, Sample], scheme: Scheme, *, min_gain_db: float
+) -> list[Migration]:
+    """The best exponent of each group, where its gain in the output's SQNR pays: any gain does where it is free."""
+    from onnx import numpy_helper
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    values = {site.name: site for group in groups for site in group.sites if site.name.endswith(".v_lin")}
+    found = []
+    for group in groups:
+        if any(site.looks_up or site.tied for site in group.sites):
+            continue
+        matrices = [numpy_helper.to_array(weights[site.weight]) for site in group.sites]
+        migration = _best(group, matrices, samples[group.sites[0].reads], scheme)
+        free = values.get(group.name.removesuffix("out_lin") + "v_lin") if group.name.endswith(".out_lin") else None
+        if migration.gain_db >= (0.0 if free else min_gain_db):
+            found.append(Migration(group, migration.alpha, migration.scales, migration.gain_db, free))
+    return found
+
+
+def _best(group: Group, matrices: list[Array], sample: Sample, scheme: Scheme) -> Migration:
+    exact = [sample.rows @ matrix for matrix in matrices]
+    before = noise(sample.rows, matrices, exact, scheme)
+    reach = np.maximum(np.max([np.abs(matrix).max(axis=1) for matrix in matrices], axis=0), LEAST)
+    peaks = np.maximum(sample.peaks, _floor(sample.peaks))
+    candidates = []
+    for alpha in ALPHAS:
+        scales = peaks**alpha / reach ** (1.0 - alpha)
+        scales = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
+        after = noise(sample.rows / scales, [matrix * scales[:, None] for matrix in matrices], exact, scheme)
+        gain_db = 10.0 * math.log10(max(before, 1e-30) / max(after, 1e-30))
+        candidates.append(Migration(group, alpha, scales, gain_db))
+    return max(candidates, key=lambda candidate: candidate.gain_db)
+
+
+def _floor(peaks: Array) -> float:
+    """The least peak to go by: a channel that the sample hardly saw may be as large as others in other texts."""
+    seen = peaks[peaks > 0]
+    return FLOOR * float(np.median(seen)) if seen.size else 1.0
+
+
+def noise(rows: Array, matrices: Sequence[Array], exact: Sequence[Array], scheme: Scheme) -> float:
+    """Energy of the error of quantized products, with the rows' own range."""
+    rounded = round_activations(rows, scheme)
+    pairs = zip(matrices, exact, strict=True)
+    return sum(float(np.square(rounded @ round_weights(matrix, scheme) - right).sum()) for matrix, right in pairs)
+
+
+def migrate(model: Any, migrations: Sequence[Migration]) -> None:
+    """Carry the migrations out in a normalised float graph, in place; its outputs stay what they were."""
+    for migration in migrations:
+        for site in migration.group.sites:
+            _scale(model, _node(model, site), 1, migration.scales[:, None])
+        if migration.values is None:
+            _insert(model, migration)
+        else:
+            _fold(model, migration.values, 1.0 / migration.scales)
+
+
+def _fold(model: Any, site: Site, factor: Array) -> None:
+    """Scale the output columns of a layer, its bias included."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    node = _node(model, site)
+    add = next(other for other in model.graph.node if other.op_type == "Add" and node.output[0] in other.input)
+    _scale(model, node, 1, factor[None, :])
+    _scale(model, add, next(place for place, name in enumerate(add.input) if name in constants), factor)
+
+
+def _node(model: Any, site: Site) -> Any:
+    return next(node for node in model.graph.node if node.name == site.node)
+
+
+def _insert(model: Any, migration: Migration) -> None:
+    from onnx import helper, numpy_helper
+
+    graph, reads = model.graph, migration.group.sites[0].reads
+    readers = {site.node for site in migration.group.sites}
+    nodes = [node for node in graph.node if node.name in readers]
+    graph.initializer.append(numpy_helper.from_array((1.0 / migration.scales).astype(np.float32), reads + "_smoothing"))
+    multiply = helper.make_node("Mul", [reads, reads + "_smoothing"], [reads + "_smoothed"], name=reads + "_smooth")
+    graph.node.insert(min(list(graph.node).index(node) for node in nodes), multiply)
+    for node in nodes:
+        node.input[0] = reads + "_smoothed"
+
+
+def _scale(model: Any, node: Any, place: int, factor: Array) -> None:
+    """Scale what a node reads in a place; others that read the same initializer, such as equal layers, keep it."""
+    from onnx import numpy_helper
+
+    name = node.input[place]
+    tensor = next(each for each in model.graph.initializer if each.name == name)
+    scaled = np.ascontiguousarray((numpy_helper.to_array(tensor) * factor).astype(np.float32))
+    if sum(name in other.input for other in model.graph.node) > 1:
+        tensor = model.graph.initializer.add()
+        node.input[place] = name = f"{node.name}_{name}"
+    tensor.CopyFrom(numpy_helper.from_array(scaled, name))

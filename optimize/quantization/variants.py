@@ -1,0 +1,54 @@
+"""INT8 variants of one float graph: which groups are quantized, and what that costs on tuning data."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimize.interfaces import Context, Session
+from optimize.quantization.judge import Judge, Loss
+from optimize.quantization.ranges import Range
+from optimize.quantization.sites import Group
+from optimize.quantization.write import Form, Scheme, build
+
+
+@dataclass(frozen=True)
+class Variants:
+    """A normalised float graph with everything that is needed to quantize any of its groups."""
+
+    model: Any
+    groups: tuple[Group, ...]
+    ranges: Mapping[str, Range]
+    scheme: Scheme
+    form: Form
+    judge: Judge
+    open: Callable[[Any], Session]
+
+    def build(self, groups: Sequence[Group]) -> Any:
+        """The graph with these groups in INT8 and the others in float."""
+        return build(self.model, groups, self.ranges, self.scheme, self.form)
+
+    def without(self, left: Sequence[Group]) -> Any:
+        """The graph with all groups in INT8 but these."""
+        names = {group.name for group in left}
+        return self.build([group for group in self.groups if group.name not in names])
+
+    def assess(self, model: Any) -> Loss:
+        """What a variant loses on tuning data."""
+        return self.judge.assess(self.open(model))
+
+
+def opener(context: Context) -> Callable[[Any], Session]:
+    """Open a graph that is held in memory, as the target will open its file."""
+
+    def open_model(model: Any) -> Session:
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            onnx.save(model, Path(folder) / "model.onnx")
+            return context.open("onnx", Path(folder))
+
+    return open_model

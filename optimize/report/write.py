@@ -1,0 +1,25 @@
+"""Write a run's page and its pictures beside the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimize.manifest import Manifest
+from optimize.report.charts import FILES, Picture, draw
+from optimize.report.markdown import render
+
+
+def write_report(manifest: Manifest, folder: Path) -> None:
+    """Write `report.md` and its pictures; a picture of an earlier report that is no longer drawn is removed."""
+    pictures = write_pictures(manifest, folder)
+    (folder / "report.md").write_text(render(manifest, pictures), encoding="utf-8")
+
+
+def write_pictures(manifest: Manifest, folder: Path) -> list[Picture]:
+    """Write the pictures that the manifest has numbers for, and no others."""
+    pictures = draw(manifest)
+    for name in set(FILES) - {picture.file for picture in pictures}:
+        (folder / name).unlink(missing_ok=True)
+    for picture in pictures:
+        (folder / picture.file).write_bytes(picture.content)
+    return pictures

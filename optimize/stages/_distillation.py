@@ -1,0 +1,181 @@
+"""Distillation: how far a student's answers are from its teacher's on the same batch (Hinton et al., 2015).
+
+What is compared is what the head reads. Masked-LM logits are computed at the masked tokens alone:
+those of all tokens would be gigabytes. No labels are needed, and none are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from optimize.errors import StageError
+from optimize.evaluate.predict import collate
+from optimize.interfaces import Encoded, Feature, Head
+
+if TYPE_CHECKING:
+    import torch
+
+NEVER = -1e4
+"""A logit of probability 0 whose differences are still finite."""
+
+Answers = Literal["classes", "sets", "values", "vectors"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded inputs; `real` [B, T] are no padding (each choice is a text), `decides` [B, T] are what the head reads."""
+
+    inputs: dict[str, Any]
+    real: Any
+    decides: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of logits, values or vectors [N, width], and the hidden states [B, T, D] after every layer."""
+
+    rows: Any
+    hidden: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student, the teacher that it is to answer like, and how their answers are compared."""
+
+    student: Any
+    teacher: Any
+    head: Head
+    answers: Answers
+    temperature: float
+
+
+def require_alike(pair: Pair, *, stage: str) -> None:
+    """Refuse models whose hidden states cannot be matched one by one."""
+    ours, theirs = ((model.config.n_layers, model.config.dim) for model in (pair.student, pair.teacher))
+    if ours != theirs:
+        raise StageError(
+            f"{stage}: the model has {ours[0]} layers of width {ours[1]} and its reference {theirs[0]} of {theirs[1]}: "
+            f"they cannot be matched; set '{stage}: {{hidden_weight: 0}}'"
+        )
+
+
+def answers_of(head: Head, encoded: Encoded) -> Answers:
+    """What an answer is, by the gold: to numbers and to sets of classes, a softmax would say nothing."""
+    if head.rows_are != "logits":
+        return head.rows_are
+    if head.reads == "first token" and isinstance(encoded.gold[0], float):
+        return "values"
+    return "sets" if head.reads == "first token" and isinstance(encoded.gold[0], tuple) else "classes"
+
+
+def make_batch(features: Sequence[Feature], *, pad_id: int) -> Batch:
+    """Pad features to their longest."""
+    import torch
+
+    inputs = {name: torch.from_numpy(array) for name, array in collate(features, pad_id=pad_id).items()}
+    real = inputs["attention_mask"].bool()
+    decides = real.clone()
+    for row, feature in enumerate(features):
+        if "positions" in feature.extra:
+            decides[row] = False
+            decides[row, torch.from_numpy(feature.extra["positions"])] = True
+    return Batch(inputs, real.reshape(-1, real.shape[-1]), decides)
+
+
+def answer(model: Any, batch: Batch, head: Head) -> Answer:
+    """What the model says to a batch."""
+    with _projecting(model, batch.decides) as projects:
+        outputs = model(**batch.inputs, output_hidden_states=True)
+    found = [outputs[name] for name in head.outputs]
+    return Answer(found[0] if projects else _rows(found, batch, head), outputs.hidden_states[1:])
+
+
+@contextmanager
+def _projecting(model: Any, decides: torch.Tensor) -> Iterator[bool]:
+    """Where the model projects on the vocabulary, let it do so at the tokens that decide, [P, V]."""
+    projection = model.get_output_embeddings()
+    if projection is None:
+        yield False
+        return
+    hook = projection.register_forward_pre_hook(lambda _, inputs: (inputs[0][decides],))
+    try:
+        yield True
+    finally:
+        hook.remove()
+
+
+def _rows(found: Sequence[torch.Tensor], batch: Batch, head: Head) -> torch.Tensor:
+    """What the head reads of its outputs, [N, width]; of a logit per token, the tokens are the classes."""
+    import torch
+
+    if head.reads == "first token":
+        return found[0]
+    if head.rows_are == "vectors":
+        weights = batch.decides.unsqueeze(-1).float()
+        return (found[0] * weights).sum(dim=1) / weights.sum(dim=1)
+    if found[0].dim() == 2:
+        return torch.cat([logits.masked_fill(~batch.decides, NEVER) for logits in found])
+    return found[0][batch.decides]
+
+
+def row_losses(student: torch.Tensor, teacher: torch.Tensor, kind: Answers, *, temperature: float) -> torch.Tensor:
+    """Per row: KL(teacher || student) in nats for classes, squared error for values, and for vectors
+    1 - cosine plus the squared error relative to the teacher's length.
+
+    KL is that of softened answers, times the temperature squared, which keeps the gradient's size.
+    """
+    import torch
+    from torch.nn import functional
+
+    if kind == "values":
+        return (student - teacher).square().mean(dim=-1)
+    if kind == "vectors":
+        error = (student - teacher).square().sum(dim=-1) / teacher.square().sum(dim=-1).clamp_min(1e-12)
+        return 1.0 - functional.cosine_similarity(student, teacher, dim=-1) + error
+    if kind == "sets":  # each class is a choice of two: a sigmoid is the softmax of (x, 0)
+        student, teacher = (torch.stack([x, torch.zeros_like(x)], dim=-1) for x in (student, teacher))
+    ours = functional.log_softmax(student / temperature, dim=-1)
+    theirs = functional.log_softmax(teacher / temperature, dim=-1)
+    losses = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+    return temperature**2 * losses.reshape(len(losses), -1).sum(dim=-1)
+
+
+def hidden_loss(student: Answer, teacher: Answer, batch: Batch, head: Head) -> torch.Tensor:
+    """Squared error of the layers' outputs relative to the teacher's, over the tokens that answers depend on."""
+    import torch
+
+    errors = []
+    for layer, (ours, theirs) in enumerate(zip(student.hidden, teacher.hidden, strict=True), start=1):
+        last = head.reads == "first token" and layer == len(teacher.hidden)
+        count = (slice(None), 0) if last else batch.real
+        errors.append((ours[count] - theirs[count]).square().mean() / theirs[count].square().mean())
+    return torch.stack(errors).mean()
+
+
+def batch_loss(pair: Pair, batch: Batch, *, hidden_weight: float) -> torch.Tensor:
+    """What the student learns from: the mean loss of a batch's rows, and that of the hidden states."""
+    import torch
+
+    with torch.no_grad():
+        wanted = answer(pair.teacher, batch, pair.head)
+    given = answer(pair.student, batch, pair.head)
+    losses = row_losses(given.rows, wanted.rows, pair.answers, temperature=pair.temperature)
+    loss = losses.sum() / max(1, len(losses))
+    return loss + hidden_weight * hidden_loss(given, wanted, batch, pair.head) if hidden_weight else loss
+
+
+def mean_loss(pair: Pair, batches: Sequence[Batch]) -> float:
+    """The mean loss of all rows of all batches."""
+    import torch
+
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            given, wanted = (answer(model, batch, pair.head).rows for model in (pair.student, pair.teacher))
+            losses = row_losses(given, wanted, pair.answers, temperature=pair.temperature)
+            total += float(losses.sum(dtype=torch.float64))
+            count += len(losses)
+    return total / max(1, count)

@@ -1,0 +1,204 @@
+"""Static INT8 by Intel Neural Compressor, which tries settings until one is accurate enough.
+
+Neural Compressor's PT2E path traces the PyTorch model, watches calibration texts to find the range
+of what each linear layer reads, and writes scales into the graph: nothing is measured while the
+model runs, so outputs depend neither on padding nor on batch mates. Its `autotune` goes through a
+list of settings. Here each one becomes the ONNX file that would be shipped and is scored on tuning
+texts with the head's metric; the first within the pipeline's budget is taken, and where there
+is none, the one that misses it least.
+
+Activations are u8, the only kind that ONNX Runtime multiplies with s8 weights in integers on a CPU.
+Where the CPU has no VNNI, weights keep 7 bits so that no 16-bit sum overflows (see quantization.weights).
+
+Source: https://github.com/intel/neural-compressor, `neural_compressor.torch.quantization.autotune`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from optimize.artifact import Artifact
+from optimize.errors import StageError
+from optimize.interfaces import Budget, Context, Facts, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.quantization.judge import Judge, Loss, make_judge
+from optimize.stages._graph import READOUT_SLICE, wide_sums
+from optimize.stages._neural_compressor_graph import fold
+from optimize.stages._neural_compressor_torch import autotune, trace, undisturbed, write_onnx
+from optimize.stages._parity import compare
+
+WHERE = "quantize_neural_compressor"
+FEWEST_SAMPLES = 8
+FULL_RANGE, REDUCED_RANGE = 127, 63
+ROUNDING = 1e-9
+
+
+class Setting(StageParams):
+    """One way to quantize, in Neural Compressor's words; its `kl` is torchao's HistogramObserver."""
+
+    weights: Literal["per_channel", "per_tensor"] = "per_channel"
+    activations: Literal["asymmetric", "symmetric"] = "asymmetric"
+    observer: Literal["minmax", "kl"] = "minmax"
+
+    @property
+    def name(self) -> str:
+        """Its words in one line."""
+        return f"{self.weights} {self.activations} {self.observer}"
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of `StaticQuantConfig`."""
+        return {
+            "w_granularity": self.weights,
+            "act_sym": self.activations == "symmetric",
+            "act_algo": self.observer,
+        }
+
+
+SETTINGS = (
+    Setting(),
+    Setting(observer="kl"),
+    Setting(activations="symmetric"),
+    Setting(activations="symmetric", observer="kl"),
+)
+
+
+class Params(StageParams):
+    """`settings` are tried in this order, each on at most `tuning_tokens` tokens of whole tuning examples."""
+
+    settings: tuple[Setting, ...] = Field(default=SETTINGS, min_length=1)
+    calibration_samples: int = Field(default=256, ge=FEWEST_SAMPLES)
+    tuning_tokens: int = Field(default=32_768, ge=1)
+    reduce_range: bool | Literal["auto"] = "auto"
+    readout_slice: bool = True
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a setting gave: a model in a folder, the facts of its graph, its loss, and the budget's excess."""
+
+    setting: Setting
+    folder: Path
+    graph: Facts
+    loss: Loss
+    excess: float
+
+    def row(self) -> dict[str, int | float | str]:
+        """One line of the table of facts."""
+        return {
+            "setting": self.setting.name,
+            "metric": self.loss.metric,
+            "drop": self.loss.drop,
+            "agreement": self.loss.agreement,
+            "divergence": self.loss.divergence,
+            "within_budget": "no" if self.excess else "yes",
+        }
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the chosen setting's `model.onnx`; facts hold what every tried setting scored."""
+    _require_data(context)
+    reduce = params.reduce_range
+    wide, reason = wide_sums(reduce if reduce == "auto" else not reduce, context.cpu_features)
+    with tempfile.TemporaryDirectory() as scratch, undisturbed():
+        judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
+        trials = _try(source, Path(scratch), params, context, judge, wide=wide)
+        chosen = min(trials, key=lambda trial: trial.excess)
+        shutil.move(chosen.folder / "model.onnx", out / "model.onnx")
+        difference, _ = compare(out, source, context)
+    if not np.isfinite(difference):
+        raise StageError(f"{WHERE}: outputs on random tokens are not finite; check the checkpoint's weights")
+    return {
+        "chosen": chosen.setting.name,
+        "within_budget": chosen.row()["within_budget"],
+        "settings": [trial.row() for trial in trials],
+        "calibration_samples": len(_samples(params, context)),
+        "tuning_examples": len(judge.encoded.gold),
+        "reduce_range": "no" if wide else "yes",
+        "reduce_range_because": reason,
+        "max_difference": difference,
+        **chosen.graph,
+    }
+
+
+def excess(loss: Loss, budget: Budget) -> float:
+    """By how much the limit that is missed most is missed; 0 within the budget. All limits are shares."""
+    missed = [
+        value - limit
+        for value, limit in ((loss.drop, budget.max_drop), (loss.relative_drop, budget.max_relative_drop))
+        if limit is not None
+    ]
+    if budget.min_agreement is not None:
+        missed.append(budget.min_agreement - loss.agreement)
+    worst = max(missed, default=0.0)
+    return worst if worst > ROUNDING else 0.0
+
+
+def _require_data(context: Context) -> None:
+    found = len(context.calibration.features)
+    if found < FEWEST_SAMPLES:
+        raise StageError(
+            f"{WHERE}: {found} calibration texts are too few to find ranges; "
+            f"give {FEWEST_SAMPLES} or more with --calibration-examples"
+        )
+    if not context.tuning.features:
+        raise StageError(f"{WHERE}: no tuning texts to score settings on; give some with --tuning-examples")
+
+
+def _samples(params: Params, context: Context) -> tuple[Any, ...]:
+    return context.calibration.features[: params.calibration_samples]
+
+
+def _try(source: Artifact, scratch: Path, params: Params, context: Context, judge: Judge, *, wide: bool) -> list[Trial]:
+    """Let Neural Compressor go through the settings; those that it tried, in order."""
+    settings = list(dict.fromkeys(params.settings))
+    sliced = params.readout_slice and context.head.reads == "first token"
+    model = trace(source.path, context.head, readout_slice=sliced)
+    trials: list[Trial] = []
+
+    def score(converted: Any) -> float:
+        folder = scratch / str(len(trials))
+        folder.mkdir()
+        graph = _write(converted, folder / "model.onnx", context, sliced=sliced, wide=wide)
+        loss = judge.assess(context.open("onnx", folder))
+        trials.append(Trial(settings[len(trials)], folder, graph, loss, excess(loss, context.budget)))
+        context.progress.step("autotune", len(trials), len(settings))
+        return 1.0 - trials[-1].excess
+
+    autotune(
+        model,
+        [setting.config() for setting in settings],
+        samples=_samples(params, context),
+        weight_limit=FULL_RANGE if wide else REDUCED_RANGE,
+        score=score,
+    )
+    return trials
+
+
+def _write(converted: Any, path: Path, context: Context, *, sliced: bool, wide: bool) -> Facts:
+    import onnx
+
+    model = write_onnx(converted, context.head)
+    facts = fold(model, wide_sums=wide)
+    if not facts["quantized_matmuls"]:
+        raise StageError(f"{WHERE}: no linear layer was quantized; report the versions of torch and torchao")
+    onnx.helper.set_model_props(model, {READOUT_SLICE: "yes" if sliced else "no"})
+    onnx.save(model, path)
+    return facts
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="torch",
+    gives="onnx",
+    needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnxruntime"),
+    summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the budget",
+    depends=frozenset({"cpu_features", "budget"}),
+)

@@ -1,0 +1,223 @@
+"""INT8 weights and activations with ranges found on calibration data, right on every CPU.
+
+What a text comes out as does not depend on padding or on batch mates, since nothing is quantized by
+what happens to be in a batch. Accuracy is kept by five means, each in a file of optimize/quantization:
+
+- only what linear layers read is quantized, the residual stream never (`write`);
+- ranges come from streamed histograms, without padding (`calibrate`, `ranges`);
+- scales migrate from activations to weights where that is exact and pays (`smooth`);
+- weights are held back just enough that no 16-bit sum overflows, where the CPU has such (`weights`);
+- groups of operators that cost too much accuracy stay in float (`sensitivity`, `fallback`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from optimize.artifact import Artifact
+from optimize.errors import StageError
+from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.quantization import sensitivity, smooth
+from optimize.quantization.calibrate import calibrate
+from optimize.quantization.fallback import Outcome, fall_back
+from optimize.quantization.judge import limit_tokens, make_judge
+from optimize.quantization.ranges import Method
+from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
+from optimize.quantization.variants import Variants, opener
+from optimize.quantization.write import Form, Scheme
+from optimize.stages._graph import refuse_quantized, wide_sums
+from optimize.stages._parity import check_parity
+
+NAME = "quantize_static"
+FUSED = ("Attention", "EmbedLayerNormalization", "QAttention")
+
+
+class Params(StageParams):
+    """How to quantize.
+
+    `include` and `exclude` are shell patterns on the names of layers, as the checkpoint gives them.
+    `wide_sums` says whether the CPU adds products in 32 bits; "auto" reads it off the CPU. `smooth`
+    migrates scales, with a multiplication of its own where that raises the layer's SQNR by
+    `min_gain_db`. `fallback` leaves up to `max_float_share` of the weights in float, as the gates
+    demand. Whether the budget is met is judged on `tuning_tokens` tokens of tuning data; what each group costs
+    alone, which takes a run a group, on `sensitivity_tokens`.
+    """
+
+    method: Method = "mse"
+    percentile: float = Field(default=99.99, gt=50, le=100)
+    activation_type: Literal["uint8", "int8"] = "uint8"
+    symmetric: bool = False
+    per_channel: bool = True
+    wide_sums: bool | Literal["auto"] = "auto"
+    format: Form = "qoperator"
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    smooth: bool = True
+    min_gain_db: float = Field(default=3.0, ge=0)
+    sensitivity: bool = True
+    fallback: bool = True
+    max_float_share: float = Field(default=0.15, ge=0, le=1)
+    tuning_tokens: int = Field(default=65_536, ge=1)
+    sensitivity_tokens: int = Field(default=16_384, ge=1)
+    tolerance: float = Field(default=1e-4, gt=0)
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the quantized `model.onnx`; facts say what was chosen, what it costs, and what stayed in float."""
+    import onnx
+
+    refuse_quantized(source.path / "model.onnx", stage=NAME)
+    model = onnx.load(source.path / "model.onnx")
+    _refuse_fused(model)
+    normalise(model)
+    open_model = opener(context)
+    judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
+    scheme, facts = _scheme(params, context)
+    groups = choose_groups(group_sites(find_sites(model)), params.include, params.exclude, stage=NAME)
+    if params.smooth:
+        facts |= _smooth(model, groups, scheme, params, context)
+        onnx.save(model, out / "model.onnx")
+        where = f"{NAME}: scale migration"
+        facts["migration_max_difference"] = check_parity(out, source, context, stage=where, tolerance=params.tolerance)
+        names = {group.name for group in groups}
+        groups = [group for group in group_sites(find_sites(model)) if group.name in names]
+    ranges = calibrate(
+        model,
+        reads(groups),
+        context.calibration.features,
+        method=params.method,
+        percentile=params.percentile,
+        symmetric=params.symmetric,
+        threads=context.threads,
+        progress=context.progress,
+        where=NAME,
+    )
+    variants = Variants(model, tuple(groups), ranges, scheme, params.format, judge, open_model)
+    outcome, table = _decide(variants, params, context)
+    left = [step.group for step in outcome.steps]
+    onnx.save(variants.without(left), out / "model.onnx")
+    return {**facts, **_count(model, groups, left), **_judged(variants, outcome), **table}
+
+
+def reads(groups: list[Group]) -> list[str]:
+    """The tensors that need a range: what products read."""
+    return list(dict.fromkeys(site.reads for group in groups for site in group.sites if not site.looks_up))
+
+
+def _refuse_fused(model: Any) -> None:
+    found = sorted({node.op_type for node in model.graph.node} & set(FUSED))
+    if found:
+        raise StageError(
+            f"{NAME}: {', '.join(found)} hide linear layers; leave out 'fuse', ONNX Runtime fuses what is left itself"
+        )
+
+
+def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
+    wide, reason = wide_sums(params.wide_sums, context.cpu_features)
+    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide)
+    words = {True: "yes", False: "no"}
+    return scheme, {
+        "format": params.format,
+        "method": params.method,
+        "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
+        "per_channel": words[params.per_channel],
+        "wide_sums": words[wide],
+        "wide_sums_because": reason,
+    }
+
+
+def _smooth(model: Any, groups: list[Group], scheme: Scheme, params: Params, context: Context) -> Facts:
+    """Migrate scales in place."""
+    names = reads([group for group in groups if not any(site.tied for site in group.sites)])
+    tuning = limit_tokens(_tuning(context), params.sensitivity_tokens)
+    samples = smooth.sample_rows(
+        model, names, tuning.features, threads=context.threads, seed=context.seed, progress=context.progress
+    )
+    found = smooth.search(model, groups, samples, scheme, min_gain_db=params.min_gain_db)
+    smooth.migrate(model, found)
+    return {
+        "scales_folded": sum(each.values is not None for each in found),
+        "scales_multiplied": sum(each.values is None for each in found),
+        "migrations": [
+            {
+                "group": each.group.name,
+                "alpha": each.alpha,
+                "gain_db": each.gain_db,
+                "how": "multiplied" if each.values is None else f"folded into {each.values.name}",
+            }
+            for each in found
+        ],
+    }
+
+
+def _tuning(context: Context) -> Encoded:
+    return context.tuning if context.tuning.features else context.calibration
+
+
+def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outcome, Facts]:
+    """Which groups stay in float; the whole table of groups, where it was asked for or needed."""
+    loss = variants.assess(variants.without([]))
+    enough = not params.fallback or variants.judge.allows(loss)
+    if enough and not params.sensitivity:
+        return Outcome((), loss, 1), {}
+    few = make_judge(context, context.open("torch", context.reference.path), tokens=params.sensitivity_tokens)
+    costs = sensitivity.measure(replace(variants, judge=few), threads=context.threads, progress=context.progress)
+    outcome = Outcome((), loss, 1)
+    if not enough:
+        outcome = fall_back(variants, costs, max_float_share=params.max_float_share, progress=context.progress)
+    left = {step.group.name for step in outcome.steps}
+    table: Facts = {"sensitivity": sensitivity.as_rows(costs, left)}
+    if outcome.steps:
+        table["reverted"] = [
+            {
+                "group": step.group.name,
+                "why": "the budget was not met without it",
+                "divergence_removed": step.divergence_removed,
+                "lost_us": step.lost_us,
+            }
+            for step in outcome.steps
+        ]
+    return outcome, table
+
+
+def _count(model: Any, groups: list[Group], left: list[Group]) -> Facts:
+    """How much of what could be quantized was."""
+    everything = group_sites(find_sites(model))
+    names = {group.name for group in left}
+    quantized = [group for group in groups if group.name not in names]
+    total = sum(group.parameters for group in everything)
+    return {
+        "quantized_groups": len(quantized),
+        "float_groups": len(everything) - len(quantized),
+        "float_share": 1.0 - sum(group.parameters for group in quantized) / total,
+    }
+
+
+def _judged(variants: Variants, outcome: Outcome) -> Facts:
+    """What the tuning data said of the graph that was written."""
+    judge, loss = variants.judge, outcome.loss
+    return {
+        "tuning_examples": len(judge.encoded.gold),
+        "tuning_metric": loss.metric,
+        "tuning_relative_drop": loss.relative_drop,
+        "tuning_agreement": loss.agreement,
+        "tuning_divergence": loss.divergence,
+        "tuning_budget": "met" if judge.allows(loss) else "not met",
+        "variants_tried": outcome.tried,
+    }
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="onnx",
+    gives="onnx",
+    needs=("onnxruntime", "onnx"),
+    summary="INT8 weights and activations with calibrated ranges; what costs too much accuracy stays in float",
+    depends=frozenset({"cpu_features", "budget"}),
+)

@@ -1,0 +1,128 @@
+"""Embedding tables in INT8: a scale per row, one table for look-up and projection, and others left alone."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from optimize.quantization.tables import quantize_rows, quantize_tables
+from optimize.quantization.weights import PAIR_LIMIT, worst_pairs
+
+ROWS, WIDTH = 50, 32
+
+
+@pytest.fixture
+def model():
+    """One table looked up twice and multiplied with, one only looked up, one of integers."""
+    rng = np.random.default_rng(0)
+    tables = {name: rng.normal(0, 0.05, (ROWS, WIDTH)).astype(np.float32) for name in ("words", "positions")}
+    nodes = [
+        helper.make_node("Gather", ["words", "ids"], ["word"], name="/words/Gather"),
+        helper.make_node("Gather", ["words", "others"], ["other"], name="/words/Gather_1"),
+        helper.make_node("Gather", ["positions", "ids"], ["position"], name="/positions/Gather"),
+        helper.make_node("Gather", ["kinds", "ids"], ["kind"], name="/kinds/Gather"),
+        helper.make_node("Sum", ["word", "other", "position"], ["hidden"]),
+        helper.make_node("Transpose", ["words"], ["turned"], name="/projector/Transpose", perm=[1, 0]),
+        helper.make_node("MatMul", ["hidden", "turned"], ["logits"], name="/projector/MatMul"),
+    ]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["tokens"]) for name in ("ids", "others")]
+    kinds = {"logits": TensorProto.FLOAT, "hidden": TensorProto.FLOAT, "kind": TensorProto.INT64}
+    outputs = [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+    arrays = {**tables, "kinds": np.arange(2 * ROWS).reshape(ROWS, 2)}
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "tables", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def dequantized_projection(transpose, matmul, table):
+    """A projection in float, of what is left of the table."""
+    at = matmul.output[0]
+    return [
+        helper.make_node("Cast", [table + "_quantized"], [at + "_cast"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", [at + "_cast"], [at + "_turned"], name=transpose.name, perm=[1, 0]),
+        helper.make_node("Mul", [at + "_turned", table + "_scale"], [at + "_weight"]),
+        helper.make_node("MatMul", [matmul.input[0], at + "_weight"], [at], name=matmul.name),
+    ]
+
+
+def arrays_of(model):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def run(model):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feed = {"ids": np.array([3, 0, 49]), "others": np.array([7, 7, 1])}
+    return dict(zip(("logits", "hidden", "kind"), session.run(None, feed), strict=True))
+
+
+def remaining(arrays, name):
+    return arrays[name + "_quantized"].astype(np.float32) * arrays[name + "_scale"][:, None]
+
+
+@pytest.mark.parametrize("wide_sums", [True, False])
+@pytest.mark.parametrize("spread", [1e-6, 0.05, 1e4])
+def test_rows_are_off_by_half_a_step_at_most_and_stay_within_the_limit(wide_sums, spread):
+    table = np.random.default_rng(0).normal(0, spread, (ROWS, WIDTH)).astype(np.float32)
+    rows, scales = quantize_rows(table, wide_sums=wide_sums)
+    error = np.abs(rows * scales[:, None].astype(np.float64) - table)
+    assert (error <= 0.5001 * scales[:, None]).all()
+    assert (np.abs(rows.astype(int)).max(axis=1) == 127).all() == wide_sums
+    assert (worst_pairs(rows.T) <= PAIR_LIMIT).all() == (not wide_sums)
+    assert (rows.dtype, scales.dtype, scales.shape) == (np.int8, np.float32, (ROWS,))
+
+
+@pytest.mark.parametrize("wide_sums", [True, False])
+def test_an_outlier_in_one_row_costs_the_others_nothing(wide_sums):
+    table = np.random.default_rng(0).normal(0, 0.05, (4, WIDTH)).astype(np.float32)
+    alone, _ = quantize_rows(table[1:], wide_sums=wide_sums)
+    table[0, 0] = 1e6
+    assert np.array_equal(quantize_rows(table, wide_sums=wide_sums)[0][1:], alone)
+
+
+@pytest.mark.parametrize("wide_sums", [True, False])
+@pytest.mark.parametrize("value", [0.0, 1e-45, 2.6e-43])
+def test_rows_of_nothing_or_next_to_nothing_stay_finite_and_small(value, wide_sums):
+    rows, scales = quantize_rows(np.full((2, 4), value, dtype=np.float32), wide_sums=wide_sums)
+    restored = rows * scales[:, None]
+    assert np.isfinite(restored).all()
+    assert (scales > 0).all()
+    assert (np.abs(restored - value) <= 1e-42).all()
+
+
+def test_look_ups_and_the_projection_read_one_int8_table(model):
+    before = arrays_of(model)
+    facts = quantize_tables(model, wide_sums=True, project=dequantized_projection)
+    after = arrays_of(model)
+    assert facts == {"quantized_tables": 2, "tied_projections": 1}
+    assert sorted(after) == ["kinds", "positions_quantized", "positions_scale", "words_quantized", "words_scale"]
+    for name in ("words", "positions"):
+        assert np.abs(remaining(after, name) - before[name]).max() <= 0.5001 * after[name + "_scale"].max()
+
+
+def test_outputs_are_those_of_a_float_graph_with_what_is_left_of_the_tables(model):
+    plain = type(model).FromString(model.SerializeToString())
+    quantize_tables(model, wide_sums=False, project=dequantized_projection)
+    for tensor in plain.graph.initializer:
+        if tensor.name != "kinds":
+            tensor.CopyFrom(numpy_helper.from_array(remaining(arrays_of(model), tensor.name), tensor.name))
+    found, expected = run(model), run(plain)
+    assert np.array_equal(found["hidden"], expected["hidden"])
+    assert np.array_equal(found["kind"], expected["kind"])
+    assert found["logits"] == pytest.approx(expected["logits"], abs=1e-6)
+
+
+def test_only_a_table_that_is_multiplied_with_is_held_back(model):
+    quantize_tables(model, wide_sums=False, project=dequantized_projection)
+    words, positions = (arrays_of(model)[name + "_quantized"].T for name in ("words", "positions"))
+    assert worst_pairs(words).max() <= PAIR_LIMIT < worst_pairs(positions).max()
+
+
+@pytest.mark.parametrize(("only", "left"), [(["positions"], {"words"}), (["words"], {"positions"}), ([], None)])
+def test_tables_that_are_not_named_stay_as_they_are(model, only, left):
+    before = arrays_of(model)
+    facts = quantize_tables(model, wide_sums=True, project=dequantized_projection, only=only)
+    after = arrays_of(model)
+    kept = {name for name in ("words", "positions") if name in after}
+    assert kept == (left or {"words", "positions"})
+    assert all(np.array_equal(after[name], before[name]) for name in kept)
+    assert facts == {"quantized_tables": len(only), "tied_projections": int("words" in only)}

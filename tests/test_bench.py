@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from optimize import bench, cli
+from optimize.measure.calibration_memory import Row
+
+
+class Quiet:
+    def step(self, name, done, total):
+        pass
+
+    def say(self, line):
+        pass
+
+
+def test_calibrators_are_compared_on_the_plain_export_of_the_model(monkeypatch):
+    asked = []
+    loaded = SimpleNamespace(plan=SimpleNamespace(request=SimpleNamespace(threads=3)), progress=Quiet())
+    exported = SimpleNamespace(path=Path("cached"))
+
+    monkeypatch.setattr(bench, "fold", lambda _, steps: asked.append(steps) or ([], [exported]))
+    monkeypatch.setattr(bench.calibration_memory, "compare", lambda model, **settings: [(model, settings["threads"])])
+
+    assert bench.compare_calibrators(loaded) == [(Path("cached/model.onnx"), 3)]
+    assert [(step.stage, step.params.readout_slice) for step in asked[0]] == [("export", False)]
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [([], True), (["--no-calibration"], False)])
+def test_the_command_compares_calibrators_unless_told_not_to(flags, wanted, monkeypatch, capsys):
+    def measure(_, *, calibration, progress):
+        return bench.Benchmark([], [Row("streaming", 64, 880_000_000, 9.5)] if calibration else [])
+
+    monkeypatch.setattr(bench, "bench", measure)
+    monkeypatch.setattr(sys, "argv", ["optimize", "bench", *flags])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+
+    assert stopped.value.code == 0
+    assert ("streaming" in capsys.readouterr().out) == wanted

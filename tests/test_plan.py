@@ -1,0 +1,94 @@
+"""What is planned of pipeline `auto`, and what is refused before anything is done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from optimize import config
+from optimize.errors import RequestError, UnavailableError
+from optimize.plan import AUTO, Options, make_plan
+from optimize.targets import TARGETS
+
+
+def test_all_candidates_are_judged_by_the_targets_own_limits_for_the_head():
+    made = make_plan(Options(pipeline=AUTO, head="fill-mask"))
+
+    own = config.load_pipeline("cpu").for_head("fill-mask").gates
+    assert made.candidates
+    assert [each.gates for each in (made.pipeline, *made.candidates)] == [own] * (1 + len(made.candidates))
+    assert own != config.load_pipeline("cpu").gates
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_candidate_is_a_shipped_pipeline_of_its_target(target):
+    names = TARGETS[target].candidates
+
+    assert [config.load_pipeline(name).target for name in names] == [target] * len(names)
+    assert not {AUTO, "pytorch-fp32", f"{target}-fp32"} & set(names)
+    assert AUTO not in config.shipped_pipelines()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"build_only": True}, "--build-only: 'auto' has to measure"),
+        ({"tuning_examples": 0}, "--tuning-examples: 'auto' has none"),
+        ({"shapes": ("1x16",)}, "--shapes: lacks 1x128"),
+    ],
+)
+def test_plan_refuses_what_cannot_be_chosen_by(changes, words):
+    with pytest.raises(RequestError, match=words) as refused:
+        make_plan(Options(pipeline=AUTO, **changes))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_candidate_that_cannot_be_built_here_is_left_out(monkeypatch):
+    monkeypatch.setattr("optimize.environment.version", lambda name: "absent" if name == "neural-compressor" else "1")
+
+    made = make_plan(Options(pipeline=AUTO))
+
+    assert [each.name for each in made.candidates] == ["cpu-dynamic", "cpu-static"]
+    assert "neural-compressor is not installed" in made.left_out["cpu-neural-compressor"]
+
+
+def test_plan_refuses_with_3_where_no_candidate_can_be_built(optimize, monkeypatch, capsys):
+    monkeypatch.setattr("optimize.environment.version", lambda _: "absent")
+
+    assert optimize("plan", "--pipeline", AUTO) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert [name for name in TARGETS["cpu"].candidates if name not in err] == []
+
+
+def test_a_target_without_candidates_is_refused(monkeypatch):
+    monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], candidates=()))
+
+    with pytest.raises(RequestError, match="has no candidates for 'auto'"):
+        make_plan(Options(pipeline=AUTO))
+
+
+def test_a_missing_target_refuses_auto_as_any_pipeline(monkeypatch):
+    monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], unavailable=lambda: "no such processor"))
+
+    with pytest.raises(UnavailableError, match="no such processor"):
+        make_plan(Options(pipeline=AUTO))
+
+
+def test_bench_refuses_auto(optimize, capsys):
+    assert optimize("bench", "--pipeline", AUTO) == 2
+    assert "random weights lack" in capsys.readouterr().err
+
+
+def test_plan_shows_every_candidate(optimize, capsys):
+    assert optimize("plan", "--pipeline", AUTO) == 0
+
+    out = capsys.readouterr().out
+    assert [name for name in TARGETS["cpu"].candidates if f"{name}: " not in out] == []
+
+
+def test_a_pipeline_that_is_given_stands_in_for_auto():
+    made = make_plan(Options(pipeline=AUTO, shapes=("1x16",)), config.load_pipeline("cpu-fused"))
+
+    assert (made.request.pipeline, made.pipeline.name, made.candidates) == (AUTO, "cpu-fused", ())
