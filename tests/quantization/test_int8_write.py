@@ -223,3 +223,18 @@ def test_a_neighbour_of_a_quantized_reader_reads_float():
     (group,) = group_sites(find_sites(model))
     written = quantize_sites(model, group.sites, {"hidden": Range(-4.0, 4.0)}, Scheme())
     assert [list(node.input) for node in written.graph.node if node.name == "/residual/Neg"] == [["hidden"]]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_tied_projection_reads_activations_of_the_scheme(scheme, context, prepare, make_feed, difference):
+    here = context("fill-mask")
+    model, groups, ranges = prepare(here)
+    (tied,) = (site for group in groups for site in group.sites if site.tied)
+    written = build(model, [group for group in groups if tied in group.sites], ranges, scheme, "qoperator")
+    values = {node.output[0]: node.attribute[0] for node in written.graph.node if node.op_type == "Constant"}
+    (quantizer,) = (node for node in written.graph.node if node.op_type == "QuantizeLinear")
+    zero = numpy_helper.to_array(values[quantizer.input[2]].t)
+    assert (np.float32(values[quantizer.input[1]].f), int(zero)) == activation_scale(ranges[tied.reads], scheme)
+    assert zero.dtype.name == scheme.activation
+    scale = float(np.abs(opener(here)(model)(make_feed(here))["logits"]).max())
+    assert difference(here, opener(here)(model), opener(here)(written), make_feed(here)) < 0.02 * scale

@@ -3,7 +3,6 @@
 import collections
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from onnx import helper
@@ -165,16 +164,6 @@ def test_a_fused_graph_beyond_the_tolerance_is_refused(context, apply):
         StageError, match=r"^fuse: outputs differ from the source model's by .* \(allowed .*\); this graph is not used"
     ):
         apply(here, "fuse", apply(here, "export"), tolerance=1e-12)
-
-
-def test_a_graph_with_other_weights_is_refused(context, apply, rewritten):
-    here = context("token-classification")
-    exported = apply(here, "export")
-    model = exported.model()
-    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "classifier.bias")
-    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.5, bias.name))
-    with pytest.raises(StageError, match=r"^fuse: outputs differ from the source model's by 5\.00e-01"):
-        apply(here, "fuse", rewritten(exported, model))
 
 
 @pytest.mark.parametrize(
