@@ -46,13 +46,17 @@ class Group:
 
 
 def normalise(model: Any) -> None:
-    """Make every linear layer a MatMul, and every weight an initializer that is read directly, in place.
-
-    The exporter gives equal biases one initializer and Identity nodes, and heads come as Gemm.
-    """
+    """Make every linear layer a MatMul, and every weight an initializer that is read directly, in place."""
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    graph = model.graph
+    drop_aliases(model.graph)
+    rewriter = ONNXModel(model)
+    rewriter.replace_gemm_with_matmul()
+    rewriter.topological_sort()
+
+
+def drop_aliases(graph: Any) -> None:
+    """Let weights be read without Identity nodes in between: the exporter gives equal biases one initializer."""
     weights = {tensor.name for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     aliases = {
@@ -66,9 +70,6 @@ def normalise(model: Any) -> None:
         for index, name in enumerate(node.input):
             if name in aliases:
                 node.input[index] = aliases[name]
-    rewriter = ONNXModel(model)
-    rewriter.replace_gemm_with_matmul()
-    rewriter.topological_sort()
 
 
 def find_sites(model: Any) -> list[Site]:

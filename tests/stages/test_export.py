@@ -182,3 +182,39 @@ def test_a_graph_that_differs_from_its_checkpoint_is_refused_in_one_line(random_
 def test_parameters_out_of_range_or_unknown_are_refused(params):
     with pytest.raises(ValidationError):
         Params(**params)
+
+
+def optimized(built, tmp_path):
+    """Operators of a graph after ONNX Runtime's own optimizations."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(built.artifact.path / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_lean_graph_computes_the_same_with_fewer_nodes(head, context, apply, make_feed, difference):
+    here = context(head)
+    plain, lean = apply(here, "export"), apply(here, "export", lean=True)
+    for kind in ("full", "right-padded", "left-padded", "holed"):
+        assert difference(here, plain.open(here), lean.open(here), make_feed(here, kind)) < 1e-4
+    assert lean.facts["max_difference"] < 1e-4
+    assert "Sqrt" in plain.operators()
+    assert "Sqrt" not in lean.operators()
+    assert len(lean.operators()) < 0.8 * len(plain.operators())
+
+
+@pytest.mark.parametrize("head", ["text-classification", "fill-mask"])
+def test_residual_sums_of_a_lean_graph_stay_apart_from_their_norms(head, context, apply, tmp_path):
+    here = context(head)
+    built = apply(here, "quantize_dynamic", apply(here, "export", lean=True))
+    assert "SkipLayerNormalization" not in optimized(built, tmp_path)
+
+
+def test_onnx_runtime_still_fuses_them_otherwise_so_parting_is_not_idle(context, apply, tmp_path):
+    here = context("text-classification")
+    built = apply(here, "quantize_dynamic", apply(here, "export"))
+    assert "SkipLayerNormalization" in optimized(built, tmp_path)
