@@ -109,7 +109,7 @@ def test_plan_shows_what_would_be_done_and_does_nothing(optimize, capsys, tmp_pa
     out = capsys.readouterr().out
     assert code == 0
     assert [
-        word for word in ("stage 1", "export", "stage 2", "quantize_dynamic", "min_agreement") if word not in out
+        word for word in ("stage 1", "export", "stage 2", "quantize_static", "min_agreement") if word not in out
     ] == []
     assert list(tmp_path.iterdir()) == []
 

@@ -46,7 +46,7 @@ def test_the_pipeline_that_the_readme_shows_is_valid() -> None:
     block = re.search(r"((?:^    .*\n)*^    target: cpu\n(?:^    .*\n)+)", README, re.MULTILINE)
     assert block
     pipeline = parse_pipeline(yaml.safe_load(re.sub(r"^    ", "", block[1], flags=re.MULTILINE)), name="x", where="x")
-    assert [step.stage for step in pipeline.stages] == ["export", "quantize_dynamic"]
+    assert [step.stage for step in pipeline.stages] == ["export", "quantize_static"]
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))

@@ -130,7 +130,8 @@ def test_a_run_folder_has_a_telling_name_and_holds_everything(head, finished):
     done = finished(head)
 
     assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-cpu-{head}-{done.manifest.id}", done.folder.name)
-    assert {path.name for path in done.folder.iterdir()} == {"manifest.json", "model", "report.md", "scores.npz"}
+    names = {"manifest.json", "model", "report.md", "scores.npz", "sensitivity.png"}
+    assert {path.name for path in done.folder.iterdir()} == names
     assert list(done.options.out.iterdir()) == [done.folder]
 
 
@@ -148,7 +149,7 @@ def test_every_reference_and_every_stage_is_measured_by_its_digest(head, finishe
     first, reference, *stages = done.manifest.measurements
 
     assert [first.name, reference.name] == ["pytorch-fp32", "cpu-fp32"]
-    assert [each.name for each in stages] == ["export", "quantize_dynamic"]
+    assert [each.name for each in stages] == ["export", "quantize_static"]
     assert first.artifact_digest == done.manifest.source.digest
     assert [each.artifact_digest for each in stages] == [each.artifact.digest for each in done.manifest.stages]
     assert seal(done.folder / "model", "onnx").digest == stages[-1].artifact_digest

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optimize.manifest import Manifest, Measurement, StageRecord
+from optimize.measure.shapes import DEFAULT_SHAPES
 from optimize.report.markdown import markdown_table
 from optimize.report.tables import MISSING, Rows, at_shape, megabytes, speedup_text
 
@@ -82,9 +83,9 @@ def make_arguments(manifest: Manifest) -> str:
     words = [f"HEAD={request.head}", f"MODEL={request.model}", f"DATA={request.data}"]
     if request.pipeline != request.target:
         words.append(f"PIPELINE={request.pipeline}")
-    if request.examples != 4000:
-        words.append(f'ARGS="--examples {request.examples}"')
-    return " ".join(words)
+    flags = [f"--examples {request.examples}"] if request.examples != 4000 else []
+    flags += [f"--shapes {','.join(request.shapes)}"] if tuple(request.shapes) != DEFAULT_SHAPES else []
+    return " ".join([*words, *([f'ARGS="{" ".join(flags)}"'] if flags else [])])
 
 
 def read_baselines(folder: Path) -> list[Manifest]:

@@ -24,9 +24,8 @@ CASES = {
     "conll2003": ("token-classification", "conll2003", 300, (0.80, 0.93)),
     "squad": ("question-answering", "squad", 150, (0.50, 0.75)),
 }
-# The limits of the shipped pipeline for these heads, where answers close to each other swap. Measured on
-# these samples: mlm 0.889, mutual 0.900, squad 0.827; the others lie above 0.97.
-LEAST_AGREEMENT = {"mlm": 0.8, "mutual": 0.8, "squad": 0.8}
+# Heads where answers close to each other swap; on these samples static INT8 was seen to agree on 0.91 to 0.95.
+LEAST_AGREEMENT = {"mlm": 0.85, "mutual": 0.85, "squad": 0.85}
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,6 +46,7 @@ def optimized(tmp_path_factory: pytest.TempPathFactory):
             model=str(place / "checkpoints" / name),
             data=str(SHARED / "data" / dataset),
             examples=examples,
+            tuning_examples=128,
             shapes=("1x128",),
             out=place / "runs",
             cache=place / "cache",
@@ -83,9 +83,27 @@ def test_the_head_is_found_and_its_fp32_score_is_sane(name, optimized, quiet):
 def test_int8_keeps_the_score_and_the_decisions(name, optimized, quiet):
     last = optimized(name, quiet).measurements[-1]
 
-    assert last.name == "quantize_dynamic"
+    assert last.name == "quantize_static"
     assert last.metric.relative_drop <= 0.03
-    assert last.drift.agreement >= LEAST_AGREEMENT.get(name, 0.9)
+    assert last.drift.agreement >= LEAST_AGREEMENT.get(name, 0.95)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_padding_and_batch_mates_change_far_less_than_rounding_does(name, optimized, quiet):
+    drift = optimized(name, quiet).measurements[-1].drift
+
+    assert drift.padding_max_abs <= 0.1 * drift.max_abs
+    assert drift.batch_max_abs <= 0.1 * drift.max_abs
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_little_is_left_in_float_and_the_facts_say_what(name, optimized, quiet):
+    facts = optimized(name, quiet).stages[-1].facts
+
+    assert facts["float_share"] <= 0.15
+    assert facts["tuning_budget"] == "met"
+    left = [row["group"] for row in facts["sensitivity"] if row["form"] == "float"]
+    assert sorted(left) == sorted(row["group"] for row in facts.get("reverted", []))
 
 
 @pytest.mark.parametrize("name", CASES)
