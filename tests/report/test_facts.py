@@ -10,6 +10,11 @@ from optimize.report.markdown import render
 from optimize.report.results import read_baselines
 
 BASELINES = read_baselines(Path(__file__).parents[2] / "reports" / "baselines")
+WITHOUT_TABLES = [
+    each
+    for each in BASELINES
+    if not any(isinstance(fact, list) for stage in each.stages for fact in stage.facts.values())
+]
 
 
 def last_stage(**tables):
@@ -120,7 +125,7 @@ def test_parameters_that_are_lists_of_records_are_counted():
     assert facts.param_words(record) == "settings: 2 given, include: ['*'], share: 0.15"
 
 
-@pytest.mark.parametrize("manifest", BASELINES, ids=lambda manifest: manifest.request.head)
+@pytest.mark.parametrize("manifest", WITHOUT_TABLES, ids=lambda manifest: manifest.request.head)
 def test_a_committed_run_without_tables_renders_as_before(manifest):
     page = render(manifest)
 
