@@ -1,4 +1,4 @@
-"""The shipped CPU pipeline on real checkpoints of all six heads; skipped where they are not at hand."""
+"""The shipped stages for CPUs on real checkpoints of all six heads; skipped where they are not at hand."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ CASES = {
 # Heads where answers close to each other swap; on these samples static INT8 was seen to agree on 0.91 to 0.95.
 LEAST_AGREEMENT = {"mlm": 0.85, "mutual": 0.85, "squad": 0.85}
 
+# The stages of cpu.yaml, judged on less tuning data than by default, and by limits that so few can tell.
+PIPELINE = """
+target: cpu
+stages:
+  - export: {lean: true}
+  - quantize_static: {tuning_tokens: 16384, sensitivity_tokens: 4096}
+gates: {max_relative_metric_drop: 0.05, min_agreement: 0.8}
+"""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not UNPACK.is_file(), reason="the real checkpoints are not beside this repository"),
@@ -38,6 +47,7 @@ def optimized(tmp_path_factory: pytest.TempPathFactory):
     """The manifest of a checkpoint's run with the shipped pipeline; made once."""
     place = tmp_path_factory.mktemp("real")
     subprocess.run([UNPACK, place / "checkpoints"], check=True)
+    (place / "static.yaml").write_text(PIPELINE, encoding="utf-8")
 
     @cache
     def make(name: str, progress: Progress) -> Manifest:
@@ -46,7 +56,8 @@ def optimized(tmp_path_factory: pytest.TempPathFactory):
             model=str(place / "checkpoints" / name),
             data=str(SHARED / "data" / dataset),
             examples=examples,
-            tuning_examples=128,
+            calibration_examples=128,
+            pipeline=str(place / "static.yaml"),
             shapes=("1x128",),
             out=place / "runs",
             cache=place / "cache",
