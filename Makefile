@@ -25,7 +25,7 @@ setup: $(READY)  ## build the virtual environment
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino]'
 	touch $@
 
 optimize: $(READY)  ## optimize a model and judge the result; the demo by default

@@ -22,7 +22,7 @@ Kind = Literal["torch", "onnx", "openvino"]
 MODEL_FILES: dict[Kind, tuple[str, ...]] = {
     "torch": ("*.safetensors", "*.safetensors.index.json"),
     "onnx": ("*.onnx", "*.onnx_data", "*.onnx.data"),
-    "openvino": ("*.xml", "*.bin"),
+    "openvino": ("openvino_model.xml", "openvino_model.bin"),
 }
 
 

@@ -17,13 +17,12 @@ from typing import Any
 from optimize import cache, data, environment, source
 from optimize.artifact import Artifact, Kind, copy_companions
 from optimize.config import Step, parse_step
-from optimize.errors import StageError
-from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Progress, Session, Text
+from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
 from optimize.measure.subjects import Results, Subject
 from optimize.plan import Plan
 from optimize.stages import STAGES
-from optimize.targets import cpu
+from optimize.targets import cpu, openvino
 from optimize.targets._torch import open_torch
 
 
@@ -40,9 +39,13 @@ class Loaded:
     @property
     def max_tokens(self) -> int:
         """Tokens that texts are cut to: as asked for, within the head's and the model's limits."""
-        return min(
-            self.plan.request.max_tokens or self.plan.head.max_tokens, int(self.config["max_position_embeddings"])
-        )
+        return min(self.plan.request.max_tokens or self.plan.head.max_tokens, self.longest)
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that the checkpoint and whatever is built from it take."""
+        positions = int(self.config["max_position_embeddings"])
+        return min(positions, self.plan.longest or positions)
 
     @functools.cached_property
     def text(self) -> Text:
@@ -90,12 +93,16 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Made:
-    """What a run made and measured; the last measurement is the model's. `candidates` is what `auto` tried."""
+    """What a run made and measured; the last measurement is the model's, which runs with `runtime`.
+
+    `candidates` is what was chosen from.
+    """
 
     records: list[StageRecord]
     model: Artifact
     results: Results
     candidates: list[Candidate] = field(default_factory=list)
+    runtime: Params = field(default_factory=Params)
 
 
 def encode(head: Head, rows: tuple[Any, ...], text: Text) -> Encoded:
@@ -106,10 +113,10 @@ def encode(head: Head, rows: tuple[Any, ...], text: Text) -> Encoded:
 def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
     """Open a model folder on this machine's CPU."""
     if kind == "torch":
-        return open_torch(folder, threads, head)
+        return open_torch(folder, threads, head, Params())
     if kind == "onnx":
-        return cpu.open_session(folder, threads, head)
-    raise StageError(f"{folder}: no session opens {kind} models here; check the stage that asked")
+        return cpu.open_session(folder, threads, head, Params())
+    return openvino.open_session(folder, threads, head, openvino.Runtime())
 
 
 def load(plan: Plan, progress: Progress) -> Loaded:
@@ -128,21 +135,30 @@ def load_data(plan: Plan, origin: cache.Entry, progress: Progress) -> Loaded:
 
 
 def build(loaded: Loaded) -> tuple[list[StageRecord], list[Subject]]:
-    """Carry out the pipeline's stages; their records, and their results under the stages' names."""
-    target = loaded.plan.target.name
-    records, artifacts = fold(loaded, loaded.plan.pipeline.stages)
-    named = zip(stage_names(records), artifacts, strict=True)
-    return records, [Subject(name, artifact, target) for name, artifact in named]
+    """Carry out the pipeline's stages; their records, and their results under the stages' names.
+
+    Results that the target runs are run there, checkpoints in PyTorch; what lies between the two is not measured.
+    """
+    pipeline, runs = loaded.plan.pipeline, loaded.plan.target.runs
+    records, artifacts = fold(loaded, pipeline.stages)
+    subjects = []
+    for name, artifact in zip(stage_names(records), artifacts, strict=True):
+        if artifact.kind == runs:
+            subjects.append(Subject(name, artifact, pipeline.target, pipeline.runtime))
+        elif artifact.kind == "torch":
+            subjects.append(Subject(name, artifact, "pytorch"))
+    return records, subjects
 
 
 def reference_subjects(loaded: Loaded) -> list[Subject]:
     """The PyTorch FP32 reference, and the target's own FP32 reference."""
     target = loaded.plan.target
+    pipeline = loaded.plan.pipeline.with_runtime(target.reference_runtime, where="reference")
     steps = tuple(parse_step({name: dict(params)}, where="reference") for name, params in target.reference)
     _, artifacts = fold(loaded, steps)
     return [
         Subject("pytorch-fp32", loaded.origin.artifact, "pytorch"),
-        Subject(f"{target.name}-fp32", artifacts[-1], target.name),
+        Subject(f"{target.name}-fp32", artifacts[-1], target.name, pipeline.runtime),
     ]
 
 

@@ -96,11 +96,11 @@ def try_candidates(loaded: Loaded, method: Method) -> Made:
     final = chosen.built.subject
     loaded.progress.say(f"chosen on tuning data: {final.name}")
     quality = measure_quality(subjects, loaded.certification, method=method, progress=loaded.progress)
-    results = certify(tuned, quality, last=final.name)
+    results = certify(subjects, tuned, quality, last=final.name)
     unbuilt = {**failed, **loaded.plan.left_out}
     candidates = [describe(each, chosen) for each in tried]
     candidates += [Candidate(pipeline=name, reason=reason) for name, reason in unbuilt.items()]
-    return Made(chosen.built.records, final.artifact, results, candidates)
+    return Made(chosen.built.records, final.artifact, results, candidates, final.runtime)
 
 
 def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
@@ -115,7 +115,8 @@ def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
             failed[pipeline.name] = " ".join(str(error).split())
             loaded.progress.say(f"candidate {pipeline.name}: not built: {failed[pipeline.name]}")
         else:
-            built.append(Built(records, Subject(pipeline.name, artifacts[-1], pipeline.target)))
+            subject = Subject(pipeline.name, artifacts[-1], pipeline.target, pipeline.runtime)
+            built.append(Built(records, subject))
     if not built:
         reasons = " | ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise StageError(f"pipeline {loaded.plan.pipeline.name}: no candidate could be built: {reasons}")
@@ -153,7 +154,7 @@ def why(tried: Tried, chosen: Tried) -> str:
     unmet = "; ".join(check.reason for check in tried.standing.unmet)
     if tried is chosen:
         return f"misses the fewest limits: {unmet}" if unmet else "the fastest that meets all limits"
-    if tried.tuned.artifact_digest == chosen.tuned.artifact_digest:
+    if tried.tuned.subject == chosen.tuned.subject:
         return f"the same model as {chosen.name}"
     if unmet:
         return unmet
@@ -163,11 +164,17 @@ def why(tried: Tried, chosen: Tried) -> str:
     return f"meets all limits, but takes {ours:.2f} ms where {chosen.name} takes {best:.2f}"
 
 
-def certify(tuned: Sequence[Measurement], quality: Mapping[str, Quality], *, last: str) -> Results:
+def certify(
+    subjects: Sequence[Subject],
+    tuned: Sequence[Measurement],
+    quality: Mapping[tuple[str, str], Quality],
+    *,
+    last: str,
+) -> Results:
     """The measurements with what certification data say in place of what tuning data said; `last` comes last."""
+    found = {subject.name: quality[subject.key] for subject in subjects}
     measurements = []
     for each in sorted(tuned, key=lambda each: each.name == last):
-        metric, drift, _ = quality[each.artifact_digest]
+        metric, drift, _ = found[each.name]
         measurements.append(each.model_copy(update={"metric": metric, "drift": drift}))
-    scores = {each.name: quality[each.artifact_digest][2] for each in tuned}
-    return Results(measurements, scores)
+    return Results(measurements, {name: score for name, (_, _, score) in found.items()})

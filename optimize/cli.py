@@ -57,6 +57,10 @@ PipelineOption = Annotated[
         "[default: the target's]"
     ),
 ]
+RuntimeOption = Annotated[
+    Optional[str], typer.Option(help="Settings that the target runs with: hint=throughput,precision=bf16.")
+]
+DeviceOption = Annotated[Optional[str], typer.Option(help="Device of the target, such as GPU. [default: the target's]")]
 BenchPipelineOption = Annotated[
     Optional[str], typer.Option(help="Shipped pipeline, or a YAML file. [default: the target's]")
 ]
@@ -91,6 +95,8 @@ def _add_request_command(name: str, summary: str, act: Callable[[Options, bool],
         shapes: ShapesOption = DEFAULT_SHAPES,
         threads: ThreadsOption = None,
         pipeline: PipelineOption = None,
+        device: DeviceOption = None,
+        runtime: RuntimeOption = None,
         seed: SeedOption = 0,
         out: OutOption = Path("reports/runs"),
         cache: CacheOption = None,
@@ -153,7 +159,10 @@ def publish(
 
 @app.command()
 def bench(
+    target: TargetOption = None,
     pipeline: BenchPipelineOption = None,
+    device: DeviceOption = None,
+    runtime: RuntimeOption = None,
     shapes: ShapesOption = "1x16,1x128,8x128,1x384",
     threads: ThreadsOption = None,
     cache: CacheOption = None,
@@ -166,7 +175,10 @@ def bench(
     from optimize.bench import bench as measure
     from optimize.terminal import progress, show_bench
 
-    options = _options({"pipeline": pipeline, "shapes": shapes, "threads": threads, "cache": cache, "seed": seed})
+    options = _options(
+        {"target": target, "pipeline": pipeline, "device": device, "runtime": runtime}
+        | {"shapes": shapes, "threads": threads, "cache": cache, "seed": seed}
+    )
     with progress() as shown:
         found = measure(options, calibration=calibration, progress=shown)
     show_bench(found.measurements, found.calibration)
@@ -178,18 +190,20 @@ def _options(values: dict[str, object]) -> Options:
 
     from optimize.plan import Options
 
-    columns = _columns(str(values.pop("columns", None) or ""))
+    columns = _pairs(values.pop("columns", None), "--columns: '{}' is not role=column; write for instance text=review")
+    runtime = _pairs(values.pop("runtime", None), "--runtime: '{}' is not setting=value; write hint=throughput")
     shapes = tuple(shape.strip() for shape in str(values.pop("shapes")).split(",") if shape.strip())
     known = {field.name for field in fields(Options)}
-    return Options(columns=columns, shapes=shapes, **{k: v for k, v in values.items() if k in known})  # type: ignore[arg-type]
+    rest = {name: value for name, value in values.items() if name in known}
+    return Options(columns=columns, runtime=runtime, shapes=shapes, **rest)  # type: ignore[arg-type]
 
 
-def _columns(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",") if pair]
-    for role, _, column in pairs:
-        if not role or not column:
-            raise RequestError(f"--columns: '{text}' is not role=column,role=column; write for instance text=review")
-    return {role.strip(): column.strip() for role, _, column in pairs}
+def _pairs(text: object, refusal: str) -> dict[str, str]:
+    """`a=b,c=d` as a mapping."""
+    pairs = [pair.partition("=") for pair in str(text or "").split(",") if pair]
+    if not all(name.strip() and value.strip() for name, _, value in pairs):
+        raise RequestError(refusal.format(text))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _each_head(options: Options) -> list[Options]:

@@ -1,8 +1,9 @@
 """Pipelines and gates: read them from YAML, and say what is wrong with them.
 
-A pipeline is the target, a list of stages and the limits that the result must meet. YAML is
-checked against the tables of stages and their closed parameter models, so a misspelt word is
-refused with the nearest right one instead of being ignored.
+A pipeline is the target, a list of stages and the limits that the result must meet; in place of
+stages, or beside them for `--pipeline auto`, it may name candidates to choose from. YAML is checked
+against the tables of stages and their closed parameter models, so a misspelt word is refused with the
+nearest right one instead of being ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from optimize.interfaces import Params
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
-KEYS = ("target", "stages", "gates", "head_gates")
+KEYS = ("target", "stages", "candidates", "runtime", "gates", "head_gates")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -61,17 +62,33 @@ class Step:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What to do with a model, and what the result must meet."""
+    """What to do with a model, and what the result must meet.
+
+    `runtime` are the target's settings that the result runs with. `candidates` are pipelines, by name or
+    path, of which the fastest within the limits is taken; of equals the first.
+    """
 
     name: str
     target: str
     stages: tuple[Step, ...]
     gates: Gates
     head_gates: Mapping[str, Gates] = field(default_factory=dict)
+    runtime: Params = field(default_factory=Params)
+    candidates: tuple[str, ...] = ()
 
     def for_head(self, head: str) -> Pipeline:
         """This pipeline with the limits that it sets for a head."""
         return replace(self, gates=self.head_gates.get(head, self.gates))
+
+    def with_runtime(self, values: Mapping[str, object], *, where: str) -> Pipeline:
+        """This pipeline with some of the runtime's settings replaced; `where` begins each refusal."""
+        return replace(self, runtime=parse_runtime({**self.runtime.model_dump(), **values}, self.target, where=where))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest text that the result takes, where a stage sets a limit."""
+        limits = [STAGES[step.stage].max_tokens(step.params) for step in self.stages]
+        return min((limit for limit in limits if limit is not None), default=None)
 
 
 def pipelines_folder() -> Path:
@@ -113,14 +130,43 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
     target = content.get("target")
     if not isinstance(target, str) or target not in TARGETS:
         raise unknown_name(f"{where}: target", str(target), TARGETS)
-    entries = content.get("stages")
-    if not isinstance(entries, list) or not entries:
-        raise RequestError(f"{where}: stages is no list of stages; give at least 'export'")
-    steps = tuple(parse_step(entry, where=where) for entry in entries)
-    check_kinds(steps, TARGETS[target].runs, where=where)
+    candidates = parse_candidates(content.get("candidates"), where=where)
+    steps = parse_stages(content.get("stages"), where=where) if "stages" in content or not candidates else ()
+    if steps:
+        check_kinds(steps, TARGETS[target].runs, where=where)
     gates = parse_gates(content.get("gates"), target, where=f"{where}: gates")
-    head_gates = parse_head_gates(content.get("head_gates"), gates, target, where=f"{where}: head_gates")
-    return Pipeline(name=name, target=target, stages=steps, gates=gates, head_gates=head_gates)
+    return Pipeline(
+        name=name,
+        target=target,
+        stages=steps,
+        gates=gates,
+        head_gates=parse_head_gates(content.get("head_gates"), gates, target, where=f"{where}: head_gates"),
+        runtime=parse_runtime(content.get("runtime"), target, where=f"{where}: runtime"),
+        candidates=candidates,
+    )
+
+
+def parse_stages(content: object, *, where: str) -> tuple[Step, ...]:
+    """Check a list of stages."""
+    if not isinstance(content, list) or not content:
+        raise RequestError(f"{where}: stages is no list of stages; give at least 'export'")
+    return tuple(parse_step(entry, where=where) for entry in content)
+
+
+def parse_candidates(content: object, *, where: str) -> tuple[str, ...]:
+    """Check a list of pipelines' names."""
+    names = [] if content is None else content
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestError(f"{where}: candidates is no list of names; write 'candidates: [cpu-static, mine.yaml]'")
+    return tuple(names)
+
+
+def parse_runtime(content: object, target: str, *, where: str) -> Params:
+    """Check the settings that a target runs a model with."""
+    settings = TARGETS[target].runtime
+    if content and not settings.model_fields:
+        raise RequestError(f"{where}: target {target} has no settings; leave it out")
+    return _closed(settings, content, where)
 
 
 def parse_gates(content: object, target: str, *, where: str) -> Gates:

@@ -12,7 +12,18 @@ from pathlib import Path
 from optimize.manifest import Environment
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "f16c")
-LIBRARIES = ("onnxruntime", "onnx", "optimum", "optimum-onnx", "torch", "transformers", "datasets", "numpy")
+LIBRARIES = (
+    "onnxruntime",
+    "onnx",
+    "openvino",
+    "nncf",
+    "optimum",
+    "optimum-onnx",
+    "torch",
+    "transformers",
+    "datasets",
+    "numpy",
+)
 
 
 def detect() -> Environment:

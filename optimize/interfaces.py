@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 class Params(BaseModel):
-    """Parameters of a stage, as the pipeline's YAML gives them; unknown ones are refused."""
+    """Parameters of a stage or of a target's runtime, as the pipeline's YAML gives them; unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -176,7 +176,8 @@ class Context:
 class Stage:
     """One step of a pipeline; `needs` names the distributions whose versions shape its output.
 
-    `depends` names what of the context shapes it besides the input, calibration and tuning data.
+    `depends` names what of the context shapes it besides the input, calibration and tuning data. `max_tokens`
+    tells of its parameters the longest text that its output takes, where it sets a limit of its own.
     """
 
     run: Callable[[Artifact, Path, Any, Context], Facts]
@@ -186,6 +187,7 @@ class Stage:
     needs: tuple[str, ...]
     summary: str
     depends: frozenset[Literal["cpu_features", "budget", "training"]] = frozenset()
+    max_tokens: Callable[[Any], int | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,11 @@ class Target:
     """Where a model runs.
 
     `reference` is the pipeline, as (stage, params) pairs, that gives this target's own FP32
-    reference: the plain conversion, without any optimization of ours. `unavailable` says why
-    the target cannot run here, or None. `open` takes a model folder, threads and the head.
-    `candidates` are the shipped pipelines that `auto` tries, of equals the first preferred.
+    reference: the plain conversion, without any optimization of ours. `runtime` are the settings
+    that a model is run with there (`Params` where there are none), and `reference_runtime` those of
+    them that the reference does not take from the pipeline. Of such settings, `unavailable` says why
+    they cannot be had here, or None, and `describe` what they give: the device and what it can do.
+    `open` takes a model folder, threads, the head and the settings.
     """
 
     name: str
@@ -203,7 +207,9 @@ class Target:
     extra: str
     needs: tuple[str, ...]
     reference: tuple[tuple[str, Mapping[str, Any]], ...]
-    unavailable: Callable[[], str | None]
-    open: Callable[[Path, int, Head], Session]
+    unavailable: Callable[[Any], str | None]
+    open: Callable[[Path, int, Head, Any], Session]
     summary: str
-    candidates: tuple[str, ...] = ()
+    runtime: type[Params] = Params
+    reference_runtime: Mapping[str, Any] = field(default_factory=dict)
+    describe: Callable[[Any], dict[str, str]] = lambda _: {}

@@ -92,7 +92,10 @@ class Size(Record):
 
 
 class Measurement(Record):
-    """All that was measured of one model; what was not is in `not_measured`, with the reason."""
+    """All that was measured of one model; what was not is in `not_measured`, with the reason.
+
+    `runtime` are the target's settings that it was run with.
+    """
 
     name: str
     artifact_digest: str
@@ -103,6 +106,12 @@ class Measurement(Record):
     load_seconds: float | None = None
     peak_memory_bytes: int | None = None
     not_measured: dict[str, str] = Field(default_factory=dict)
+    runtime: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """What two measurements of one model that was run alike share."""
+        return self.artifact_digest, json.dumps(self.runtime, sort_keys=True)
 
 
 class ArtifactRecord(Record):
@@ -191,6 +200,7 @@ class Request(Record):
     seed: int
     data_revision: str | None = None
     training_examples: int = 0
+    runtime: dict[str, Any] = Field(default_factory=dict)
 
 
 class Source(Record):
@@ -205,7 +215,7 @@ class Source(Record):
 
 
 class Environment(Record):
-    """The machine and the libraries that were measured on."""
+    """The machine and the libraries that were measured on; `device` is what the target says of where it ran."""
 
     cpu: str
     features: list[str]
@@ -214,6 +224,7 @@ class Environment(Record):
     gpu: str | None
     system: str
     versions: dict[str, str]
+    device: dict[str, str] = Field(default_factory=dict)
 
 
 class Manifest(Record):

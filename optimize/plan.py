@@ -7,7 +7,7 @@ parameters, checkpoint, data columns, hardware and extras are checked, and defau
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
 DEMO = "demo"
-AUTO = "auto"  # chosen from the target's candidates; see optimize.choose
+AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choose
 LEAST = {
     "examples": 1,
     "calibration_examples": 1,
@@ -57,6 +57,8 @@ class Options:
     shapes: tuple[str, ...] = DEFAULT_SHAPES
     threads: int | None = None
     pipeline: str | None = None
+    runtime: Mapping[str, object] = field(default_factory=dict)
+    device: str | None = None
     seed: int = 0
     out: Path = Path("reports/runs")
     cache: Path | None = None
@@ -67,8 +69,9 @@ class Options:
 class Plan:
     """A request that can be carried out, as far as can be told without doing it.
 
-    Of pipeline `auto`, `pipeline` holds the target's own limits and no stages, `candidates` what is
-    to be tried, all within those limits, and `left_out` what cannot be built here, with the reason.
+    Where there is something to choose from, `pipeline` holds the limits and no stages, `candidates` what is to
+    be tried, all within those limits, and `left_out` what cannot be built or run here, with the reason.
+    `longest` is the most tokens that what is built takes, where it takes fewer than the checkpoint.
     """
 
     request: Request
@@ -80,6 +83,7 @@ class Plan:
     out: Path
     cache: Path
     build_only: bool
+    longest: int | None = None
     candidates: tuple[Pipeline, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,15 +92,16 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
     """Check a request and fill in its defaults; `pipeline` stands in for the one that options name."""
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
-    if pipeline is None and options.pipeline == AUTO:
-        pipeline = replace(choose_pipeline(options.target, None), name=AUTO, stages=())
-        candidates, left_out = find_candidates(TARGETS[pipeline.target])
-    pipeline = pipeline or choose_pipeline(options.target, options.pipeline)
-    target = TARGETS[pipeline.target]
+    pipeline = with_runtime(pipeline or choose_pipeline(options.target, options.pipeline), options)
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
-    check_available(target, pipeline, build_only=options.build_only)
+    check_libraries(pipeline)
+    if not options.build_only:
+        check_runs(pipeline)
+    if not pipeline.stages:
+        candidates, left_out = find_candidates(pipeline, options)
+    longest = longest_text(options, (pipeline, *candidates))
     found, head = source.inspect(options.model, options.revision, options.head)
     wanted = data.Wanted(
         data=choose_data(options, head),
@@ -117,22 +122,28 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
     return Plan(
         request=make_request(options, pipeline, head, found, wanted),
         pipeline=pipeline,
-        target=target,
+        target=TARGETS[pipeline.target],
         head=head,
         found=found,
         wanted=wanted,
         out=options.out,
         cache=cache_folder(options),
         build_only=options.build_only,
+        longest=longest,
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
         left_out=left_out,
     )
 
 
 def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
-    """The named pipeline, or the target's own; refuse one that was made for another target."""
+    """The named pipeline, or the target's own; refuse one that was made for another target.
+
+    Without stages, it is to be chosen from its candidates, as `auto` always is.
+    """
     if target is not None and target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
+    if pipeline == AUTO:
+        return replace(load_pipeline(target or "cpu"), name=AUTO, stages=())
     loaded = load_pipeline(pipeline or target or "cpu")
     if target is not None and loaded.target != target:
         raise RequestError(
@@ -141,22 +152,43 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
     return loaded
 
 
-def find_candidates(target: Target) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
-    """The target's candidates that can be built here, and the reasons why others cannot; refuse if none can."""
-    found, left_out = [], {}
-    for candidate in map(load_pipeline, target.candidates):
+def with_runtime(pipeline: Pipeline, options: Options) -> Pipeline:
+    """The pipeline with the runtime's settings that options ask for."""
+    asked = {**options.runtime, **({} if options.device is None else {"device": options.device})}
+    where = "--runtime" if options.device is None else "--device"
+    return pipeline.with_runtime(asked, where=where) if asked else pipeline
+
+
+def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
+    """The candidates that can be built and run here, and the reasons why others cannot; refuse if none can."""
+    found: list[Pipeline] = []
+    left_out: dict[str, str] = {}
+    for name in pipeline.candidates:
+        candidate = with_runtime(choose_pipeline(pipeline.target, name), options)
+        if not candidate.stages:
+            raise RequestError(f"pipeline {pipeline.name}: candidate {name} has no stages of its own; name another")
         try:
             check_libraries(candidate)
+            check_runs(candidate)
         except UnavailableError as error:
             left_out[candidate.name] = str(error)
         else:
             found.append(candidate)
-    if not target.candidates:
-        raise RequestError(f"--pipeline: target {target.name} has no candidates for 'auto'; name a pipeline")
+    if not pipeline.candidates:
+        raise RequestError(f"--pipeline: target {pipeline.target} has no candidates for 'auto'; name a pipeline")
     if not found:
         reasons = " | ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise UnavailableError(f"pipeline {AUTO}: none of its candidates can be built here: {reasons}")
+        raise UnavailableError(f"pipeline {pipeline.name}: none of its candidates can be built here: {reasons}")
     return tuple(found), left_out
+
+
+def longest_text(options: Options, pipelines: Sequence[Pipeline]) -> int | None:
+    """The most tokens that all of the pipelines' results take; refuse to be asked for longer texts."""
+    limits = [pipeline.max_tokens for pipeline in pipelines]
+    longest = min((limit for limit in limits if limit is not None), default=None)
+    if longest is not None and (options.max_tokens or 0) > longest:
+        raise RequestError(f"--max-tokens: {options.max_tokens} is more than the {longest} that the pipeline fixes")
+    return longest
 
 
 def check_choice(options: Options, shape: str) -> None:
@@ -181,12 +213,11 @@ def check_numbers(options: Options) -> None:
         parse_shape(shape, where="--shapes")
 
 
-def check_available(target: Target, pipeline: Pipeline, *, build_only: bool) -> None:
-    """Refuse where this machine lacks the target's hardware or a stage's libraries."""
-    check_libraries(pipeline)
-    reason = target.unavailable()
-    if reason is not None and not build_only:
-        raise UnavailableError(f"target {target.name}: {reason}")
+def check_runs(pipeline: Pipeline) -> None:
+    """Refuse where this machine lacks what the target needs, for the pipeline's settings of it."""
+    reason = TARGETS[pipeline.target].unavailable(pipeline.runtime)
+    if reason is not None:
+        raise UnavailableError(f"target {pipeline.target}: {reason}")
 
 
 def check_libraries(pipeline: Pipeline) -> None:
@@ -242,6 +273,7 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: source
         shapes=list(options.shapes),
         threads=options.threads or usable_cores(),
         pipeline=options.pipeline or pipeline.name,
+        runtime=pipeline.runtime.model_dump(mode="json"),
         stages=[step.as_yaml() for step in pipeline.stages],
         gates=pipeline.gates.model_dump(exclude_none=True),
         seed=options.seed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from optimize.choose import try_candidates
 from optimize.config import parse_pipeline
 from optimize.errors import RequestError
 from optimize.interfaces import Progress, Score
-from optimize.manifest import Candidate, Manifest, Measurement, Source, StageRecord, Verdict
+from optimize.manifest import Manifest, Source, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.plan import Options, Plan, make_plan
@@ -45,7 +45,7 @@ def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     made = try_candidates(loaded, method_of(loaded)) if plan.candidates else carry_out(loaded)
     measured = made.results.measurements
     verdict = gates.judge(plan.pipeline.gates, measured[-1]) if measured else Verdict(outcome="unverified", checks=[])
-    result = describe(loaded, made.records, measured, verdict, candidates=made.candidates)
+    result = describe(loaded, made, verdict)
     return write_run(plan.out, result, made.model.path, scores=made.results.scores), result
 
 
@@ -54,7 +54,7 @@ def carry_out(loaded: Loaded) -> Made:
     records, built = build(loaded)
     say_if_cached(loaded, records)
     results = Results([], {}) if loaded.plan.build_only else measure(loaded, built)
-    return Made(records, built[-1].artifact, results)
+    return Made(records, built[-1].artifact, results, runtime=loaded.plan.pipeline.runtime)
 
 
 def measure(loaded: Loaded, built: list[Subject]) -> Results:
@@ -69,7 +69,7 @@ def method_of(loaded: Loaded) -> Method:
     workload = Workload(
         features=loaded.certification.features,
         vocab_size=loaded.config["vocab_size"],
-        max_positions=loaded.config["max_position_embeddings"],
+        max_positions=loaded.longest,
         pad_id=loaded.config.get("pad_token_id", 0),
         seed=plan.request.seed,
     )
@@ -77,25 +77,24 @@ def method_of(loaded: Loaded) -> Method:
     return Method(plan.head, workload, tuple(plan.request.shapes), Settings(plan.request.threads), confidence)
 
 
-def describe(
-    loaded: Loaded,
-    records: list[StageRecord],
-    measurements: list[Measurement],
-    verdict: Verdict,
-    *,
-    candidates: Sequence[Candidate] = (),
-) -> Manifest:
-    """The manifest of a run; its request holds the stages that were carried out, whoever chose them."""
+def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
+    """The manifest of a run; its request holds the stages that were carried out and how their result runs."""
     plan, origin = loaded.plan, loaded.origin
     splits = dict(loaded.splits.records)
+    measurements = made.results.measurements
+    carried_out = {
+        "stages": [{each.stage: each.params} for each in made.records],
+        "runtime": made.runtime.model_dump(mode="json"),
+    }
+    device = plan.target.describe(made.runtime) if measurements else {}
     if measurements:
         truncated = loaded.certification.truncated
         splits["certification"] = splits["certification"].model_copy(update={"truncated": truncated})
     return Manifest(
         id=secrets.token_hex(4),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        request=plan.request.model_copy(update={"stages": [{each.stage: each.params} for each in records]}),
-        environment=environment.detect(),
+        request=plan.request.model_copy(update=carried_out),
+        environment=environment.detect().model_copy(update={"device": device}),
         source=Source(
             kind=plan.found.kind,
             id=plan.found.id,
@@ -105,10 +104,10 @@ def describe(
             geometry={name: loaded.config[name] for name in GEOMETRY},
         ),
         data=splits,
-        stages=records,
+        stages=made.records,
         measurements=measurements,
         verdict=verdict,
-        candidates=list(candidates),
+        candidates=made.candidates,
     )
 
 
@@ -148,16 +147,16 @@ def check(
     """
     old = manifest.read(folder)
     final = manifest.final_model(folder, old)
-    asked = {"target": old.request.target, "stages": old.request.stages, "gates": old.request.gates}
+    asked = {name: getattr(old.request, name) for name in ("target", "stages", "runtime", "gates")}
     pipeline = parse_pipeline(asked, name=old.request.pipeline, where=f"{folder}/manifest.json")
     plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent), pipeline)
     plan = replace(plan, request=old.request)
     loaded = load(plan, progress)
     _require_same(folder, old, loaded)
-    results = measure(loaded, [Subject(result_name(old), final, plan.target.name)])
+    results = measure(loaded, [Subject(result_name(old), final, pipeline.target, pipeline.runtime)])
     verdict = gates.judge(pipeline.gates, results.measurements[-1])
     candidates = [each if each.chosen else each.model_copy(update={"measurement": None}) for each in old.candidates]
-    new = describe(loaded, old.stages, results.measurements, verdict, candidates=candidates)
+    new = describe(loaded, Made(old.stages, final, results, candidates, pipeline.runtime), verdict)
     new = new.model_copy(update={"id": old.id, "source": old.source})
     write_scores(results.scores, folder)
     write_report(new, folder)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optimize.interfaces import Progress
@@ -154,7 +155,8 @@ def show_tables() -> None:
     from optimize.stages import STAGES
     from optimize.targets import TARGETS
 
-    _print(_table("targets", ("name", "what"), [(name, target.summary) for name, target in TARGETS.items()]))
+    targets = [(name, target.summary, ", ".join(target.runtime.model_fields)) for name, target in TARGETS.items()]
+    _print(_table("targets", ("name", "what", "runtime settings"), targets))
     heads = [(name, head.architecture, head.metric) for name, head in HEADS.items()]
     _print(_table("heads", ("name", "class", "metric"), heads))
     stages = [
@@ -162,17 +164,16 @@ def show_tables() -> None:
         for name, stage in STAGES.items()
     ]
     _print(_table("stages", ("name", "kind", "what", "parameters"), stages))
-    loaded = [load_pipeline(name) for name in shipped_pipelines()]
-    pipelines = [(each.name, each.target, _stages(each)) for each in loaded]
-    pipelines += [
-        (AUTO, name, f"the fastest that meets the gates of {name}: {', '.join(target.candidates)}")
-        for name, target in TARGETS.items()
-        if target.candidates
-    ]
+    loaded = {name: load_pipeline(name) for name in shipped_pipelines()}
+    pipelines = [(each.name, each.target, _stages(each)) for each in loaded.values()]
+    chosen = [replace(loaded[name], name=AUTO, stages=()) for name in TARGETS if loaded[name].candidates]
+    pipelines += [(each.name, each.target, _stages(each)) for each in chosen]
     _print(_table("pipelines", ("name", "target", "stages"), pipelines))
 
 
 def _stages(pipeline: Pipeline) -> str:
+    if not pipeline.stages:
+        return f"the fastest that meets its limits: {', '.join(pipeline.candidates)}"
     return " > ".join(step.stage for step in pipeline.stages)
 
 
@@ -190,9 +191,15 @@ def show_doctor() -> bool:
         *((name, version) for name, version in machine.versions.items()),
     ]
     _print(_table("machine", ("what", "value"), rows))
-    reasons = {name: target.unavailable() for name, target in TARGETS.items()}
-    _print(_table("targets", ("name", "runs here"), [(name, reason or "yes") for name, reason in reasons.items()]))
+    reasons = {name: target.unavailable(target.runtime()) for name, target in TARGETS.items()}
+    found = {name: TARGETS[name].describe(TARGETS[name].runtime()) for name, reason in reasons.items() if not reason}
+    targets = [(name, reason or _runs(found[name])) for name, reason in reasons.items()]
+    _print(_table("targets", ("name", "runs here"), targets))
     return None in reasons.values()
+
+
+def _runs(device: Mapping[str, str]) -> str:
+    return ", ".join(["yes", *(f"{what.replace('_', ' ')}: {value}" for what, value in device.items())])
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

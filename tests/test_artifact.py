@@ -72,12 +72,20 @@ def test_sizes_count_every_file_and_the_models_alone(folder):
     [
         ("torch", ["model-1-of-2.safetensors", "model-2-of-2.safetensors", "model.safetensors.index.json"]),
         ("onnx", ["model.onnx", "model.onnx.data", "model.onnx_data"]),
-        ("openvino", ["model.bin", "model.xml"]),
+        ("openvino", ["openvino_model.bin", "openvino_model.xml"]),
     ],
 )
 def test_each_kind_has_its_own_model_files(kind, expected, tmp_path):
     models = "model-1-of-2.safetensors model-2-of-2.safetensors model.safetensors.index.json model.onnx model.onnx.data"
-    for name in [*models.split(), "model.onnx_data", "model.xml", "model.bin", "config.json", "vocab.txt"]:
+    for name in [
+        *models.split(),
+        "model.onnx_data",
+        "openvino_model.xml",
+        "openvino_model.bin",
+        "openvino_tokenizer.xml",
+        "config.json",
+        "vocab.txt",
+    ]:
         (tmp_path / name).touch()
     assert [path.name for path in model_files(tmp_path, kind)] == expected
 

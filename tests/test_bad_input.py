@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from optimize import cli, plan, run
+from optimize.build import Made
 from optimize.manifest import Measurement, Size, Verdict
+from optimize.measure.subjects import Results
 
 HEAD = "text-classification"
 PROGRESS = ("checkpoint: ", "data: ")
@@ -231,7 +233,7 @@ def test_a_checkpoint_without_data_is_one_line(optimize, checkpoint, tmp_path: P
 def test_a_target_that_this_machine_lacks_is_the_environments_fault(optimize, tmp_path, monkeypatch) -> None:
     from dataclasses import replace
 
-    absent = replace(plan.TARGETS["cpu"], unavailable=lambda: "no such processor; take another machine")
+    absent = replace(plan.TARGETS["cpu"], unavailable=lambda _: "no such processor; take another machine")
     monkeypatch.setitem(plan.TARGETS, "cpu", absent)
 
     assert_refused(optimize("run"), 3, "target cpu: no such processor; take another machine", tmp_path)
@@ -251,7 +253,8 @@ def test_texts_that_are_too_long_are_cut_and_counted(folders, tmp_path: Path, si
     measurement = Measurement(
         name="any", artifact_digest="d", size=Size(bytes=1, ratio=1, by_component={}, by_dtype={})
     )
-    manifest = run.describe(loaded, [], [measurement], Verdict(outcome="unverified", checks=[]))
+    built = Made([], loaded.origin.artifact, Results([measurement], {}))
+    manifest = run.describe(loaded, built, Verdict(outcome="unverified", checks=[]))
     assert manifest.data["certification"].truncated == 1
 
 

@@ -25,7 +25,6 @@ from optimize.publish import publish_folder
 from optimize.report.markdown import render
 from optimize.run import check, run
 from optimize.stages import STAGES
-from optimize.targets import TARGETS
 
 HEAD = "question-answering"  # its few training steps are enough to lose something by a broken model
 GATES = "{max_metric_drop: 0.1, min_agreement: 0.8, min_speedup: 1.5, speedup_shape: 1x16, max_size_ratio: 0.5}"
@@ -78,9 +77,13 @@ def pipelines(tmp_path_factory) -> Path:
     """A folder of pipelines, of which only the target's own has limits that can be met."""
     folder = tmp_path_factory.mktemp("pipelines")
     for name, stages in PIPELINES.items():
-        text = f"target: cpu\nstages: {stages}\ngates: {GATES if name == 'cpu' else '{max_metric_drop: 0}'}\n"
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        write_pipeline(folder, name, stages, GATES if name == "cpu" else "{max_metric_drop: 0}")
     return folder
+
+
+def write_pipeline(folder: Path, name: str, stages: str, gates: str, candidates: tuple[str, ...] = ()) -> None:
+    text = f"target: cpu\nstages: {stages}\ngates: {gates}\ncandidates: [{', '.join(candidates)}]\n"
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def prepare(patch: pytest.MonkeyPatch, folder: Path, candidates: tuple[str, ...]) -> None:
@@ -91,7 +94,7 @@ def prepare(patch: pytest.MonkeyPatch, folder: Path, candidates: tuple[str, ...]
     patch.setitem(STAGES, "shuffle", sound)
     patch.setitem(STAGES, "fail", replace(sound, run=fail))
     patch.setitem(STAGES, "absent", replace(sound, needs=("no-such-library",)))
-    patch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], candidates=candidates))
+    write_pipeline(folder, "cpu", PIPELINES["cpu"], GATES, candidates)
 
 
 @pytest.fixture

@@ -94,8 +94,10 @@ def test_doctor_describes_this_machine(optimize, capsys):
 
 
 def test_doctor_exits_with_3_where_no_target_runs(optimize, capsys, monkeypatch):
-    lame = replace(targets.TARGETS["cpu"], unavailable=lambda: "onnxruntime is not installed")
-    monkeypatch.setitem(targets.TARGETS, "cpu", lame)
+    for name, target in targets.TARGETS.items():
+        monkeypatch.setitem(
+            targets.TARGETS, name, replace(target, unavailable=lambda _: "onnxruntime is not installed")
+        )
 
     code = optimize("doctor")
 
@@ -221,8 +223,8 @@ def test_all_heads_of_one_checkpoint_are_refused():
 
 
 def test_columns_are_read_as_roles():
-    assert cli._columns("text=the review, label=stars") == {"text": "the review", "label": "stars"}
-    assert cli._columns("") == {}
+    assert cli._pairs("text=the review, label=stars", "") == {"text": "the review", "label": "stars"}
+    assert cli._pairs(None, "") == {}
 
 
 def test_all_requests_are_checked_before_the_first_is_run(optimize, monkeypatch, capsys):

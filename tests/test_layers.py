@@ -14,7 +14,7 @@ from optimize.targets import TARGETS
 
 PACKAGE = Path(optimize.__file__).parent
 TESTS = Path(__file__).parent
-HEAVY = {"torch", "transformers", "onnxruntime", "datasets", "optimum", "onnx", "matplotlib"}
+HEAVY = {"torch", "transformers", "onnxruntime", "openvino", "nncf", "datasets", "optimum", "onnx", "matplotlib"}
 LAYERS = [
     {"__main__"},
     {"cli", "terminal"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"plan"},
     {"config", "measure", "gates", "cache", "source", "data", "hub", "demo", "environment"},
     {"stages", "targets", "heads"},
+    {"openvino_runtime"},
     {"quantization"},
     {"evaluate"},
     {"interfaces"},

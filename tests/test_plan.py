@@ -23,9 +23,11 @@ def test_all_candidates_are_judged_by_the_targets_own_limits_for_the_head():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_candidate_is_a_shipped_pipeline_of_its_target(target):
-    names = TARGETS[target].candidates
+    names = config.load_pipeline(target).candidates
 
+    assert names
     assert [config.load_pipeline(name).target for name in names] == [target] * len(names)
+    assert all(config.load_pipeline(name).stages for name in names)
     assert not {AUTO, "pytorch-fp32", f"{target}-fp32"} & set(names)
     assert AUTO not in config.shipped_pipelines()
 
@@ -59,18 +61,41 @@ def test_plan_refuses_with_3_where_no_candidate_can_be_built(optimize, monkeypat
     assert optimize("plan", "--pipeline", AUTO) == 3
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert [name for name in TARGETS["cpu"].candidates if name not in err] == []
+    assert [name for name in config.load_pipeline("cpu").candidates if name not in err] == []
 
 
-def test_a_target_without_candidates_is_refused(monkeypatch):
-    monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], candidates=()))
+def test_a_target_without_candidates_is_refused():
+    bare = replace(config.load_pipeline("cpu"), stages=(), candidates=())
 
     with pytest.raises(RequestError, match="has no candidates for 'auto'"):
-        make_plan(Options(pipeline=AUTO))
+        make_plan(Options(pipeline=AUTO), bare)
+
+
+def test_a_pipeline_of_ones_own_may_name_candidates_and_no_stages(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("target: cpu\ncandidates: [cpu-dynamic]\ngates: {max_size_ratio: 0.4}\n", encoding="utf-8")
+
+    made = make_plan(Options(pipeline=str(mine)))
+
+    assert [each.name for each in made.candidates] == ["cpu-dynamic"]
+    assert made.candidates[0].gates == made.pipeline.gates
+    assert made.pipeline.gates.max_size_ratio == 0.4
+
+
+@pytest.mark.parametrize(
+    ("candidates", "words"),
+    [("[mine.yaml]", "cannot be read"), ("[openvino-int8]", "is for target 'openvino'"), ("[auto]", "has no stages")],
+)
+def test_a_candidate_that_is_none_is_refused(candidates, words, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"target: cpu\ncandidates: {candidates}\n", encoding="utf-8")
+
+    with pytest.raises(RequestError, match=words):
+        make_plan(Options(pipeline=str(mine)))
 
 
 def test_a_missing_target_refuses_auto_as_any_pipeline(monkeypatch):
-    monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], unavailable=lambda: "no such processor"))
+    monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], unavailable=lambda _: "no such processor"))
 
     with pytest.raises(UnavailableError, match="no such processor"):
         make_plan(Options(pipeline=AUTO))
@@ -85,7 +110,7 @@ def test_plan_shows_every_candidate(optimize, capsys):
     assert optimize("plan", "--pipeline", AUTO) == 0
 
     out = capsys.readouterr().out
-    assert [name for name in TARGETS["cpu"].candidates if f"{name}: " not in out] == []
+    assert [name for name in config.load_pipeline("cpu").candidates if f"{name}: " not in out] == []
 
 
 def test_a_pipeline_that_is_given_stands_in_for_auto():

@@ -1,20 +1,20 @@
 """Everything that is measured of a run's models, the PyTorch FP32 reference first.
 
 Accuracy, drift and size are taken model by model in this process; latency, load time and memory
-in processes of their own. Models with equal digests (a stage that changed nothing) are measured
+in processes of their own. Equal models that run alike (a stage that changed nothing) are measured
 once and reported under each of their names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optimize.artifact import Artifact
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, invariance, measure_drift
 from optimize.evaluate.predict import run_split
-from optimize.interfaces import Encoded, Head, Progress, Score
+from optimize.interfaces import Encoded, Head, Params, Progress, Score
 from optimize.manifest import Drift, Measurement, Metric
 from optimize.measure.latency import Engine, EngineTimes, Settings, Workload, measure_latency
 from optimize.measure.size import measure_size
@@ -27,11 +27,17 @@ Quality = tuple[Metric, Drift, Score]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure; `target` is a name in TARGETS, or "pytorch" for the FP32 reference."""
+    """A model to measure; `target` is a name in TARGETS, or "pytorch"; `runtime` are the target's settings."""
 
     name: str
     artifact: Artifact
     target: str
+    runtime: Params = field(default_factory=Params)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What two subjects share that are one and the same to measure: the model, and how it is run."""
+        return self.artifact.digest, self.runtime.model_dump_json()
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,19 @@ def measure_subjects(
 
     Without `encoded` the weights are random: accuracy and drift are noted as not measured.
     """
-    first = {subject.artifact.digest: subject for subject in reversed(subjects)}
-    distinct = [subject for subject in subjects if first[subject.artifact.digest] is subject]
+    first = {subject.key: subject for subject in reversed(subjects)}
+    distinct = [subject for subject in subjects if first[subject.key] is subject]
     quality = measure_quality(distinct, encoded, method=method, progress=progress) if encoded else {}
-    engines = [Engine(each.name, each.target, each.artifact, method.head.name) for each in distinct]
+    engines = [Engine(each.name, each.target, each.artifact, method.head.name, each.runtime) for each in distinct]
     times = measure_latency(
         engines, method.shapes, workload=method.workload, settings=method.settings, progress=progress
     )
     weights = subjects[0].artifact.model_bytes()
     measurements = []
     for subject in subjects:
-        digest = subject.artifact.digest
-        measurements.append(_assemble(subject, quality.get(digest), times[first[digest].name], reference_bytes=weights))
-    scores = {each.name: quality[each.artifact.digest][2] for each in subjects if each.artifact.digest in quality}
+        found, engine = quality.get(subject.key), first[subject.key].name
+        measurements.append(_assemble(subject, found, times[engine], reference_bytes=weights))
+    scores = {each.name: quality[each.key][2] for each in subjects if each.key in quality}
     return Results(measurements, scores)
 
 
@@ -82,6 +88,7 @@ def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, 
     return Measurement(
         name=subject.name,
         artifact_digest=subject.artifact.digest,
+        runtime=subject.runtime.model_dump(mode="json"),
         metric=metric,
         drift=drift,
         latency=times.latency,
@@ -94,19 +101,19 @@ def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, 
 
 def measure_quality(
     subjects: Sequence[Subject], encoded: Encoded, *, method: Method, progress: Progress
-) -> dict[str, Quality]:
-    """Metric, drift and score by the model's digest, against the first; one model is in memory at a time."""
-    found: dict[str, Quality] = {}
+) -> dict[tuple[str, str], Quality]:
+    """Metric, drift and score by the subject's key, against the first; one model is in memory at a time."""
+    found: dict[tuple[str, str], Quality] = {}
     reference: Observed | None = None
     for subject in subjects:
-        if subject.artifact.digest in found:
+        if subject.key in found:
             continue
         progress.say(f"evaluating {subject.name}")
         observed, (padding, batch) = _observe(subject, encoded, method=method, progress=progress)
         reference = reference or observed
         metric = compare(observed.score, reference.score, confidence=method.confidence, seed=method.workload.seed)
         drift = measure_drift(observed, reference, head=method.head, padding_max_abs=padding, batch_max_abs=batch)
-        found[subject.artifact.digest] = (metric, drift, observed.score)
+        found[subject.key] = (metric, drift, observed.score)
     return found
 
 
@@ -114,7 +121,7 @@ def _observe(
     subject: Subject, encoded: Encoded, *, method: Method, progress: Progress
 ) -> tuple[Observed, tuple[float, float]]:
     head, pad_id = method.head, method.workload.pad_id
-    session = opener(subject.target)(subject.artifact.path, method.settings.threads, head)
+    session = opener(subject.target)(subject.artifact.path, method.settings.threads, head, subject.runtime)
     outputs = run_split(session, head, encoded, pad_id=pad_id, progress=progress)
     score = head.score(encoded, outputs.answers)
     moved = invariance(session, head, encoded.features, pad_id=pad_id, max_tokens=method.workload.max_positions)

@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,25 +23,30 @@ from typing import Any
 from optimize.artifact import Artifact, Kind
 from optimize.errors import OptimizeError, StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
-from optimize.interfaces import Feed, Head, Session
+from optimize.interfaces import Feed, Head, Params, Session
+from optimize.openvino_runtime import load_openvino
 
 SETTLE_SECONDS = 0.06
 GOODBYE_SECONDS = 5.0
-RUNTIMES: dict[Kind, tuple[str, ...]] = {
-    "torch": ("torch", "transformers.models.distilbert.modeling_distilbert"),
-    "onnx": ("onnxruntime",),
-    "openvino": ("openvino",),
+RUNTIMES: dict[Kind, Callable[[], object]] = {
+    "torch": lambda: importlib.import_module("transformers.models.distilbert.modeling_distilbert"),
+    "onnx": lambda: importlib.import_module("onnxruntime"),
+    "openvino": load_openvino,
 }
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model on a target; `target` is a name in TARGETS, or "pytorch" for the FP32 reference."""
+    """A model on a target; `target` is a name in TARGETS, or "pytorch" for the FP32 reference.
+
+    `runtime` are the target's own settings.
+    """
 
     name: str
     target: str
     artifact: Artifact
     head: str
+    runtime: Params = field(default_factory=Params)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Worker:
     connection: Connection[Any, Any]
 
 
-def opener(target: str) -> Callable[[Path, int, Head], Session]:
+def opener(target: str) -> Callable[[Path, int, Head, Any], Session]:
     """The function that opens a model folder on a target."""
     if target == "pytorch":
         from optimize.targets._torch import open_torch
@@ -151,11 +156,10 @@ def _open(engine: Engine, threads: int) -> tuple[Session, float]:
     """Open the engine; seconds of that alone, its runtime being imported before."""
     from optimize.heads import HEADS
 
-    for module in RUNTIMES[engine.artifact.kind]:
-        importlib.import_module(module)
+    RUNTIMES[engine.artifact.kind]()
     open_folder, head = opener(engine.target), HEADS[engine.head]
     start = time.perf_counter()
-    session = open_folder(engine.artifact.path, threads, head)
+    session = open_folder(engine.artifact.path, threads, head, engine.runtime)
     return session, time.perf_counter() - start
 
 

@@ -8,7 +8,7 @@ smoothly and rank candidates that the metric cannot tell apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from optimize.evaluate.predict import run_split
 from optimize.interfaces import Budget, Context, Encoded, Head, Session
 
 RESAMPLES = 200
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Loss:
     `relative_drop` is a share of the reference's score. `divergence` is the mean KL of the outputs in
     nats, or one minus their cosine, or their mean squared error over the reference's; `sqnr_db` is the
     outputs' signal-to-quantization-noise ratio. The drops are at the upper end of their interval where
-    the budget asks for confidence.
+    the budget asks for confidence. `drop_error` is the standard error of `drop`.
     """
 
     metric: float
@@ -39,11 +40,15 @@ class Loss:
     agreement: float
     divergence: float
     sqnr_db: float
+    drop_error: float = 0.0
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Assess sessions on the same bounded tuning data against the same reference."""
+    """Assess sessions on the same bounded tuning data against the same reference.
+
+    With `doubt`, a drop has to exceed its limit by so many standard errors before it counts as missed.
+    """
 
     head: Head
     encoded: Encoded
@@ -51,10 +56,18 @@ class Judge:
     budget: Budget
     pad_id: int
     seed: int
+    doubt: float = 0.0
 
     def assess(self, session: Session) -> Loss:
         """Run the candidate over the tuning data."""
-        found = observe(session, self.head, self.encoded, pad_id=self.pad_id)
+        return self.loss_of(self.observe(session))
+
+    def observe(self, session: Session) -> Observed:
+        """What the candidate scores on the tuning data, and the rows behind it."""
+        return observe(session, self.head, self.encoded, pad_id=self.pad_id)
+
+    def loss_of(self, found: Observed) -> Loss:
+        """What a candidate that was observed lost."""
         confidence = self.budget.confidence
         metric = compare(
             found.score, self.reference.score, confidence=confidence or 0.95, seed=self.seed, resamples=RESAMPLES
@@ -63,24 +76,42 @@ class Judge:
         agreement, _, _ = agree(found.score, self.reference.score)
         distance, sqnr_db = distances(found, self.reference, self.head)
         scale = abs(metric.reference) or 1.0
-        return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db)
+        return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, metric.standard_error)
+
+    def divergences(self, found: Mapping[int, Any]) -> dict[int, float]:
+        """The divergence of each example, from rows by feature; an example whose rows were not kept has none."""
+        parts: dict[int, list[float]] = {}
+        for index, rows in found.items():
+            if index < len(self.reference.rows):
+                distance, _ = row_distances([(rows, self.reference.rows[index])], self.head)
+                parts.setdefault(self.encoded.features[index].example, []).append(distance)
+        return {example: float(np.mean(values)) for example, values in parts.items()}
 
     def allows(self, loss: Loss) -> bool:
         """Whether the budget allows a loss; a budget without any limit allows all."""
+        return self.excess(loss) == 0.0
+
+    def excess(self, loss: Loss) -> float:
+        """By how much the limit that is missed most is missed; 0 within the budget. All limits are shares."""
         budget = self.budget
-        return (
-            (budget.max_drop is None or loss.drop <= budget.max_drop)
-            and (budget.max_relative_drop is None or loss.relative_drop <= budget.max_relative_drop)
-            and (budget.min_agreement is None or loss.agreement >= budget.min_agreement)
-        )
+        sure = 1.0 - self.doubt * loss.drop_error / loss.drop if self.doubt and loss.drop > 0 else 1.0
+        missed = [
+            value * sure - limit
+            for value, limit in ((loss.drop, budget.max_drop), (loss.relative_drop, budget.max_relative_drop))
+            if limit is not None
+        ]
+        if budget.min_agreement is not None:
+            missed.append(budget.min_agreement - loss.agreement)
+        worst = max(missed, default=0.0)
+        return worst if worst > ROUNDING else 0.0
 
 
-def make_judge(context: Context, session: Session, *, tokens: int) -> Judge:
+def make_judge(context: Context, session: Session, *, tokens: int, doubt: float = 0.0) -> Judge:
     """A judge on at most `tokens` tokens of tuning data, or of calibration data where none is left for tuning."""
     encoded = limit_tokens(context.tuning if context.tuning.gold else context.calibration, tokens)
     pad_id = pad_id_of(context.reference.path)
     reference = observe(session, context.head, encoded, pad_id=pad_id)
-    return Judge(context.head, encoded, reference, context.budget, pad_id, context.seed)
+    return Judge(context.head, encoded, reference, context.budget, pad_id, context.seed, doubt)
 
 
 def pad_id_of(folder: Path) -> int:
@@ -112,7 +143,11 @@ def observe(session: Session, head: Head, encoded: Encoded, *, pad_id: int) -> O
 
 def distances(found: Observed, reference: Observed, head: Head) -> tuple[float, float]:
     """Divergence and SQNR in dB of the rows that both kept."""
-    pairs = list(zip(found.rows, reference.rows, strict=False))
+    return row_distances(list(zip(found.rows, reference.rows, strict=False)), head)
+
+
+def row_distances(pairs: Sequence[tuple[Any, Any]], head: Head) -> tuple[float, float]:
+    """Divergence and SQNR in dB of a candidate's rows from the reference's."""
     noise = _energy((ours - theirs, theirs) for ours, theirs in pairs)
     ratio = noise[0] / max(noise[1], 1e-30)
     sqnr_db = -10.0 * math.log10(max(ratio, 1e-12))

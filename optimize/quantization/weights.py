@@ -19,6 +19,18 @@ Array = np.ndarray[Any, Any]
 PAIR_LIMIT = 128
 BLOCK = 4
 STEP = 1.0 + 1.0 / 512.0
+WIDE_SUMS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
+"""CPU features with which 8-bit products are summed in 32 bits."""
+
+
+def wide_sums(asked: bool | str, cpu_features: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether INT8 products are summed in 32 bits, and how that is known; "auto" asks the CPU."""
+    if isinstance(asked, bool):
+        return asked, "as asked for"
+    found = sorted(set(WIDE_SUMS) & set(cpu_features))
+    if found:
+        return True, f"{found[0]} sums in 32 bits"
+    return False, "no VNNI: 16-bit sums would saturate"
 
 
 def channel_scales(weight: Array, *, per_channel: bool, wide_sums: bool) -> Array:

@@ -52,7 +52,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         "## Limits that it met",
         "\n".join(f"- {check.name}: {check.reason}" for check in manifest.verdict.checks),
         "## Reproduce",
-        f"```\n{command(manifest.request)}\n```",
+        f"```\n{command(manifest.request, chosen=bool(manifest.candidates))}\n```",
         "`manifest.json` holds everything that was measured; `SHA256SUMS` the digest of every file.",
     )
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -69,7 +69,9 @@ def _without_paths(manifest: Manifest) -> Manifest:
     request = manifest.request
     model = request.model if manifest.source.kind != "folder" else manifest.source.id
     data = request.data if request.data_revision is not None else Path(request.data).name
-    return manifest.model_copy(update={"request": request.model_copy(update={"model": model, "data": data})})
+    runtime = {name: value for name, value in request.runtime.items() if name != "model_cache"}
+    update = {"model": model, "data": data, "runtime": runtime}
+    return manifest.model_copy(update={"request": request.model_copy(update=update)})
 
 
 def _sentence(reference: Measurement, last: Measurement) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from optimize.manifest import Manifest, Request
 from optimize.report import candidates, facts, tables
 from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture, sensitivity_record
+from optimize.report.remarks import remarks
 
 VERDICTS = {
     "passed": "**PASSED**: every limit is met.",
@@ -65,6 +66,7 @@ def _models(manifest: Manifest) -> str:
             "this model alone, libraries included."
         )
     text += _same_models(manifest)
+    text += "".join(f"\n\n{remark}" for remark in remarks(manifest))
     others = {m.name: m.metric.others for m in manifest.measurements if m.metric and m.metric.others}
     if others:
         names = list(dict.fromkeys(name for values in others.values() for name in values))
@@ -79,9 +81,9 @@ def _models(manifest: Manifest) -> str:
 
 def _same_models(manifest: Manifest) -> str:
     """Which rows are one model: a stage that changes nothing gives the digest that it was given."""
-    names: dict[str, list[str]] = {}
+    names: dict[tuple[str, str], list[str]] = {}
     for measurement in manifest.measurements:
-        names.setdefault(measurement.artifact_digest, []).append(measurement.name)
+        names.setdefault(measurement.subject, []).append(measurement.name)
     same = [" and ".join(group) for group in names.values() if len(group) > 1]
     return f"\n\nThe same model, measured once: {'; '.join(same)}." if same else ""
 
@@ -174,22 +176,24 @@ def _environment(manifest: Manifest) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     geometry = ", ".join(f"{name} {value}" for name, value in source.geometry.items())
     revision = f" at `{source.revision}`" if source.revision else ""
+    device = "".join(f"\n- {what.replace('_', ' ')}: {value}" for what, value in machine.device.items())
     return (
         "## Checkpoint and machine\n\n"
         f"- checkpoint: {source.kind} `{source.id}`{revision}, stored as {source.stored_as}, raised to FP32; "
         f"digest `{source.digest[:12]}`\n- geometry: {geometry}\n"
         f"- machine: {machine.cpu}, {machine.cores} cores ({', '.join(machine.features) or 'no features known'}), "
         f"{machine.memory_bytes / 2**30:.0f} GiB; GPU: {machine.gpu or 'none'}; {machine.system}\n"
-        f"- libraries: {versions}"
+        f"- libraries: {versions}{device}"
     )
 
 
 def _reproduce(request: Request, manifest: Manifest) -> str:
-    return f"## Reproduce\n\n```\n{command(request)}\n```\n\nRun {manifest.id}, {manifest.created}."
+    words = command(request, chosen=bool(manifest.candidates))
+    return f"## Reproduce\n\n```\n{words}\n```\n\nRun {manifest.id}, {manifest.created}."
 
 
-def command(request: Request) -> str:
-    """The command line that asks for the same."""
+def command(request: Request, *, chosen: bool = False) -> str:
+    """The command line that asks for the same; where the pipeline was `chosen`, each candidate has its own settings."""
     asked = {
         "--target": request.target,
         "--head": request.head,
@@ -208,10 +212,19 @@ def command(request: Request) -> str:
         "--shapes": ",".join(request.shapes),
         "--threads": request.threads,
         "--pipeline": request.pipeline,
+        "--device": request.runtime.get("device"),
+        "--runtime": None if chosen else _runtime(request) or None,
         "--seed": request.seed,
     }
     words = [f"{flag} {shlex.quote(str(value))}" for flag, value in asked.items() if value is not None]
     return " \\\n  ".join(["optimize run", *words])
+
+
+def _runtime(request: Request) -> str:
+    settings = {name: value for name, value in request.runtime.items() if name != "device" and value is not None}
+    return ",".join(
+        f"{name}={str(value).lower() if value in (True, False) else value}" for name, value in settings.items()
+    )
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -55,15 +55,15 @@ def shape_of(manifest: Manifest) -> str:
 
 def points_of(manifest: Manifest) -> list[Point]:
     """The models of which both accuracy and latency at the judged shape were measured, each model once."""
-    found: dict[str, Point] = {}
+    found: dict[tuple[str, str], Point] = {}
     for m in manifest.measurements:
         latency = at_shape(m, shape_of(manifest))
         if m.metric is None or latency is None:
             continue
-        names = (*found[m.artifact_digest].names, m.name) if m.artifact_digest in found else (m.name,)
+        names = (*found[m.subject].names, m.name) if m.subject in found else (m.name,)
         low, high = (m.metric.reference - drop for drop in reversed(m.metric.interval))
         speedup = latency.speedup.get(REFERENCE)
-        found[m.artifact_digest] = Point(names, latency.p50_ms, m.metric.value, (low, high), m.size.bytes, speedup)
+        found[m.subject] = Point(names, latency.p50_ms, m.metric.value, (low, high), m.size.bytes, speedup)
     return list(found.values())
 
 

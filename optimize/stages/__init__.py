@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from optimize.interfaces import Stage
 from optimize.stages import (
+    attach_tokenizer,
+    convert_openvino,
     export,
     fuse,
     quantize_dynamic,
     quantize_neural_compressor,
+    quantize_openvino,
     quantize_static,
+    reshape_openvino,
     train_quantized,
 )
 
 STAGES: dict[str, Stage] = {
+    "attach_tokenizer": attach_tokenizer.STAGE,
+    "convert_openvino": convert_openvino.STAGE,
     "export": export.STAGE,
     "fuse": fuse.STAGE,
     "quantize_dynamic": quantize_dynamic.STAGE,
     "quantize_neural_compressor": quantize_neural_compressor.STAGE,
+    "quantize_openvino": quantize_openvino.STAGE,
     "quantize_static": quantize_static.STAGE,
+    "reshape_openvino": reshape_openvino.STAGE,
     "train_quantized": train_quantized.STAGE,
 }

@@ -1,8 +1,8 @@
-"""Proof that an ONNX graph computes what the model that it was made from computes.
+"""Proof that a model computes what the one that it was made from computes.
 
 The probes cover what users send and what breaks fused attention: several batch sizes and lengths,
 right padding, left padding, and masks with holes. Positions that are masked are not compared,
-because no head reads them. The graph is run with ONNX Runtime's own optimizations on, as it is
+because no head reads them. The graph is run with its runtime's own optimizations on, as it is
 run later.
 """
 
@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from optimize.artifact import Artifact
+from optimize.artifact import Artifact, Kind
 from optimize.errors import StageError
 from optimize.interfaces import Context, Feed
 
 SHAPES = ((1, 1), (1, 16), (2, 7), (3, 33), (1, 128))
 
 
-def check_parity(folder: Path, source: Artifact, context: Context, *, stage: str, tolerance: float) -> float:
+def check_parity(
+    folder: Path, source: Artifact, context: Context, *, stage: str, tolerance: float, kind: Kind = "onnx"
+) -> float:
     """The largest absolute difference; refuses one above `tolerance` times the outputs' scale."""
-    worst, scale = compare(folder, source, context)
+    worst, scale = compare(folder, source, context, kind=kind)
     if not worst <= tolerance * max(scale, 1.0):
         raise StageError(
             f"{stage}: outputs differ from the source model's by {worst:.2e} "
@@ -34,12 +36,14 @@ def check_parity(folder: Path, source: Artifact, context: Context, *, stage: str
     return worst
 
 
-def compare(folder: Path, source: Artifact, context: Context) -> tuple[float, float]:
+def compare(
+    folder: Path, source: Artifact, context: Context, *, kind: Kind = "onnx", max_tokens: int | None = None
+) -> tuple[float, float]:
     """Largest absolute difference over all probes, and the largest absolute reference output."""
     reference = context.open(source.kind, source.path)
-    candidate = context.open("onnx", folder)
+    candidate = context.open(kind, folder)
     worst = scale = 0.0
-    for feed in probes(context):
+    for feed in probes(context, max_tokens=max_tokens):
         expected, got = reference(feed), candidate(feed)
         for name in context.head.outputs:
             kept = feed["attention_mask"] == 1 if context.head.reads == "all tokens" else ...
@@ -48,13 +52,14 @@ def compare(folder: Path, source: Artifact, context: Context) -> tuple[float, fl
     return worst, scale
 
 
-def probes(context: Context) -> Iterator[Feed]:
+def probes(context: Context, *, max_tokens: int | None = None) -> Iterator[Feed]:
     """Feeds of random tokens: each shape with full, right-padded, left-padded and holed masks."""
     config = json.loads((context.reference.path / "config.json").read_text(encoding="utf-8"))
+    longest = min(config["max_position_embeddings"], max_tokens or config["max_position_embeddings"])
     rng = np.random.default_rng(context.seed)
     choices = _choices(context)
     for batch, tokens in SHAPES:
-        if tokens > config["max_position_embeddings"]:
+        if tokens > longest:
             continue
         shape = (batch, tokens) if choices is None else (batch, choices, tokens)
         for mask in _masks(shape, rng):

@@ -23,7 +23,8 @@ from optimize.errors import StageError
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.tables import quantize_tables
-from optimize.stages._graph import refuse_quantized, wide_sums
+from optimize.quantization.weights import wide_sums
+from optimize.stages._graph import refuse_quantized
 
 
 class Params(StageParams):

@@ -26,10 +26,11 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.interfaces import Budget, Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.judge import Judge, Loss, make_judge
-from optimize.stages._graph import READOUT_SLICE, wide_sums
+from optimize.quantization.weights import wide_sums
+from optimize.stages._graph import READOUT_SLICE
 from optimize.stages._neural_compressor_graph import fold
 from optimize.stages._neural_compressor_torch import autotune, trace, undisturbed, write_onnx
 from optimize.stages._parity import compare
@@ -37,7 +38,6 @@ from optimize.stages._parity import compare
 WHERE = "quantize_neural_compressor"
 FEWEST_SAMPLES = 8
 FULL_RANGE, REDUCED_RANGE = 127, 63
-ROUNDING = 1e-9
 
 
 class Setting(StageParams):
@@ -127,19 +127,6 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     }
 
 
-def excess(loss: Loss, budget: Budget) -> float:
-    """By how much the limit that is missed most is missed; 0 within the budget. All limits are shares."""
-    missed = [
-        value - limit
-        for value, limit in ((loss.drop, budget.max_drop), (loss.relative_drop, budget.max_relative_drop))
-        if limit is not None
-    ]
-    if budget.min_agreement is not None:
-        missed.append(budget.min_agreement - loss.agreement)
-    worst = max(missed, default=0.0)
-    return worst if worst > ROUNDING else 0.0
-
-
 def _require_data(context: Context) -> None:
     found = len(context.calibration.features)
     if found < FEWEST_SAMPLES:
@@ -167,7 +154,7 @@ def _try(source: Artifact, scratch: Path, params: Params, context: Context, judg
         folder.mkdir()
         graph = _write(converted, folder / "model.onnx", context, sliced=sliced, wide=wide)
         loss = judge.assess(context.open("onnx", folder))
-        trials.append(Trial(settings[len(trials)], folder, graph, loss, excess(loss, context.budget)))
+        trials.append(Trial(settings[len(trials)], folder, graph, loss, judge.excess(loss)))
         context.progress.step("autotune", len(trials), len(settings))
         return 1.0 - trials[-1].excess
 

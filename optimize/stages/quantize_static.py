@@ -29,8 +29,9 @@ from optimize.quantization.judge import limit_tokens, make_judge
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener
+from optimize.quantization.weights import wide_sums
 from optimize.quantization.write import Form, Scheme
-from optimize.stages._graph import refuse_quantized, wide_sums
+from optimize.stages._graph import refuse_quantized
 from optimize.stages._parity import check_parity
 
 NAME = "quantize_static"

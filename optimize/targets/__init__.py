@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from optimize.interfaces import Target
-from optimize.targets import cpu
+from optimize.targets import cpu, openvino
 
-TARGETS: dict[str, Target] = {"cpu": cpu.TARGET}
+TARGETS: dict[str, Target] = {"cpu": cpu.TARGET, "openvino": openvino.TARGET}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optimize.interfaces import Feed, Head, Session
+from optimize.interfaces import Feed, Head, Params, Session
 
 
-def open_torch(folder: Path, threads: int, head: Head) -> Session:
+def open_torch(folder: Path, threads: int, head: Head, _: Params) -> Session:
     """Open a torch artifact; the session maps int64 arrays to float32 arrays named by the head."""
     import torch
     import transformers

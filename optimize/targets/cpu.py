@@ -6,17 +6,17 @@ import importlib.util
 from pathlib import Path
 
 from optimize.errors import StageError
-from optimize.interfaces import Feed, Head, Session, Target
+from optimize.interfaces import Feed, Head, Params, Session, Target
 
 
-def unavailable() -> str | None:
+def unavailable(_: Params) -> str | None:
     """Why this machine cannot run the target, or None."""
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed; run: pip install 'distilbert-optimize[cpu]'"
     return None
 
 
-def open_session(folder: Path, threads: int, head: Head) -> Session:
+def open_session(folder: Path, threads: int, head: Head, _: Params) -> Session:
     """Open an ONNX artifact; the session maps int64 arrays to float32 arrays named by the head."""
     import onnxruntime
 
@@ -47,5 +47,4 @@ TARGET = Target(
     unavailable=unavailable,
     open=open_session,
     summary="Intel/AMD CPU, ONNX Runtime",
-    candidates=("cpu-dynamic", "cpu-static", "cpu-neural-compressor"),
 )

@@ -110,8 +110,8 @@ IR = """<net><layers>
 
 
 def test_openvino_constants_are_read_from_the_xml_and_shared_bytes_count_once(tmp_path: Path) -> None:
-    (tmp_path / "model.xml").write_text(IR)
-    (tmp_path / "model.bin").write_bytes(bytes(52))
+    (tmp_path / "openvino_model.xml").write_text(IR)
+    (tmp_path / "openvino_model.bin").write_bytes(bytes(52))
     size = measure_size(seal(tmp_path, "openvino"), reference_bytes=52)
     assert size.by_component == {"embedding": 40, "ffn": 12}
     assert size.by_dtype == {"int8": 40, "float32": 12}

@@ -139,3 +139,39 @@ def test_logits_that_differ_by_a_constant_do_not_diverge():
     flat = observed([[0.0, 0.0]])
     expected = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
     assert distances(odds, flat, HEADS["text-classification"])[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("budget", "drop", "relative", "agreement", "expected"),
+    [
+        (Budget(), 0.5, 0.6, 0.1, 0.0),
+        (Budget(max_drop=0.01), 0.01, 0.02, 0.0, 0.0),
+        (Budget(max_drop=0.01), 0.03, 0.0, 1.0, 0.02),
+        (Budget(max_relative_drop=0.01), 0.0, 0.05, 1.0, 0.04),
+        (Budget(min_agreement=0.95), -0.1, -0.1, 0.9, 0.05),
+        (Budget(max_drop=0.01, min_agreement=0.95), 0.02, 0.0, 0.9, 0.05),
+    ],
+)
+def test_the_excess_is_that_of_the_limit_missed_most(budget, drop, relative, agreement, expected, context):
+    judge = dataclasses.replace(judge_of(context), budget=budget)
+    assert judge.excess(Loss(0.9, drop, relative, agreement, 0.0, 40.0)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("doubt", "allowed"), [(0.0, False), (1.0, True), (0.4, False)])
+def test_with_doubt_a_drop_has_to_exceed_its_limit_by_standard_errors(doubt, allowed, context):
+    judge = dataclasses.replace(judge_of(context), budget=Budget(max_relative_drop=0.01), doubt=doubt)
+    # 0.02 relative, of which half is one standard error
+    assert judge.allows(Loss(0.9, 0.018, 0.02, 1.0, 0.0, 40.0, drop_error=0.009)) is allowed
+
+
+def test_what_an_example_lost_is_the_divergence_of_its_own_features(context):
+    judge = judge_of(context)
+    moved = {0: judge.reference.rows[0] + np.array([0.0, 1.0]), 1: judge.reference.rows[1]}
+    found = judge.divergences({**moved, len(judge.reference.rows): moved[0]})
+    assert sorted(found) == [0, 1]
+    assert found[0] > 1e-3 > found[1] == pytest.approx(0.0, abs=1e-9)
+
+
+def judge_of(context):
+    here = context("text-classification")
+    return make_judge(here, here.open("torch", here.reference.path), tokens=NO_LIMIT)

@@ -77,4 +77,4 @@ def test_a_manifest_with_candidates_reads_back_as_it_was_written(chosen, tmp_pat
 def test_the_list_names_auto_and_its_candidates(capsys):
     terminal.show_tables()
 
-    assert "the fastest that meets the gates of cpu: cpu-dynamic" in capsys.readouterr().out
+    assert "the fastest that meets its limits: cpu-dynamic" in capsys.readouterr().out

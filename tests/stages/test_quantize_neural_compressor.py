@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from optimize.errors import StageError
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Encoded, Feature
-from optimize.quantization.judge import Loss, make_judge
+from optimize.quantization.judge import make_judge
 from optimize.stages import STAGES
 from optimize.stages._neural_compressor_graph import fold
 from optimize.stages._neural_compressor_torch import undisturbed
-from optimize.stages.quantize_neural_compressor import Params, Setting, excess
+from optimize.stages.quantize_neural_compressor import Params, Setting
 
 STAGE = "quantize_neural_compressor"
 NAMES = sorted(HEADS)
@@ -226,21 +226,6 @@ def test_outputs_that_are_not_finite_are_refused(context, tmp_path):
 
     with pytest.raises(StageError, match=rf"^{STAGE}: outputs .+ are not finite; check the checkpoint's weights$"):
         STAGES[STAGE].run(here.reference, tmp_path, Params(), dataclasses.replace(here, open=broken))
-
-
-@pytest.mark.parametrize(
-    ("budget", "drop", "relative", "agreement", "expected"),
-    [
-        (Budget(), 0.5, 0.6, 0.1, 0.0),
-        (Budget(max_drop=0.01), 0.01, 0.02, 0.0, 0.0),
-        (Budget(max_drop=0.01), 0.03, 0.0, 1.0, 0.02),
-        (Budget(max_relative_drop=0.01), 0.0, 0.05, 1.0, 0.04),
-        (Budget(min_agreement=0.95), -0.1, -0.1, 0.9, 0.05),
-        (Budget(max_drop=0.01, min_agreement=0.95), 0.02, 0.0, 0.9, 0.05),
-    ],
-)
-def test_the_excess_is_that_of_the_limit_missed_most(budget, drop, relative, agreement, expected):
-    assert excess(Loss(0.9, drop, relative, agreement, 0.0, 40.0), budget) == pytest.approx(expected)
 
 
 def test_few_calibration_texts_are_refused(context, tmp_path):

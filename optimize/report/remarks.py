@@ -1,0 +1,54 @@
+"""What a reader should be told in words: where INT8 is not faster than the target's own FP32, and why.
+
+That is common: without instructions for 8-bit products INT8 saves size and memory, not time.
+"""
+
+from __future__ import annotations
+
+from optimize.manifest import Latency, Manifest, Measurement
+from optimize.quantization.weights import WIDE_SUMS
+
+INTEGERS = ("int8", "uint8")
+
+
+def remarks(manifest: Manifest) -> list[str]:
+    """One sentence for each INT8 model that is not faster at some shape."""
+    reference = f"{manifest.request.target}-fp32"
+    found = []
+    for measurement in manifest.measurements:
+        slow = [f"{each.shape} ({each.speedup[reference]:.2f}×)" for each in not_faster(measurement, reference)]
+        if slow:
+            what = f"**{measurement.name}** is INT8 and not faster than {reference} at {', '.join(slow)}"
+            found.append(f"{what}: {why(manifest)}.")
+    return found
+
+
+def not_faster(measurement: Measurement, reference: str) -> list[Latency]:
+    """The shapes at which an INT8 model is not shown to be faster: its speed-up's interval reaches 1 or less."""
+    if not set(INTEGERS) & set(measurement.size.by_dtype):
+        return []
+    return [each for each in measurement.latency if _lower(each, reference) <= 1.0]
+
+
+def _lower(latency: Latency, reference: str) -> float:
+    """The least that the speed-up may be; one without an interval is taken as it is, a missing one shows nothing."""
+    ratio = latency.speedup.get(reference, float("inf"))
+    return latency.speedup_interval.get(reference, (ratio, ratio))[0]
+
+
+def why(manifest: Manifest) -> str:
+    """The reason, as far as the machine's features tell it."""
+    machine = manifest.environment
+    device = machine.device.get("device", "CPU")
+    if device != "CPU":
+        able = "INT8" in machine.device.get("capabilities", "")
+        return f"device {device} {'has INT8, but gains nothing by it at these sizes' if able else 'has no INT8'}"
+    fast = sorted(set(WIDE_SUMS) & set(machine.features))
+    if not fast:
+        return (
+            "this CPU has no instructions for 8-bit products (VNNI, AMX), so INT8 saves size and memory here, not time"
+        )
+    return (
+        f"this CPU has instructions for 8-bit products ({', '.join(fast)}), but at these sizes quantizing activations "
+        "costs as much as they save"
+    )

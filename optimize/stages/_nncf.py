@@ -1,0 +1,80 @@
+"""NNCF kept quiet: its bars go to our progress, its log is heard and not printed, its console output swallowed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from optimize.interfaces import Progress
+from optimize.openvino_runtime import load_nncf
+
+REVERTED = "Reverted "
+
+
+@contextmanager
+def heard(progress: Progress, listen: Callable[[list[str]], None] | None = None) -> Iterator[Any]:
+    """The module `nncf`; `listen` is told the operators of each step that accuracy control takes back to float.
+
+    NNCF 3.4 draws bars with rich on a console of its own and offers no way to hand it another, so the methods of
+    its `track` are replaced meanwhile. What accuracy control reverts it only tells its log.
+    """
+    nncf = load_nncf()
+    from nncf.common.logging.track_progress import track
+
+    bars = {"__iter__": _iterate, "__enter__": _enter, "__exit__": _exit, "update": _update}
+    originals = {name: getattr(track, name) for name in bars}
+    ear = _Ear(listen)
+    logger = logging.getLogger("nncf")
+    for name, method in bars.items():
+        setattr(track, name, method)
+    track.reported_to = progress
+    logger.addHandler(ear)
+    try:
+        yield nncf
+    finally:
+        logger.removeHandler(ear)
+        del track.reported_to
+        for name, method in originals.items():
+            setattr(track, name, method)
+
+
+class _Ear(logging.Handler):
+    def __init__(self, listen: Callable[[list[str]], None] | None) -> None:
+        super().__init__(logging.INFO)
+        self._listen = listen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on the names below a line that tells of reverted operators."""
+        first, *names = record.getMessage().splitlines()
+        if self._listen and first.startswith(REVERTED):
+            self._listen([name.strip() for name in names if name.strip()])
+
+
+def _enter(self: Any) -> Any:
+    self.done = 0
+    return self
+
+
+def _exit(self: Any, *_: object) -> None:
+    if self.done and self.done < _total(self):
+        _update(self, _total(self) - self.done)
+
+
+def _update(self: Any, advance: float, **_: object) -> None:
+    self.done += advance
+    self.reported_to.step(str(self.description).lower(), round(self.done), round(_total(self)))
+
+
+def _iterate(self: Any) -> Iterator[Any]:
+    with self:
+        for item in self.sequence:
+            yield item
+            _update(self, 1)
+
+
+def _total(self: Any) -> float:
+    if self.weights is None and self.sequence is not None and hasattr(self.sequence, "__len__"):
+        return len(self.sequence)
+    return float(self.total or max(self.done, 1))

@@ -1,0 +1,140 @@
+"""The checkpoint's tokenizer as OpenVINO graphs, so that text can go in without Python tokenizing it.
+
+`openvino_tokenizer.xml` is the tokenizer alone, under the name that optimum-intel and OpenVINO GenAI give it;
+`openvino_end_to_end.xml` is one graph from text to the model's outputs, with the weights in it once more. To read
+either, import `openvino_tokenizers` first, or add its extension to the Core.
+
+The proof compares the one graph with tokenizing in Python, on texts that calibration tokens spell. Texts that are too
+long are cut at the end; windows over long contexts, which question answering is scored with, remain Python's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from optimize.artifact import Artifact
+from optimize.errors import StageError
+from optimize.interfaces import Context, Facts, Feature, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.openvino_runtime import axes_of, load_openvino, read_model
+
+NAME = "attach_tokenizer"
+TOKENIZER_FILE = "openvino_tokenizer.xml"
+END_TO_END_FILE = "openvino_end_to_end.xml"
+INPUTS = ("text", "text_pair")
+TAKES_PAIRS = ("question-answering", "multiple-choice")
+
+
+class Params(StageParams):
+    """`inputs` is how many texts make one example: 2 for pairs, as heads that need them take anyway.
+
+    Of `texts` texts, the share `min_alike` has to become the same tokens as in Python.
+    """
+
+    inputs: int = Field(default=1, ge=1, le=2)
+    texts: int = Field(default=64, ge=1)
+    min_alike: float = Field(default=0.98, ge=0, le=1)
+    tolerance: float = Field(default=1e-3, gt=0)
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Copy the model, and write the two graphs beside it."""
+    import transformers
+
+    model = read_model(source.path)
+    if not axes_of(model).free:
+        raise StageError(f"{NAME}: the model's axes are fixed or bounded; leave out 'reshape_openvino'")
+    for file in source.model_files():
+        shutil.copyfile(file, out / file.name)
+    python = transformers.AutoTokenizer.from_pretrained(source.path, local_files_only=True)
+    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    inputs = 2 if context.head.name in TAKES_PAIRS else params.inputs
+    most = min(python.model_max_length, config["max_position_embeddings"])
+    save = load_openvino().save_model
+    tokenizer = _convert(python, inputs, most)
+    save(tokenizer, out / TOKENIZER_FILE, compress_to_fp16=False)
+    connected = _connect(tokenizer, model, stack=context.head.name == "multiple-choice")
+    save(connected, out / END_TO_END_FILE, compress_to_fp16=False)
+    return _compare(out, python, inputs, most, params, context)
+
+
+def _convert(python: Any, inputs: int, most: int) -> Any:
+    """The tokenizer's graph, with inputs called `text` and, for pairs, `text_pair`."""
+    import openvino_tokenizers
+
+    tokenizer = openvino_tokenizers.convert_tokenizer(python, truncation=True, max_length=most, number_of_inputs=inputs)
+    for port, name in zip(tokenizer.inputs, INPUTS, strict=False):
+        port.get_tensor().set_names({name})
+    return tokenizer
+
+
+def _connect(tokenizer: Any, model: Any, *, stack: bool) -> Any:
+    """One graph of both; with `stack`, all rows of tokens are the choices of one example.
+
+    `connect_models` of openvino_tokenizers 2026.4 forgets the tokenizer's sinks, without which its graph is not run.
+    """
+    openvino = load_openvino()
+    for port in model.inputs:
+        found = tokenizer.output(port.get_any_name()).get_node().input_value(0)
+        if stack:
+            found = openvino.opset13.unsqueeze(found, openvino.opset13.constant(np.int64(0))).output(0)
+        for reader in port.get_target_inputs():
+            reader.replace_source_output(found)
+    connected = openvino.Model(model.get_results(), tokenizer.get_sinks(), tokenizer.get_parameters(), "end to end")
+    connected.validate_nodes_and_infer_types()
+    return connected
+
+
+def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, context: Context) -> Facts:
+    """Prove the one graph on texts: tokens alike, and outputs where they are."""
+    openvino = load_openvino()
+    core = openvino.Core()
+    tokenizer = core.compile_model(folder / TOKENIZER_FILE, "CPU")
+    whole = core.compile_model(folder / END_TO_END_FILE, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    session = context.open("openvino", folder)
+    texts = [_texts(feature, python, inputs) for feature in context.calibration.features[: params.texts]]
+    alike, worst, scale = 0, 0.0, 1.0
+    for text in texts:
+        named = dict(zip(INPUTS, text, strict=False))
+        found = tokenizer(named)[tokenizer.output("input_ids")]
+        wanted = python(*text, truncation=True, max_length=most, padding=True, return_tensors="np")
+        if not np.array_equal(found, wanted["input_ids"]):
+            continue
+        alike += 1
+        feed = {name: wanted[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+        if context.head.name == "multiple-choice":
+            feed = {name: array[None] for name, array in feed.items()}
+        expected, got = session(feed), whole(named)
+        for name in context.head.outputs:
+            worst = max(worst, float(np.abs(expected[name] - got[whole.output(name)]).max()))
+            scale = max(scale, float(np.abs(expected[name]).max()))
+    if not texts or alike < params.min_alike * len(texts) or not worst <= params.tolerance * scale:
+        raise StageError(
+            f"{NAME}: {alike} of {len(texts)} texts became the same tokens as in Python, with outputs up to "
+            f"{worst:.2e} apart; this tokenizer cannot be attached, leave the stage out"
+        )
+    return {"texts_compared": len(texts), "texts_tokenized_alike": alike, "max_difference": worst}
+
+
+def _texts(feature: Feature, python: Any, inputs: int) -> tuple[list[str], ...]:
+    """Texts that a feature's tokens spell: for each input a list, which has a text for each choice."""
+    ids = feature.inputs["input_ids"]
+    rows = [python.decode(row) for row in (ids if ids.ndim == 2 else ids[None])]
+    parts = [[part.strip() for part in row.removeprefix(python.cls_token).split(python.sep_token)] for row in rows]
+    return tuple([part[place] if place < len(part) else "" for part in parts] for place in range(inputs))
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="openvino",
+    gives="openvino",
+    needs=("openvino", "openvino-tokenizers", "transformers"),
+    summary="The tokenizer as OpenVINO graphs: alone, and joined to the model",
+)

@@ -1,0 +1,196 @@
+"""INT8 for OpenVINO by NNCF: weights and activations with calibrated ranges, or weights alone.
+
+In full, NNCF migrates scales (SmoothQuant), finds ranges on calibration texts, one unpadded text at a time, and
+corrects biases. Its accuracy control is driven by the pipeline's limits, judged on tuning data: they decide whether
+operators go back to float, and how far each text's answer is from the reference's decides which. Weights alone need
+no data; OpenVINO's CPU plugin then rounds activations while it runs, token by token, where the CPU has VNNI or AMX,
+and computes in float elsewhere.
+
+On CPUs without VNNI pairs of products are summed in 16 bits and saturate (NNCF issue 1498). NNCF's own default leaves
+linear layers as they are there; `overflow_fix: auto` halves the weights' range, which rules it out.
+
+Source: https://github.com/openvinotoolkit/nncf, `nncf.quantize_with_accuracy_control` and `nncf.compress_weights`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from optimize.artifact import Artifact
+from optimize.errors import StageError
+from optimize.evaluate.predict import collate
+from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.openvino_runtime import MODEL_FILE, load_openvino, read_model
+from optimize.quantization.judge import Judge, Loss, make_judge, pad_id_of
+from optimize.quantization.weights import wide_sums
+from optimize.stages._accuracy_control import Control, describe
+from optimize.stages._nncf import heard
+from optimize.stages._openvino_graph import Weight, count_operators, find_weights, products_of_activations, refuse_unfit
+
+NAME = "quantize_openvino"
+
+
+class Params(StageParams):
+    """How to quantize.
+
+    `mode: weights` leaves activations in float. `smooth_quant_alpha` says how much of the activations' outliers
+    weights take on, from 0 to 1; -1 switches that off. `overflow_fix: auto` reads off the CPU whether 16-bit sums
+    need it. `attention: false` leaves products of queries, keys and values in float. `exclude` are shell patterns on
+    layers' names. `accuracy_control` leaves up to `max_float_share` of the weights in float, as the gates demand,
+    judged on `tuning_tokens` tokens; operators are ranked on the `ranking_samples` texts that lost most. A drop counts
+    as too large once it exceeds its limit by `doubt` standard errors: below that, single answers that flip by chance
+    would take operator after operator back (multiple choice, 141 examples: half of the weights, for nothing).
+    """
+
+    mode: Literal["full", "weights"] = "full"
+    preset: Literal["mixed", "performance"] = "mixed"
+    symmetric_weights: bool = True
+    smooth_quant_alpha: float = Field(default=0.95, ge=-1, le=1)
+    bias_correction: Literal["fast", "accurate", "none"] = "fast"
+    overflow_fix: bool | Literal["auto"] = "auto"
+    attention: bool = True
+    exclude: tuple[str, ...] = ()
+    calibration_samples: int = Field(default=300, ge=1)
+    accuracy_control: bool = True
+    max_float_share: float = Field(default=0.15, ge=0, le=1)
+    tuning_tokens: int = Field(default=65_536, ge=1)
+    ranking_samples: int = Field(default=64, ge=1)
+    doubt: float = Field(default=1.0, ge=0)
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the quantized IR; facts say what was chosen, what it costs, and what stayed in float."""
+    model = read_model(source.path)
+    refuse_unfit(model, source.path, stage=NAME)
+    weights = find_weights(model)
+    excluded = _excluded(weights, params.exclude)
+    reference = context.open("torch", context.reference.path)
+    judge = make_judge(context, reference, tokens=params.tuning_tokens, doubt=params.doubt)
+    control = Control(judge)
+    facts: Facts = {"mode": params.mode}
+    if params.mode == "weights":
+        quantized = _compress(model, excluded, params, context)
+    else:
+        quantized, chosen = _quantize(model, excluded, params, context, control)
+        facts |= chosen
+    load_openvino().save_model(quantized, out / MODEL_FILE, compress_to_fp16=False)
+    loss = judge.assess(context.open("openvino", out))
+    counted = _count(out)
+    if control.used:
+        _require_budget(judge, loss, counted["float_share"], params)
+    return {**facts, **counted, **_judged(judge, loss), **control.facts(find_weights(read_model(out)))}
+
+
+def _excluded(weights: Sequence[Weight], patterns: Sequence[str]) -> list[str]:
+    """The operators whose layers a pattern names; a pattern that names none is refused."""
+    found = []
+    for pattern in patterns:
+        matching = [weight.operator for weight in weights if fnmatch.fnmatch(weight.name, pattern)]
+        if not matching:
+            near = difflib.get_close_matches(pattern, [weight.name for weight in weights], n=1, cutoff=0)
+            raise StageError(f"{NAME}: no layer is called '{pattern}'; did you mean '{near[0] if near else '*'}'?")
+        found += matching
+    return found
+
+
+def _compress(model: Any, excluded: Sequence[str], params: Params, context: Context) -> Any:
+    with heard(context.progress) as nncf:
+        mode = nncf.CompressWeightsMode.INT8_SYM if params.symmetric_weights else nncf.CompressWeightsMode.INT8_ASYM
+        return nncf.compress_weights(model, mode=mode, ignored_scope=nncf.IgnoredScope(names=list(excluded)))
+
+
+def _quantize(
+    model: Any, excluded: Sequence[str], params: Params, context: Context, control: Control
+) -> tuple[Any, Facts]:
+    """The quantized model, and what was chosen for it."""
+    features = context.calibration.features[: params.calibration_samples]
+    if not features:
+        raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
+    asked = params.overflow_fix if params.overflow_fix == "auto" else not params.overflow_fix
+    wide, reason = wide_sums(asked, context.cpu_features)
+    left = [*excluded, *([] if params.attention else products_of_activations(model))]
+    pad_id = pad_id_of(context.reference.path)
+    with heard(context.progress, control.reverted) as nncf:
+        advanced = nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.DISABLE if wide else nncf.OverflowFix.ENABLE,
+            disable_bias_correction=params.bias_correction == "none",
+            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=params.smooth_quant_alpha),
+        )
+        settings = {
+            "preset": nncf.QuantizationPreset(params.preset),
+            "model_type": nncf.ModelType.TRANSFORMER,
+            "target_device": nncf.TargetDevice.ANY,
+            "subset_size": len(features),
+            "fast_bias_correction": params.bias_correction == "fast",
+            "ignored_scope": nncf.IgnoredScope(names=left) if left else None,
+        }
+        dataset = nncf.Dataset([collate([feature], pad_id=pad_id) for feature in features])
+        if params.accuracy_control:
+            quantized = control.quantize(nncf, model, dataset, settings, advanced, samples=params.ranking_samples)
+        else:
+            quantized = nncf.quantize(model, dataset, **settings, advanced_parameters=advanced)
+    return quantized, {
+        "calibration_samples": len(features),
+        "preset": params.preset,
+        "smooth_quant_alpha": params.smooth_quant_alpha,
+        "bias_correction": params.bias_correction,
+        "overflow_fix": "no" if wide else "yes",
+        "overflow_fix_because": reason,
+    }
+
+
+def _count(folder: Path) -> dict[str, int | float]:
+    """How much of what could be quantized was, by the written graph."""
+    model = read_model(folder)
+    weights = find_weights(model)
+    left = [weight for weight in weights if not weight.quantized]
+    total = sum(weight.parameters for weight in weights)
+    if len(left) == len(weights):
+        raise StageError(f"{NAME}: no weight was quantized; check the graph that the stage before wrote")
+    return {
+        "quantized_weights": len(weights) - len(left),
+        "float_weights": len(left),
+        "float_share": sum(weight.parameters for weight in left) / total,
+        "quantized_activations": count_operators(model)["FakeQuantize"],
+    }
+
+
+def _require_budget(judge: Judge, loss: Loss, share: float, params: Params) -> None:
+    """Refuse what accuracy control could not bring within the limits, or only by leaving too much in float."""
+    if judge.allows(loss) and share <= params.max_float_share:
+        return
+    raise StageError(
+        f"{NAME}: with at most {params.max_float_share:.0%} of the weights in float accuracy control did not meet the "
+        f"budget; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
+        "use 'mode: weights'"
+    )
+
+
+def _judged(judge: Judge, loss: Loss) -> Facts:
+    """What the tuning data said of the graph that was written."""
+    return {
+        "tuning_examples": len(judge.encoded.gold),
+        "tuning_metric": loss.metric,
+        "tuning_relative_drop": loss.relative_drop,
+        "tuning_agreement": loss.agreement,
+        "tuning_divergence": loss.divergence,
+        "tuning_budget": "met" if judge.allows(loss) else "not met",
+    }
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="openvino",
+    gives="openvino",
+    needs=("openvino", "nncf"),
+    summary="INT8 by NNCF, weights and activations or weights alone; what costs too much accuracy stays in float",
+    depends=frozenset({"cpu_features", "budget"}),
+)

@@ -1,0 +1,95 @@
+"""Fixed or bounded axes for an OpenVINO model, which are dynamic without this stage.
+
+NPUs take fixed shapes only, and compilers of GPUs plan memory by bounds. A session pads what it is fed to a fixed
+length and runs larger batches in parts, so a model with fixed axes computes more than it was asked for: the latency
+of short texts shows it. Weights and operators stay; only the shapes of the inputs change, and what follows from them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from optimize.artifact import Artifact
+from optimize.errors import StageError
+from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.openvino_runtime import MODEL_FILE, load_openvino, read_model
+from optimize.stages._openvino_graph import refuse_attached
+from optimize.stages._parity import compare
+
+NAME = "reshape_openvino"
+
+
+def _axis(value: object) -> object:
+    """A size, or `1..8` for bounds."""
+    text = str(value)
+    if not re.fullmatch(r"[1-9]\d*(\.\.[1-9]\d*)?", text):
+        raise ValueError("an axis is a size such as 128, or bounds such as 1..128")
+    low, _, high = text.partition("..")
+    if high and int(low) >= int(high):
+        raise ValueError("the lower bound of an axis is below the upper one")
+    return text
+
+
+Axis = Annotated[str, BeforeValidator(_axis)]
+
+
+class Params(StageParams):
+    """Sizes such as `128` or bounds such as `1..128`; an axis that is not given stays dynamic.
+
+    `tokens` is also what longer texts are cut to. `tolerance` bounds the difference from the model before, relative
+    to the largest output: kernels chosen for a shape may round otherwise.
+    """
+
+    batch: Axis | None = None
+    choices: Axis | None = None
+    tokens: Axis | None = None
+    tolerance: float = Field(default=1e-2, gt=0)
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the model with these axes; refuse one whose outputs differ from the source's."""
+    refuse_attached(source.path, stage=NAME)
+    model = read_model(source.path)
+    shape = _shape(model, params)
+    model.reshape({port.get_any_name(): shape for port in model.inputs})
+    # Weights that an earlier stage stored in 16 bits stay as they are.
+    load_openvino().save_model(model, out / MODEL_FILE, compress_to_fp16=False)
+    worst, scale = compare(out, source, context, kind="openvino", max_tokens=max_tokens(params))
+    if not worst <= params.tolerance * max(scale, 1.0):
+        raise StageError(
+            f"{NAME}: outputs differ from the source model's by {worst:.2e} (allowed {params.tolerance * scale:.0e}); "
+            "this model is not used; report its config and library versions"
+        )
+    return {"shape": str(shape), "max_difference": worst}
+
+
+def _shape(model: Any, params: Params) -> Any:
+    openvino = load_openvino()
+    rank = len(model.input("input_ids").get_partial_shape())
+    if params.choices is not None and rank == 2:
+        raise StageError(f"{NAME}: the model has no axis of choices; leave out 'choices'")
+    axes = [params.batch, *([params.choices] if rank == 3 else []), params.tokens]
+    if not any(axes):
+        raise StageError(f"{NAME}: no axis is given; name one of 'batch', 'choices' and 'tokens'")
+    return openvino.PartialShape([openvino.Dimension(axis or "?") for axis in axes])
+
+
+def max_tokens(params: Params) -> int | None:
+    """The longest text that fits."""
+    return int(params.tokens.rpartition("..")[2]) if params.tokens else None
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="openvino",
+    gives="openvino",
+    needs=("openvino",),
+    summary="Fixed or bounded batch, choices and tokens; NPUs need them",
+    max_tokens=max_tokens,
+)
