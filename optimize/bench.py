@@ -7,24 +7,25 @@ measured, and the table says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optimize import cache, demo, environment
 from optimize.build import Loaded, build, fold, load_data, reference_subjects
-from optimize.config import parse_step
+from optimize.config import Gates, parse_step
 from optimize.demo.tokenizer import build_tokenizer
-from optimize.errors import RequestError
 from optimize.heads import HEADS
 from optimize.interfaces import Facts, Progress
 from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, measure_subjects
-from optimize.plan import AUTO, Options, Plan, make_plan
+from optimize.plan import Options, Plan, choose_pipeline, find_candidates, make_plan, with_runtime
 
 HEAD = "text-classification"
 VOCABULARY = 30522
+CALIBRATORS: dict[str, tuple[str, ...]] = {"cpu": ("streaming", "onnxruntime"), "openvino": ("nncf",)}
+CALIBRATION_SAMPLES: dict[str, tuple[int, ...]] = {"cpu": (64, 512), "openvino": (64, 300)}
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,15 @@ class Benchmark:
 
 
 def bench(options: Options, *, calibration: bool, progress: Progress) -> Benchmark:
-    """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph."""
-    if options.pipeline == AUTO:
-        raise RequestError("--pipeline: 'auto' chooses by accuracy, which random weights lack; name a pipeline")
-    plan = make_plan(options)
+    """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph.
+
+    Of a pipeline that is chosen by accuracy, which random weights lack, all candidates are measured. No
+    stage has limits to keep to.
+    """
+    chosen = with_runtime(choose_pipeline(options.target, options.pipeline), options)
+    pipelines = [chosen] if chosen.stages else find_candidates(chosen, options)[0]
+    plans = [make_plan(options, replace(each, gates=Gates(), head_gates={})) for each in pipelines]
+    plan = plans[0]
     origin = cache.fetch(
         plan.cache,
         {"source": "random", "geometry": "distilbert-base", "head": HEAD, "seed": options.seed}
@@ -48,18 +54,26 @@ def bench(options: Options, *, calibration: bool, progress: Progress) -> Benchma
         lambda out: write_random(out, options.seed),
     )
     loaded = load_data(plan, origin, progress)
-    _, built = build(loaded)
-    subjects = [*reference_subjects(loaded), *built]
+    subjects = reference_subjects(loaded)
+    for each in plans:
+        _, built = build(replace(loaded, plan=each))
+        subjects += built if chosen.stages else [replace(built[-1], name=each.pipeline.name)]
     measured = measure_subjects(subjects, None, method=_method(plan, loaded), progress=progress).measurements
     return Benchmark(measured, compare_calibrators(loaded) if calibration else [])
 
 
 def compare_calibrators(loaded: Loaded) -> list[calibration_memory.Row]:
-    """Memory and seconds of our calibrator and ONNX Runtime's, on the plain FP32 export of the loaded model."""
+    """Memory and seconds of the target's calibrators, on the plain FP32 export of the loaded model."""
     step = parse_step({"export": {"readout_slice": False}}, where="bench")
     _, (exported,) = fold(loaded, (step,))
-    threads = loaded.plan.request.threads
-    return calibration_memory.compare(exported.path / "model.onnx", threads=threads, progress=loaded.progress)
+    target = loaded.plan.target.name
+    return calibration_memory.compare(
+        exported.path / "model.onnx",
+        calibrators=CALIBRATORS[target],
+        samples=CALIBRATION_SAMPLES[target],
+        threads=loaded.plan.request.threads,
+        progress=loaded.progress,
+    )
 
 
 def write_random(out: Path, seed: int) -> Facts:

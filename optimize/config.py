@@ -241,4 +241,5 @@ def _closed(model: type[M], values: object, where: str) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise RequestError(f"{where}: {place}: {first['msg'].lower()}; was '{first['input']}'") from error
+        told = first["msg"].removeprefix("Value error, ")
+        raise RequestError(f"{where}: {place}: {told[0].lower()}{told[1:]}; was '{first['input']}'") from error

@@ -55,31 +55,27 @@ def read_model(folder: Path) -> Any:
 
 @dataclass(frozen=True)
 class Axes:
-    """Fixed sizes and upper bounds of a model's input axes by place; an axis that is in neither is free.
+    """The least and the most that a model's input axes take, by place; equal where an axis is fixed.
 
     Places are those of `input_ids`: batch first, tokens last, choices between them where there are any.
     """
 
     rank: int
-    fixed: Mapping[int, int]
-    bounds: Mapping[int, int]
+    least: Mapping[int, int]
+    most: Mapping[int, int]
 
     @property
     def free(self) -> bool:
         """Whether every shape fits."""
-        return not self.fixed and not self.bounds
+        return not self.least and not self.most
 
 
 def axes_of(model: Any) -> Axes:
     """The axes of a model or compiled model."""
-    shape = model.input("input_ids").get_partial_shape()
-    fixed = {place: size.get_length() for place, size in enumerate(shape) if size.is_static}
-    bounds = {
-        place: size.get_max_length()
-        for place, size in enumerate(shape)
-        if size.is_dynamic and size.get_max_length() > 0
-    }
-    return Axes(len(shape), fixed, bounds)
+    shape = list(model.input("input_ids").get_partial_shape())
+    least = {place: size.get_min_length() for place, size in enumerate(shape) if size.get_min_length() > 1}
+    most = {place: size.get_max_length() for place, size in enumerate(shape) if size.get_max_length() > 0}
+    return Axes(len(shape), least, most)
 
 
 def as_session(compiled: Any, head: Head, *, where: str) -> Session:
@@ -105,18 +101,16 @@ def _fitted(run: Session, axes: Axes, head: Head, *, where: str) -> Session:
     """A session of a model with fixed or bounded axes, for feeds of any shape that fits in them."""
     import numpy as np
 
-    largest = {**axes.fixed, **axes.bounds}
-
     def session(feed: Feed) -> Feed:
         shape = feed["input_ids"].shape
         for place in range(1, axes.rank):
-            if shape[place] > largest.get(place, shape[place]):
-                raise StageError(f"{where}: {_too_many(place, axes.rank, shape[place], largest[place])}")
-        step = largest.get(0, shape[0])
+            if shape[place] > axes.most.get(place, shape[place]):
+                raise StageError(f"{where}: {_too_many(place, axes.rank, shape[place], axes.most[place])}")
+        step = axes.most.get(0, shape[0])
         parts = []
         for start in range(0, shape[0], step):
             rows = {name: array[start : start + step] for name, array in feed.items()}
-            outputs = run({name: _padded(array, axes.fixed) for name, array in rows.items()})
+            outputs = run({name: _padded(array, axes.least) for name, array in rows.items()})
             parts.append({name: _cut(array, rows["input_ids"].shape, head) for name, array in outputs.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -130,15 +124,14 @@ def _too_many(place: int, rank: int, found: int, most: int) -> str:
     return f"a row has {found} choices and the model takes {most}; convert it for more"
 
 
-def _padded(array: np.ndarray[Any, Any], fixed: Mapping[int, int]) -> np.ndarray[Any, Any]:
-    """Repeat the last row to fill a fixed batch, and pad other fixed axes with 0, which the mask hides."""
+def _padded(array: np.ndarray[Any, Any], least: Mapping[int, int]) -> np.ndarray[Any, Any]:
+    """Repeat the last row to fill a batch, and pad other axes with 0, which the mask hides."""
     import numpy as np
 
-    rows = fixed.get(0, len(array)) - len(array)
-    if rows:
-        array = np.concatenate([array, np.repeat(array[-1:], rows, axis=0)])
-    widths = [(0, fixed.get(place, size) - size if place else 0) for place, size in enumerate(array.shape)]
-    return np.pad(array, widths) if any(after for _, after in widths) else array
+    missing = [max(least.get(place, 0) - size, 0) for place, size in enumerate(array.shape)]
+    if missing[0]:
+        array = np.concatenate([array, np.repeat(array[-1:], missing[0], axis=0)])
+    return np.pad(array, [(0, 0), *((0, count) for count in missing[1:])]) if any(missing[1:]) else array
 
 
 def _cut(array: np.ndarray[Any, Any], shape: tuple[int, ...], head: Head) -> np.ndarray[Any, Any]:

@@ -69,7 +69,7 @@ class Built:
 
     def open(self, context: Context) -> Session:
         """A session on the graph."""
-        return context.open("onnx", self.artifact.path)
+        return context.open(self.artifact.kind, self.artifact.path)
 
 
 def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded, progress: Progress) -> Context:

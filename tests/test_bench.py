@@ -18,15 +18,18 @@ class Quiet:
         pass
 
 
-def test_calibrators_are_compared_on_the_plain_export_of_the_model(monkeypatch):
+@pytest.mark.parametrize(("target", "calibrators"), [("cpu", ("streaming", "onnxruntime")), ("openvino", ("nncf",))])
+def test_the_targets_calibrators_are_compared_on_the_plain_export_of_the_model(target, calibrators, monkeypatch):
     asked = []
-    loaded = SimpleNamespace(plan=SimpleNamespace(request=SimpleNamespace(threads=3)), progress=Quiet())
+    plan = SimpleNamespace(request=SimpleNamespace(threads=3), target=SimpleNamespace(name=target))
+    loaded = SimpleNamespace(plan=plan, progress=Quiet())
     exported = SimpleNamespace(path=Path("cached"))
 
     monkeypatch.setattr(bench, "fold", lambda _, steps: asked.append(steps) or ([], [exported]))
-    monkeypatch.setattr(bench.calibration_memory, "compare", lambda model, **settings: [(model, settings["threads"])])
+    monkeypatch.setattr(bench.calibration_memory, "compare", lambda model, **settings: [(model, settings)])
 
-    assert bench.compare_calibrators(loaded) == [(Path("cached/model.onnx"), 3)]
+    ((model, settings),) = bench.compare_calibrators(loaded)
+    assert (model, settings["threads"], settings["calibrators"]) == (Path("cached/model.onnx"), 3, calibrators)
     assert [(step.stage, step.params.readout_slice) for step in asked[0]] == [("export", False)]
 
 

@@ -1,4 +1,4 @@
-"""What calibration costs: ours against ONNX Runtime's percentile calibrator, on the same texts and tensors.
+"""What calibration costs: ours against ONNX Runtime's percentile calibrator, on the same texts and tensors; and NNCF's.
 
 Each run has a process of its own, whose peak is then its own. ONNX Runtime keeps every activation of
 every text (issue 10503), so processes get a limit and one that meets it is reported, not the machine's end.
@@ -25,6 +25,7 @@ import numpy as np
 from optimize.errors import StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feature, Feed, Progress
+from optimize.openvino_runtime import load_nncf, load_openvino
 
 PERCENTILE = 99.99
 SHARE_OF_AVAILABLE = 0.8
@@ -64,25 +65,26 @@ class Task:
 def compare(
     model: Path,
     *,
+    calibrators: Sequence[str] = ("streaming", "onnxruntime"),
     samples: Sequence[int] = (64, 512),
     tokens: int = 128,
     threads: int,
     progress: Progress,
     limit_bytes: int | None = None,
 ) -> list[Row]:
-    """Peak memory and seconds of both calibrators on every number of samples, loading the graph included.
+    """Peak memory and seconds of calibrators on every number of samples, loading the graph included.
 
-    Calibrated are the inputs of all products with weights. A process may use `limit_bytes`, by
-    default most of what is available.
+    Calibrated are the inputs of all products with weights; `nncf` quantizes the graph as well, for it does all at
+    once. A process may use `limit_bytes`, by default most of what is available.
     """
     tensors, vocabulary = _inspect(model)
     rows: list[Row] = []
     for count in samples:
-        for calibrator in CALIBRATORS:
+        for calibrator in calibrators:
             limit = limit_bytes or _available_bytes()
             task = Task(model, tensors, count, tokens, vocabulary, threads)
             rows.append(_measure(calibrator, task, limit))
-            progress.step("calibration memory", len(rows), len(samples) * len(CALIBRATORS))
+            progress.step("calibration memory", len(rows), len(samples) * len(calibrators))
     return rows
 
 
@@ -216,4 +218,16 @@ class _Reader:
         return next(self.feeds, None)
 
 
-CALIBRATORS: dict[str, Callable[[Task], None]] = {"streaming": _stream, "onnxruntime": _keep_all}
+def _quantize(task: Task) -> None:
+    """NNCF's whole post-training quantization of the graph, with its defaults for transformers."""
+    nncf = load_nncf()
+    with contextlib.redirect_stdout(io.StringIO()):
+        nncf.quantize(
+            load_openvino().convert_model(task.model),
+            nncf.Dataset(list(task.feeds())),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=task.samples,
+        )
+
+
+CALIBRATORS: dict[str, Callable[[Task], None]] = {"streaming": _stream, "onnxruntime": _keep_all, "nncf": _quantize}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from optimize.artifact import Kind
 from optimize.manifest import Manifest, Measurement
 from optimize.report import tables
 from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture
@@ -13,12 +14,17 @@ from optimize.report.facts import fact_rows
 from optimize.report.markdown import command, markdown_table, show
 
 USAGE = {
-    "feature-extraction": ("ORTModelForFeatureExtraction", '"A sentence."'),
-    "fill-mask": ("ORTModelForMaskedLM", '"Paris is the capital of [MASK]."'),
-    "text-classification": ("ORTModelForSequenceClassification", '"A sentence."'),
-    "token-classification": ("ORTModelForTokenClassification", '"Ada lives in Lisbon."'),
-    "question-answering": ("ORTModelForQuestionAnswering", 'question="Who?", context="Ada did."'),
+    "feature-extraction": ("FeatureExtraction", '"A sentence."'),
+    "fill-mask": ("MaskedLM", '"Paris is the capital of [MASK]."'),
+    "text-classification": ("SequenceClassification", '"A sentence."'),
+    "token-classification": ("TokenClassification", '"Ada lives in Lisbon."'),
+    "question-answering": ("QuestionAnswering", 'question="Who?", context="Ada did."'),
 }
+LOADERS: dict[Kind, tuple[str, str]] = {
+    "onnx": ("optimum.onnxruntime", "ORTModelFor"),
+    "openvino": ("optimum.intel", "OVModelFor"),
+}
+"""Per kind of artifact the module and the beginning of the classes that load it."""
 
 
 def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
@@ -48,7 +54,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         _left_in_float(manifest),
         show(pictures, SENSITIVITY),
         "## Use",
-        _usage(manifest.request.head),
+        _usage(manifest.request.head, manifest.stages[-1].artifact.kind),
         "## Limits that it met",
         "\n".join(f"- {check.name}: {check.reason}" for check in manifest.verdict.checks),
         "## Reproduce",
@@ -94,7 +100,12 @@ def _front_matter(manifest: Manifest, last: Measurement) -> str:
     card: dict[str, Any] = {
         "library_name": "optimum",
         "pipeline_tag": head,
-        "tags": ["onnx", "distilbert", *(["int8"] if "int8" in last.size.by_dtype else []), "distilbert-optimize"],
+        "tags": [
+            manifest.stages[-1].artifact.kind,
+            "distilbert",
+            *(["int8"] if "int8" in last.size.by_dtype else []),
+            "distilbert-optimize",
+        ],
     }
     if manifest.source.kind == "hub":
         card["base_model"] = manifest.source.id
@@ -114,17 +125,31 @@ def _front_matter(manifest: Manifest, last: Measurement) -> str:
     return f"---\n{yaml.safe_dump(card, sort_keys=False)}---"
 
 
-def _usage(head: str) -> str:
+def _usage(head: str, kind: Kind) -> str:
+    module, prefix = LOADERS[kind]
+    if head == "multiple-choice" and kind == "openvino":
+        return _usage_of_choices()
     if head == "multiple-choice":
         return (
-            "```python\nfrom optimum.onnxruntime import ORTModelForMultipleChoice\n"
-            "from transformers import AutoTokenizer\n\n"
-            'model = ORTModelForMultipleChoice.from_pretrained("PATH")\n'
+            f"```python\nfrom {module} import {prefix}MultipleChoice\nfrom transformers import AutoTokenizer\n\n"
+            f'model = {prefix}MultipleChoice.from_pretrained("PATH")\n'
             'tokenizer = AutoTokenizer.from_pretrained("PATH")\n```'
         )
     name, arguments = USAGE[head]
     return (
-        f"```python\nfrom optimum.onnxruntime import {name}\nfrom transformers import AutoTokenizer, pipeline\n\n"
-        f'model = {name}.from_pretrained("PATH")\ntokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+        f"```python\nfrom {module} import {prefix}{name}\nfrom transformers import AutoTokenizer, pipeline\n\n"
+        f'model = {prefix}{name}.from_pretrained("PATH")\ntokenizer = AutoTokenizer.from_pretrained("PATH")\n'
         f'print(pipeline("{head}", model=model, tokenizer=tokenizer)({arguments}))\n```'
+    )
+
+
+def _usage_of_choices() -> str:
+    """optimum-intel has no class for multiple choice; OpenVINO itself needs none."""
+    return (
+        "```python\nimport openvino\nfrom transformers import AutoTokenizer\n\n"
+        'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
+        'model = openvino.Core().compile_model("PATH/openvino_model.xml", "CPU")\n'
+        'tokens = tokenizer(["Who?", "Who?"], ["Ada.", "Nobody."], padding=True, return_tensors="np")\n'
+        'names = ("input_ids", "attention_mask")  # [batch, choices, tokens]\n'
+        'print(model({name: tokens[name][None] for name in names})["logits"].argmax())\n```'
     )

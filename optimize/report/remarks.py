@@ -16,10 +16,12 @@ def remarks(manifest: Manifest) -> list[str]:
     reference = f"{manifest.request.target}-fp32"
     found = []
     for measurement in manifest.measurements:
-        slow = [f"{each.shape} ({each.speedup[reference]:.2f}×)" for each in not_faster(measurement, reference)]
-        if slow:
-            what = f"**{measurement.name}** is INT8 and not faster than {reference} at {', '.join(slow)}"
-            found.append(f"{what}: {why(manifest)}.")
+        ratios = {each.shape: each.speedup[reference] for each in not_faster(measurement, reference)}
+        if ratios:
+            what = "slower" if max(ratios.values()) < 1.0 else "not clearly faster"
+            shapes = ", ".join(f"{shape} ({ratio:.2f}×)" for shape, ratio in ratios.items())
+            told = f"**{measurement.name}** is INT8 and {what} than {reference} at {shapes}"
+            found.append(f"{told}: {why(manifest)}.")
     return found
 
 

@@ -1,8 +1,7 @@
 """An exported ONNX graph as OpenVINO IR, proven to compute the same.
 
 OpenVINO would take the ONNX file as it is and convert it at every start; as IR it starts at once, and NNCF and
-optimum-intel read it. Its own transformations fuse the attention into one operator. Where the graph is exported for
-ONNX Runtime (`lean`), that pattern is not found, so the shipped pipelines export plainly.
+optimum-intel read it. Its own transformations fuse the attention of each layer into one operator.
 """
 
 from __future__ import annotations

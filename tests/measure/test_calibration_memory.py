@@ -62,13 +62,22 @@ def test_a_process_that_meets_its_limit_is_reported_as_such(tmp_path, monkeypatc
     model = write_graph(tmp_path / "model.onnx", width=4096)
     # The process imports the table anew; patched, it only says which calibrators are run.
     monkeypatch.setattr(calibration_memory, "CALIBRATORS", {"onnxruntime": None})
-    (row,) = compare(model, samples=(400,), tokens=128, threads=1, progress=Watched(), limit_bytes=600_000_000)
+    (row,) = compare(
+        model,
+        calibrators=("onnxruntime",),
+        samples=(400,),
+        tokens=128,
+        threads=1,
+        progress=Watched(),
+        limit_bytes=600_000_000,
+    )
     assert row == Row("onnxruntime", 400, None, None, "needed more than 0.6 GB")
 
 
 def test_a_calibrator_that_fails_is_a_row_that_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(calibration_memory, "CALIBRATORS", {"streaming": None})
-    (row,) = compare(write_graph(tmp_path / "model.onnx"), samples=(1,), tokens=2, threads=1, progress=Watched())
+    model = write_graph(tmp_path / "model.onnx")
+    (row,) = compare(model, calibrators=("streaming",), samples=(1,), tokens=2, threads=1, progress=Watched())
     assert (row.peak_bytes, row.seconds) == (None, None)
     assert "the percentile needs at least 10000 values" in row.not_measured
 

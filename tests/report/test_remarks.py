@@ -1,0 +1,63 @@
+"""What the page says in words of INT8 that is not faster."""
+
+from __future__ import annotations
+
+import pytest
+from report.conftest import ENVIRONMENT, REQUEST, latency, make_manifest, measurement
+
+from optimize.report.markdown import render
+from optimize.report.remarks import remarks
+
+
+def told(ratio: float, *, dtype: str = "int8", features=("avx2",), device=None) -> list[str]:
+    """Remarks on a model that is so many times as fast as the target's FP32."""
+    timings = [
+        latency("1x128", 10.0, pytorch_fp32=3.0, openvino_fp32=ratio),
+        latency("8x128", 80.0, pytorch_fp32=3.0, openvino_fp32=2.0),
+    ]
+    last = measurement("quantize_openvino", 0.895, 60_000_000, timings)
+    last["size"]["by_dtype"] = {dtype: 60_000_000}
+    manifest = make_manifest(
+        request={**REQUEST, "target": "openvino"},
+        environment={**ENVIRONMENT, "features": list(features), "device": device or {}},
+        measurements=[measurement("pytorch-fp32", 0.9, 200_000_000, []), last],
+    )
+    assert all(remark in render(manifest) for remark in remarks(manifest))
+    return remarks(manifest)
+
+
+def test_without_instructions_for_it_int8_is_said_to_save_size_and_not_time():
+    (remark,) = told(0.88)
+    assert remark == (
+        "**quantize_openvino** is INT8 and slower than openvino-fp32 at 1x128 (0.88×): this CPU has no instructions "
+        "for 8-bit products (VNNI, AMX), so INT8 saves size and memory here, not time."
+    )
+
+
+@pytest.mark.parametrize(
+    ("features", "device", "words"),
+    [
+        (("avx2", "avx512_vnni"), {"device": "CPU"}, "has instructions for 8-bit products (avx512_vnni), but"),
+        ((), {"device": "GPU", "capabilities": "FP32, FP16"}, "device GPU has no INT8."),
+        ((), {"device": "GPU", "capabilities": "FP32, INT8"}, "device GPU has INT8, but gains nothing by it"),
+    ],
+)
+def test_the_reason_is_what_the_machine_tells(features, device, words):
+    (remark,) = told(0.95, features=features, device=device)
+    assert words in remark
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(0.9, True), (1.05, True), (1.15, False)])
+def test_a_speedup_whose_interval_reaches_one_is_not_called_faster(ratio, said):
+    found = told(ratio)
+    assert bool(found) == said
+    assert all(("slower" if ratio < 1 else "not clearly faster") in remark for remark in found)
+
+
+def test_a_float_model_that_is_slower_needs_no_remark():
+    assert told(0.8, dtype="float32") == []
+
+
+def test_only_the_shapes_at_which_it_is_slow_are_named():
+    (remark,) = told(0.8)
+    assert "8x128" not in remark
