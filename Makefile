@@ -9,17 +9,19 @@ HEAD ?=
 MODEL ?= demo
 DATA ?=
 PIPELINE ?=
+DEVICE ?=
 BUILD_ONLY ?=
 ARGS ?=
 
 FLAGS = --target $(TARGET) --model $(MODEL) $(if $(HEAD),--head $(HEAD)) $(if $(DATA),--data $(DATA)) \
-        $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
+        $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
 
 .PHONY: help setup optimize bench test test-slow check fix docs clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
-	@echo 'variables: TARGET=cpu HEAD=all MODEL=hub-id-or-folder DATA=hub-id-or-folder PIPELINE=name-or-yaml ARGS="--seed 1"'
+	@echo 'variables: TARGET=openvino HEAD=all MODEL=hub-id-or-folder DATA=hub-id-or-folder PIPELINE=name-or-yaml DEVICE=GPU'
+	@echo '           BUILD_ONLY=1 ARGS="--seed 1 --examples 500"; all are optional'
 
 setup: $(READY)  ## build the virtual environment
 
@@ -32,10 +34,10 @@ optimize: $(READY)  ## optimize a model and judge the result; the demo by defaul
 	$(OPTIMIZE) run $(FLAGS)
 
 bench: $(READY)  ## latency at distilbert-base's size, with random weights
-	$(OPTIMIZE) bench $(if $(PIPELINE),--pipeline $(PIPELINE)) $(ARGS)
+	$(OPTIMIZE) bench --target $(TARGET) $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 test: $(READY)  ## the default tests: offline, minutes
-	$(VENV)/bin/pytest -m 'not slow'
+	$(VENV)/bin/pytest -m 'not slow' -n auto --dist loadfile
 
 test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
 	$(VENV)/bin/pytest -m slow

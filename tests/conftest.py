@@ -12,7 +12,7 @@ import pytest
 
 from optimize import cli, demo
 
-pytest_plugins = ("models",)
+pytest_plugins = ("models", "slow.checkpoints")
 
 SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40

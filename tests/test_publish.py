@@ -15,6 +15,7 @@ from optimize import cli, manifest
 from optimize import run as running
 from optimize.errors import RequestError
 from optimize.heads import HEADS
+from optimize.interfaces import Params
 from optimize.measure.rounds import Settings
 from optimize.plan import Options, make_plan
 from optimize.publish import CHECKSUMS, publish_folder
@@ -237,7 +238,7 @@ def test_optimum_computes_what_our_session_computes(head, built):
     shape = (1, 4, 12) if head == "multiple-choice" else (2, 12)
     ids = np.random.default_rng(0).integers(5, 100, shape)
     feed = {"input_ids": ids, "attention_mask": np.ones(shape, dtype=np.int64)}
-    ours = open_session(folder, 1, HEADS[head])(feed)
+    ours = open_session(folder, 1, HEADS[head], Params())(feed)
 
     model = getattr(optimum.onnxruntime, CLASSES[head]).from_pretrained(folder)
     theirs = model(**{name: torch.from_numpy(array) for name, array in feed.items()})

@@ -30,7 +30,9 @@ class Made:
     def __init__(self, groups, damage, budget=None):
         self.groups, self.damage, self.seen = tuple(groups), damage, []
         budget = budget or Budget(max_relative_drop=LIMIT)
-        self.judge = SimpleNamespace(budget=budget, allows=lambda loss: Judge.allows(self.judge, loss))
+        self.judge = SimpleNamespace(budget=budget, doubt=0.0)
+        self.judge.excess = lambda loss: Judge.excess(self.judge, loss)
+        self.judge.allows = lambda loss: Judge.allows(self.judge, loss)
 
     def without(self, left):
         return frozenset(each.name for each in self.groups) - {each.name for each in left}

@@ -121,6 +121,14 @@ def largest_products(built):
         yield int(np.abs(node.data.astype(int)).max())
 
 
+@pytest.mark.parametrize("ranges", ["mean", "minmax"])
+def test_ranges_are_found_as_asked(ranges, context, apply, make_feed, difference):
+    here = context("token-classification")
+    median, other = quantized(here, apply, **PLAIN), quantized(here, apply, **PLAIN, ranges=ranges)
+    assert (median.facts["ranges"], other.facts["ranges"]) == ("median", ranges)
+    assert difference(here, median.open(here), other.open(here), make_feed(here)) > 0
+
+
 @pytest.mark.parametrize("alpha", [-1.0, 0.5])
 def test_scales_migrate_as_far_as_asked(alpha, context, apply):
     here = context("text-classification")

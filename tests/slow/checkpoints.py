@@ -1,0 +1,70 @@
+"""Where the real checkpoints are, and a run over one of them; skipped where they are not at hand."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from optimize.manifest import Manifest
+from optimize.plan import Options, make_plan
+from optimize.run import run
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+UNPACK = SHARED / "checkpoints" / "unpack"
+# checkpoint: data, and how many examples judge it here
+CASES = {
+    "base": ("stsb", 300),
+    "mlm": ("wikitext2", 300),
+    "sst2": ("sst2", 300),
+    "mutual": ("mutual", 300),
+    "conll2003": ("conll2003", 300),
+    "squad": ("squad", 150),
+}
+ABSENT = not UNPACK.is_file()
+REASON = "the real checkpoints are not beside this repository"
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def say(self, line: str) -> None:
+        """Ignore it."""
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the six checkpoints in it."""
+    folder = tmp_path_factory.mktemp("real")
+    subprocess.run([UNPACK, folder / "checkpoints"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def carry_out(unpacked: Path):
+    """Run a pipeline on a checkpoint, with less data than by default; each pair once."""
+
+    @cache
+    def make(name: str, pipeline: str, calibration: int = 128, tuning: int = 512) -> tuple[Path, Manifest]:
+        dataset, examples = CASES[name]
+        path = unpacked / f"{abs(hash(pipeline))}.yaml"
+        path.write_text(pipeline, encoding="utf-8")
+        options = Options(
+            model=str(unpacked / "checkpoints" / name),
+            data=str(SHARED / "data" / dataset),
+            examples=examples,
+            calibration_examples=calibration,
+            tuning_examples=tuning,
+            pipeline=str(path),
+            shapes=("1x128",),
+            out=unpacked / "runs",
+            cache=unpacked / "cache",
+        )
+        return run(make_plan(options), progress=Quiet())
+
+    return make

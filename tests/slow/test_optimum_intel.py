@@ -1,0 +1,85 @@
+"""The artifact in optimum-intel's hands, in an environment of its own: its pins exclude those of optimum-onnx.
+
+The environment is kept in the user's cache, since it takes a minute and a gigabyte to make.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optimize.heads import HEADS
+
+CLASSES = {
+    "feature-extraction": "OVModelForFeatureExtraction",
+    "fill-mask": "OVModelForMaskedLM",
+    "text-classification": "OVModelForSequenceClassification",
+    "token-classification": "OVModelForTokenClassification",
+    "question-answering": "OVModelForQuestionAnswering",
+}
+PACKAGES = ("optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0", "torch==2.13.0")
+HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilbert-optimize" / "optimum-intel"
+
+LOAD = """
+import json, sys
+import numpy, torch
+from optimum import intel
+
+model = getattr(intel, sys.argv[1]).from_pretrained(sys.argv[2], ov_config={"INFERENCE_PRECISION_HINT": "f32"})
+with numpy.load(sys.argv[3]) as feed:
+    outputs = model(**{name: torch.from_numpy(feed[name]) for name in feed})
+numpy.savez(sys.argv[4], **{name: numpy.asarray(outputs[name]) for name in json.loads(sys.argv[5])})
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """The interpreter of an environment with optimum-intel."""
+    found = HOME / "bin" / "python"
+    ready = HOME / f"ready-{'-'.join(PACKAGES)}"
+    if not ready.exists():
+        venv.create(HOME, clear=True, with_pip=True)
+        words = [found, "-m", "pip", "install", "--quiet", *PACKAGES]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=540)
+        if done.returncode:
+            pytest.skip(f"optimum-intel cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+        ready.touch()
+    return found
+
+
+@pytest.mark.parametrize("head", sorted(CLASSES))
+def test_optimum_intel_loads_it_and_computes_the_same(head, context, apply, make_feed, python, tmp_path):
+    here = context(head)
+    converted = apply(here, "convert_openvino", apply(here, "export"))
+    built = apply(here, "quantize_openvino", converted, accuracy_control=False)
+    feed = make_feed(here, "right-padded")
+    np.savez(tmp_path / "feed.npz", **feed)
+    names = json.dumps(HEADS[head].outputs)
+    words = [CLASSES[head], built.artifact.path, tmp_path / "feed.npz", tmp_path / "out.npz", names]
+
+    done = subprocess.run(
+        [python, "-c", LOAD, *map(str, words)], capture_output=True, text=True, check=False, timeout=300
+    )
+
+    assert done.returncode == 0, done.stderr
+    expected = built.open(here)(feed)
+    kept = feed["attention_mask"] == 1 if HEADS[head].reads == "all tokens" else ...
+    with np.load(tmp_path / "out.npz") as found:
+        for name in HEADS[head].outputs:
+            scale = max(1.0, float(np.abs(expected[name]).max()))
+            assert np.abs(found[name] - expected[name])[kept].max() < 1e-4 * scale
+
+
+def test_the_one_head_that_it_has_no_class_for_is_multiple_choice(python):
+    code = "from optimum import intel; print([name for name in dir(intel) if name.startswith('OVModelFor')])"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert "OVModelForMultipleChoice" not in done.stdout
+    assert set(CLASSES) | {"multiple-choice"} == set(HEADS)
