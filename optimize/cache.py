@@ -34,7 +34,10 @@ from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import StageError
 from optimize.interfaces import Facts
 
-SOURCES = ("stages", "quantization", "evaluate", "heads", "demo", "data", "source", "openvino_runtime.py")
+SOURCES = (
+    *(f"{name}/**/*.py" for name in ("stages", "quantization", "evaluate", "heads", "demo", "data", "source")),
+    "openvino_runtime.py",
+)
 """Code that shapes what is cached. Coarse on purpose: an edit reruns too much rather than too little."""
 
 
@@ -178,7 +181,7 @@ def code_digest() -> str:
     """SHA-256 over the source files that shape cached content."""
     package = Path(optimize.__file__).parent
     total = hashlib.sha256()
-    for source in (package / name for name in SOURCES):
-        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+    for pattern in SOURCES:
+        for path in sorted(package.glob(pattern)):
             total.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()
