@@ -86,7 +86,8 @@ def try_candidates(loaded: Loaded, method: Method) -> Made:
     """
     if not loaded.splits.tuning:
         where = loaded.plan.request.data
-        raise DataError(f"{where}: leaves no tuning examples for 'auto' to choose on; give more data, or a pipeline")
+        name = loaded.plan.pipeline.name
+        raise DataError(f"{where}: leaves no tuning examples for '{name}' to choose on; give more data, or a pipeline")
     built, failed = build_candidates(loaded)
     references = reference_subjects(loaded)
     subjects = [*references, *(each.subject for each in built)]

@@ -118,7 +118,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
     wanted = replace(wanted, revision=data.inspect(wanted, head))
     pipeline = pipeline.for_head(head.name)
     if candidates:
-        check_choice(options, pipeline.gates.speedup_shape)
+        check_choice(options, pipeline)
     return Plan(
         request=make_request(options, pipeline, head, found, wanted),
         pipeline=pipeline,
@@ -191,14 +191,15 @@ def longest_text(options: Options, pipelines: Sequence[Pipeline]) -> int | None:
     return longest
 
 
-def check_choice(options: Options, shape: str) -> None:
+def check_choice(options: Options, pipeline: Pipeline) -> None:
     """Refuse to choose among candidates without what they are to be compared by."""
     if options.build_only:
-        raise RequestError("--build-only: 'auto' has to measure to choose; leave it out or name a pipeline")
+        first = pipeline.candidates[0]
+        raise RequestError(f"--build-only: '{pipeline.name}' has to measure to choose; leave it out or name {first}")
     if not options.tuning_examples:
-        raise RequestError("--tuning-examples: 'auto' has none to choose on; give 1 or more")
-    if shape not in options.shapes:
-        raise RequestError(f"--shapes: lacks {shape}, where 'auto' compares its candidates; add it")
+        raise RequestError(f"--tuning-examples: '{pipeline.name}' has none to choose on; give 1 or more")
+    if (shape := pipeline.gates.speedup_shape) not in options.shapes:
+        raise RequestError(f"--shapes: lacks {shape}, where '{pipeline.name}' compares its candidates; add it")
 
 
 def check_numbers(options: Options) -> None:

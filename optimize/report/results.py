@@ -89,6 +89,7 @@ def make_arguments(manifest: Manifest) -> str:
     if request.pipeline != request.target:
         words.append(f"PIPELINE={request.pipeline}")
     flags = [f"--examples {request.examples}"] if request.examples != 4000 else []
+    flags += [f"--tuning-examples {request.tuning_examples}"] if request.tuning_examples != 512 else []
     flags += [f"--shapes {','.join(request.shapes)}"] if tuple(request.shapes) != DEFAULT_SHAPES else []
     return " ".join([*words, *([f'ARGS="{" ".join(flags)}"'] if flags else [])])
 

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 import yaml
-from report.conftest import REQUEST, REVERTED, SOURCE, document, make_manifest, stages_with
+from report.conftest import REQUEST, REVERTED, SOURCE, STAGES, document, make_manifest, stages_with
 
 from optimize.heads import HEADS
 from optimize.report.card import render_card
@@ -87,6 +87,33 @@ def test_the_usage_is_python_that_names_the_heads_class(head):
 
     assert HEADS[head].auto_class.replace("AutoModel", "ORTModel") in names | {"ORTModel"}
     assert any(f"{name}.from_pretrained(" in code for name in names if name.startswith("ORTModelFor"))
+
+
+def for_openvino(head: str):
+    *others, last = STAGES
+    artifact = {**last["artifact"], "kind": "openvino"}
+    return make_manifest(request={**REQUEST, "head": head}, stages=[*others, {**last, "artifact": artifact}])
+
+
+@pytest.mark.parametrize("head", sorted(set(HEADS) - {"multiple-choice"}))
+def test_the_usage_of_an_openvino_model_names_optimum_intels_class(head):
+    front, text = split(render_card(for_openvino(head)))
+
+    name = HEADS[head].auto_class.replace("AutoModel", "OVModel")
+    assert f"from optimum.intel import {name if 'For' in name else 'OVModelForFeatureExtraction'}\n" in text
+    assert "openvino" in front["tags"]
+    assert "onnx" not in front["tags"]
+
+
+def test_the_usage_of_choices_runs_without_a_class_for_them(context, apply, capsys):
+    here = context("multiple-choice")
+    built = apply(here, "convert_openvino", apply(here, "export"))
+    _, text = split(render_card(for_openvino("multiple-choice")))
+    code = text.split("```python\n")[1].split("```")[0].replace("PATH", str(built.artifact.path))
+
+    exec(compile(code, "card", "exec"), {})
+
+    assert capsys.readouterr().out.strip() in ("0", "1")
 
 
 def test_the_card_names_what_was_left_in_float(manifest):
