@@ -40,7 +40,7 @@ test: $(READY)  ## the default tests: offline, minutes
 	$(VENV)/bin/pytest -m 'not slow' -n auto --dist loadfile
 
 test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
-	$(VENV)/bin/pytest -m slow
+	$(VENV)/bin/pytest -m slow -n auto --dist loadfile
 
 check: $(READY)  ## lint, format and types; writes nothing
 	$(VENV)/bin/ruff check .

@@ -13,7 +13,8 @@ BASELINES = read_baselines(Path(__file__).parents[2] / "reports" / "baselines")
 WITHOUT_TABLES = [
     each
     for each in BASELINES
-    if not any(isinstance(fact, list) for stage in each.stages for fact in stage.facts.values())
+    if each.request.target == "cpu"
+    and not any(isinstance(fact, list) for stage in each.stages for fact in stage.facts.values())
 ]
 
 

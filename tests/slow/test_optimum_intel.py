@@ -51,6 +51,8 @@ def python() -> Path:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=540)
         if done.returncode:
             pytest.skip(f"optimum-intel cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+        # optimum-intel brings torchvision, whose build need not be torch's; text needs none.
+        subprocess.run([found, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], check=True, timeout=120)
         ready.touch()
     return found
 
