@@ -21,7 +21,7 @@ def remarks(manifest: Manifest) -> list[str]:
             what = "slower" if max(ratios.values()) < 1.0 else "not clearly faster"
             shapes = ", ".join(f"{shape} ({ratio:.2f}×)" for shape, ratio in ratios.items())
             told = f"**{measurement.name}** is INT8 and {what} than {reference} at {shapes}"
-            found.append(f"{told}: {why(manifest)}.")
+            found.append(f"{told}: {why(manifest, measurement)}.")
     return found
 
 
@@ -38,14 +38,16 @@ def _lower(latency: Latency, reference: str) -> float:
     return latency.speedup_interval.get(reference, (ratio, ratio))[0]
 
 
-def why(manifest: Manifest) -> str:
-    """The reason, as far as the machine's features tell it."""
+def why(manifest: Manifest, measurement: Measurement) -> str:
+    """The reason, as far as the machine's features and the stages' facts tell it."""
     machine = manifest.environment
     device = machine.device.get("device", "CPU")
     if device != "CPU":
         able = "INT8" in machine.device.get("capabilities", "")
         return f"device {device} {'has INT8, but gains nothing by it at these sizes' if able else 'has no INT8'}"
     fast = sorted(set(WIDE_SUMS) & set(machine.features))
+    if _weights_alone(manifest, measurement) and not (fast and measurement.runtime.get("dynamic_quantization")):
+        return "only its weights are INT8, and are turned back into floats for every product"
     if not fast:
         return (
             "this CPU has no instructions for 8-bit products (VNNI, AMX), so INT8 saves size and memory here, not time"
@@ -54,3 +56,9 @@ def why(manifest: Manifest) -> str:
         f"this CPU has instructions for 8-bit products ({', '.join(fast)}), but at these sizes quantizing activations "
         "costs as much as they save"
     )
+
+
+def _weights_alone(manifest: Manifest, measurement: Measurement) -> bool:
+    """Whether a stage says that it left activations in float."""
+    stages = next((c.stages for c in manifest.candidates if c.measurement == measurement.name), manifest.stages)
+    return any(record.facts.get("mode") == "weights" for record in stages)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from report.conftest import ENVIRONMENT, REQUEST, latency, make_manifest, measurement
+from report.conftest import ENVIRONMENT, REQUEST, STAGES, latency, make_manifest, measurement
 
 from optimize.report.markdown import render
 from optimize.report.remarks import remarks
 
 
-def told(ratio: float, *, dtype: str = "int8", features=("avx2",), device=None) -> list[str]:
+def told(ratio: float, *, dtype="int8", features=("avx2",), device=None, mode="full", runtime=None) -> list[str]:
     """Remarks on a model that is so many times as fast as the target's FP32."""
     timings = [
         latency("1x128", 10.0, pytorch_fp32=3.0, openvino_fp32=ratio),
@@ -17,9 +17,12 @@ def told(ratio: float, *, dtype: str = "int8", features=("avx2",), device=None) 
     ]
     last = measurement("quantize_openvino", 0.895, 60_000_000, timings)
     last["size"]["by_dtype"] = {dtype: 60_000_000}
+    last["runtime"] = runtime or {}
+    *others, quantized = STAGES
     manifest = make_manifest(
         request={**REQUEST, "target": "openvino"},
         environment={**ENVIRONMENT, "features": list(features), "device": device or {}},
+        stages=[*others, {**quantized, "facts": {"mode": mode}}],
         measurements=[measurement("pytorch-fp32", 0.9, 200_000_000, []), last],
     )
     assert all(remark in render(manifest) for remark in remarks(manifest))
@@ -61,3 +64,12 @@ def test_a_float_model_that_is_slower_needs_no_remark():
 def test_only_the_shapes_at_which_it_is_slow_are_named():
     (remark,) = told(0.8)
     assert "8x128" not in remark
+
+
+@pytest.mark.parametrize(
+    ("features", "dynamic", "unpacked"),
+    [(("avx2",), True, True), (("avx512_vnni",), False, True), (("avx512_vnni",), True, False)],
+)
+def test_weights_alone_are_said_to_be_unpacked_where_activations_stay_in_float(features, dynamic, unpacked):
+    (remark,) = told(0.8, features=features, mode="weights", runtime={"dynamic_quantization": dynamic})
+    assert ("turned back into floats for every product" in remark) == unpacked
