@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 import typer.exceptions
@@ -184,7 +184,7 @@ def bench(
     show_bench(found.measurements, found.calibration)
 
 
-def _options(values: dict[str, object]) -> Options:
+def _options(values: dict[str, Any]) -> Options:
     """Options from a command's parameters."""
     from dataclasses import fields
 
@@ -195,7 +195,7 @@ def _options(values: dict[str, object]) -> Options:
     shapes = tuple(shape.strip() for shape in str(values.pop("shapes")).split(",") if shape.strip())
     known = {field.name for field in fields(Options)}
     rest = {name: value for name, value in values.items() if name in known}
-    return Options(columns=columns, runtime=runtime, shapes=shapes, **rest)  # type: ignore[arg-type]
+    return Options(columns=columns, runtime=runtime, shapes=shapes, **rest)
 
 
 def _pairs(text: object, refusal: str) -> dict[str, str]:

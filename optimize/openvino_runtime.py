@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 MODEL_FILE = "openvino_model.xml"
 """The name that optimum-intel looks for."""
 
-_TELEMETRY = "openvino_telemetry"
-
 
 def load_openvino() -> Any:
     """The module `openvino`, which reports nothing."""
-    sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]
+    modules: dict[str, Any] = sys.modules
+    modules["openvino_telemetry"] = None
     import openvino
 
     return openvino

@@ -18,7 +18,7 @@ import numpy as np
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
-from optimize.interfaces import Budget, Context, Encoded, Head, Session
+from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Session
 
 RESAMPLES = 200
 ROUNDING = 1e-9
@@ -90,6 +90,17 @@ class Judge:
     def allows(self, loss: Loss) -> bool:
         """Whether the budget allows a loss; a budget without any limit allows all."""
         return self.excess(loss) == 0.0
+
+    def facts(self, loss: Loss) -> Facts:
+        """What a stage states of the graph that it wrote."""
+        return {
+            "tuning_examples": len(self.encoded.gold),
+            "tuning_metric": loss.metric,
+            "tuning_relative_drop": loss.relative_drop,
+            "tuning_agreement": loss.agreement,
+            "tuning_divergence": loss.divergence,
+            "tuning_budget": "met" if self.allows(loss) else "not met",
+        }
 
     def excess(self, loss: Loss) -> float:
         """By how much the limit that is missed most is missed; 0 within the budget. All limits are shares."""

@@ -16,11 +16,8 @@ from optimize.errors import StageError
 from optimize.evaluate.predict import predict
 from optimize.interfaces import Fact, Facts, Session
 from optimize.openvino_runtime import as_session
-from optimize.quantization.fallback import describe
 from optimize.quantization.judge import Judge, Loss
 from optimize.stages._openvino_graph import Weight, layer_name
-
-__all__ = ["Control", "describe"]
 
 WHERE = "quantize_openvino: accuracy control"
 

@@ -23,10 +23,17 @@ SHAPES = ((1, 1), (1, 16), (2, 7), (3, 33), (1, 128))
 
 
 def check_parity(
-    folder: Path, source: Artifact, context: Context, *, stage: str, tolerance: float, kind: Kind = "onnx"
+    folder: Path,
+    source: Artifact,
+    context: Context,
+    *,
+    stage: str,
+    tolerance: float,
+    kind: Kind = "onnx",
+    max_tokens: int | None = None,
 ) -> float:
     """The largest absolute difference; refuses one above `tolerance` times the outputs' scale."""
-    worst, scale = compare(folder, source, context, kind=kind)
+    worst, scale = compare(folder, source, context, kind=kind, max_tokens=max_tokens)
     if not worst <= tolerance * max(scale, 1.0):
         raise StageError(
             f"{stage}: outputs differ from the source model's by {worst:.2e} "

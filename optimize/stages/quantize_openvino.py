@@ -28,9 +28,10 @@ from optimize.evaluate.predict import collate
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.openvino_runtime import MODEL_FILE, load_openvino, read_model
+from optimize.quantization.fallback import describe
 from optimize.quantization.judge import Judge, Loss, make_judge, pad_id_of
 from optimize.quantization.weights import wide_sums
-from optimize.stages._accuracy_control import Control, describe
+from optimize.stages._accuracy_control import Control
 from optimize.stages._nncf import heard
 from optimize.stages._openvino_graph import Weight, count_operators, find_weights, products_of_activations, refuse_unfit
 
@@ -89,7 +90,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     counted = _count(out)
     if control.used:
         _require_budget(judge, loss, counted["float_share"], params)
-    return {**facts, **counted, **_judged(judge, loss), **control.facts(find_weights(read_model(out)))}
+    return {**facts, **counted, **judge.facts(loss), **control.facts(find_weights(read_model(out)))}
 
 
 def _excluded(weights: Sequence[Weight], patterns: Sequence[str]) -> list[str]:
@@ -179,18 +180,6 @@ def _require_budget(judge: Judge, loss: Loss, share: float, params: Params) -> N
         f"budget; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
         "use 'mode: weights'"
     )
-
-
-def _judged(judge: Judge, loss: Loss) -> Facts:
-    """What the tuning data said of the graph that was written."""
-    return {
-        "tuning_examples": len(judge.encoded.gold),
-        "tuning_metric": loss.metric,
-        "tuning_relative_drop": loss.relative_drop,
-        "tuning_agreement": loss.agreement,
-        "tuning_divergence": loss.divergence,
-        "tuning_budget": "met" if judge.allows(loss) else "not met",
-    }
 
 
 STAGE = Stage(

@@ -102,7 +102,13 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     outcome, table = _decide(variants, params, context)
     left = [step.group for step in outcome.steps]
     onnx.save(variants.without(left), out / "model.onnx")
-    return {**facts, **_count(model, groups, left), **_judged(variants, outcome), **table}
+    return {
+        **facts,
+        **_count(model, groups, left),
+        **variants.judge.facts(outcome.loss),
+        "variants_tried": outcome.tried,
+        **table,
+    }
 
 
 def reads(groups: list[Group]) -> list[str]:
@@ -196,20 +202,6 @@ def _count(model: Any, groups: list[Group], left: list[Group]) -> Facts:
         "quantized_groups": len(quantized),
         "float_groups": len(everything) - len(quantized),
         "float_share": 1.0 - sum(group.parameters for group in quantized) / total,
-    }
-
-
-def _judged(variants: Variants, outcome: Outcome) -> Facts:
-    """What the tuning data said of the graph that was written."""
-    judge, loss = variants.judge, outcome.loss
-    return {
-        "tuning_examples": len(judge.encoded.gold),
-        "tuning_metric": loss.metric,
-        "tuning_relative_drop": loss.relative_drop,
-        "tuning_agreement": loss.agreement,
-        "tuning_divergence": loss.divergence,
-        "tuning_budget": "met" if judge.allows(loss) else "not met",
-        "variants_tried": outcome.tried,
     }
 
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from optimize.errors import StageError
 from optimize.heads import HEADS
 from optimize.openvino_runtime import MODEL_FILE, axes_of, read_model
 from optimize.stages._openvino_graph import count_operators, find_weights, layer_name, products_of_activations
-from optimize.stages.quantize_openvino import STAGE as QUANTIZE
 
 NAMES = sorted(HEADS)
 LAYERS = 2
@@ -154,8 +152,3 @@ def test_weights_and_attention_are_told_apart_from_other_constants(context, appl
     weights = find_weights(read_model(built.artifact.path))
     arrays = {tuple(array.shape) for array in apply(context("multiple-choice"), "export").weights().values()}
     assert {weight.parameters for weight in weights} <= {int(np.prod(shape)) for shape in arrays}
-    assert QUANTIZE.takes == "openvino"
-
-
-def test_the_files_name_is_the_only_place_that_knows_it():
-    assert Path(MODEL_FILE).suffix == ".xml"
