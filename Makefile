@@ -1,33 +1,38 @@
-# make help says what there is. Every target sets up .venv first, if it has to.
-VENV := .venv
+# make help says what there is. Every target sets up its environment first, if it has to: .venv, or, where an NVIDIA
+# driver is installed and TARGET=cuda, .venv-cuda, since onnxruntime-gpu and onnxruntime overwrite each other.
+TARGET ?= cpu
+comma := ,
+GPU := $(if $(filter cuda,$(TARGET)),$(shell command -v nvidia-smi))
+VENV := $(if $(GPU),.venv-cuda,.venv)
+EXTRAS := $(if $(GPU),dev$(comma)cuda,dev$(comma)cpu$(comma)openvino)
 PYTHON ?= python3
 OPTIMIZE := $(VENV)/bin/optimize
 READY := $(VENV)/.ready
 
-TARGET ?= cpu
 HEAD ?=
 MODEL ?= demo
 DATA ?=
 PIPELINE ?=
 DEVICE ?=
 BUILD_ONLY ?=
+RUN ?=
 ARGS ?=
 
 FLAGS = --target $(TARGET) --model $(MODEL) $(if $(HEAD),--head $(HEAD)) $(if $(DATA),--data $(DATA)) \
         $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
 
-.PHONY: help setup optimize bench test test-slow check fix docs clean
+.PHONY: help setup optimize certify bench gpu test test-slow check fix docs clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
-	@echo 'variables: TARGET=openvino HEAD=all MODEL=hub-id-or-folder DATA=hub-id-or-folder PIPELINE=name-or-yaml DEVICE=GPU'
+	@echo 'variables: TARGET=openvino|cuda HEAD=all MODEL=hub-id-or-folder DATA=hub-id-or-folder PIPELINE=name-or-yaml DEVICE=GPU'
 	@echo '           BUILD_ONLY=1 ARGS="--seed 1 --examples 500"; all are optional'
 
 setup: $(READY)  ## build the virtual environment
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 optimize: $(READY)  ## optimize a model and judge the result; the demo by default
@@ -35,6 +40,12 @@ optimize: $(READY)  ## optimize a model and judge the result; the demo by defaul
 
 bench: $(READY)  ## latency at distilbert-base's size, with random weights
 	$(OPTIMIZE) bench --target $(TARGET) $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+gpu: $(READY)  ## the table of the CUDA target on this machine's GPU, as JSON; with TARGET=cuda
+	$(VENV)/bin/python tests/gpu/measure.py
+
+certify: $(READY)  ## measure and judge the model of a finished run here: RUN=folder TARGET=cuda
+	$(OPTIMIZE) check $(RUN) $(if $(DATA),--data $(DATA)) $(if $(filter demo,$(MODEL)),,--model $(MODEL)) $(ARGS)
 
 test: $(READY)  ## the default tests: offline, minutes
 	$(VENV)/bin/pytest -m 'not slow' -n auto --dist loadfile
@@ -55,4 +66,4 @@ docs: $(READY)  ## rewrite the README's result table from reports/baselines
 	$(VENV)/bin/python -m optimize.report.results
 
 clean:  ## remove the virtual environment, caches and runs
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache reports/runs .checkpoints
+	rm -rf .venv .venv-cuda .mypy_cache .pytest_cache .ruff_cache reports/runs .checkpoints

@@ -11,21 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optimize import cache, demo, environment
-from optimize.build import Loaded, build, fold, load_data, reference_subjects
+from optimize.build import Loaded, build, device_of, fold, load_data, reference_subjects
 from optimize.config import Gates, parse_step
 from optimize.demo.tokenizer import build_tokenizer
 from optimize.heads import HEADS
-from optimize.interfaces import Facts, Progress
+from optimize.interfaces import Facts, Feature, Progress
 from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
-from optimize.measure.subjects import Method, measure_subjects
-from optimize.plan import Options, Plan, choose_pipeline, find_candidates, make_plan, with_runtime
+from optimize.measure.subjects import Method, Subject, measure_subjects
+from optimize.plan import Options, choose_pipeline, find_candidates, make_plan, with_runtime
 
 HEAD = "text-classification"
 VOCABULARY = 30522
-CALIBRATORS: dict[str, tuple[str, ...]] = {"cpu": ("streaming", "onnxruntime"), "openvino": ("nncf",)}
-CALIBRATION_SAMPLES: dict[str, tuple[int, ...]] = {"cpu": (64, 512), "openvino": (64, 300)}
+TEXTS, MEDIAN_TOKENS = 128, 40
+CALIBRATORS: dict[str, tuple[str, ...]] = {
+    "cpu": ("streaming", "onnxruntime"),
+    "cuda": ("streaming",),
+    "openvino": ("nncf",),
+}
+CALIBRATION_SAMPLES: dict[str, tuple[int, ...]] = {"cpu": (64, 512), "cuda": (64,), "openvino": (64, 300)}
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,22 @@ class Benchmark:
 
 
 def bench(options: Options, *, calibration: bool, progress: Progress) -> Benchmark:
-    """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph.
+    """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph."""
+    loaded, subjects = prepare(options, progress=progress)
+    measured = measure_subjects(subjects, None, method=method_of(loaded), progress=progress).measurements
+    return Benchmark(measured, compare_calibrators(loaded) if calibration else [])
+
+
+def prepare(options: Options, *, progress: Progress) -> tuple[Loaded, list[Subject]]:
+    """The model with random weights, and what to measure of it: the references and what the pipeline makes.
 
     Of a pipeline that is chosen by accuracy, which random weights lack, all candidates are measured. No
     stage has limits to keep to.
     """
     chosen = with_runtime(choose_pipeline(options.target, options.pipeline), options)
-    pipelines = [chosen] if chosen.stages else find_candidates(chosen, options)[0]
+    pipelines, left_out = ((chosen,), {}) if chosen.stages else find_candidates(chosen, options)
     plans = [make_plan(options, replace(each, gates=Gates(), head_gates={})) for each in pipelines]
-    plan = plans[0]
+    plan = replace(plans[0], left_out=left_out)
     origin = cache.fetch(
         plan.cache,
         {"source": "random", "geometry": "distilbert-base", "head": HEAD, "seed": options.seed}
@@ -58,8 +70,7 @@ def bench(options: Options, *, calibration: bool, progress: Progress) -> Benchma
     for each in plans:
         _, built = build(replace(loaded, plan=each))
         subjects += built if chosen.stages else [replace(built[-1], name=each.pipeline.name)]
-    measured = measure_subjects(subjects, None, method=_method(plan, loaded), progress=progress).measurements
-    return Benchmark(measured, compare_calibrators(loaded) if calibration else [])
+    return loaded, subjects
 
 
 def compare_calibrators(loaded: Loaded) -> list[calibration_memory.Row]:
@@ -90,6 +101,30 @@ def write_random(out: Path, seed: int) -> Facts:
     return {"stored_as": "float32"}
 
 
-def _method(plan: Plan, loaded: Loaded) -> Method:
-    workload = Workload((), VOCABULARY, loaded.config["max_position_embeddings"], pad_id=0, seed=plan.request.seed)
-    return Method(HEADS[HEAD], workload, tuple(plan.request.shapes), Settings(plan.request.threads), confidence=0.95)
+def synthetic_features(seed: int) -> tuple[Feature, ...]:
+    """Texts of random tokens whose lengths are spread as those of sentences are, log-normally: 40 in the median."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(np.exp(rng.normal(np.log(MEDIAN_TOKENS), 0.8, TEXTS)), 4, 384).astype(int)
+    return tuple(
+        Feature(
+            {
+                "input_ids": rng.integers(1000, VOCABULARY, length, dtype=np.int64),
+                "attention_mask": np.ones(length, dtype=np.int64),
+            },
+            example,
+        )
+        for example, length in enumerate(lengths)
+    )
+
+
+def method_of(loaded: Loaded) -> Method:
+    """How the models are measured."""
+    plan = loaded.plan
+    features = synthetic_features(plan.request.seed)
+    workload = Workload(
+        features, VOCABULARY, loaded.config["max_position_embeddings"], pad_id=0, seed=plan.request.seed
+    )
+    settings = Settings(plan.request.threads)
+    return Method(HEADS[HEAD], workload, tuple(plan.request.shapes), settings, 0.95, device_of(loaded))

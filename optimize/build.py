@@ -17,13 +17,15 @@ from typing import Any
 from optimize import cache, data, environment, source
 from optimize.artifact import Artifact, Kind, copy_companions
 from optimize.config import Step, parse_step
+from optimize.half_precision import open_rounded
 from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
+from optimize.measure.latency import DeviceMemory
 from optimize.measure.subjects import Results, Subject
 from optimize.plan import Plan
 from optimize.stages import STAGES
-from optimize.targets import cpu, openvino
-from optimize.targets._torch import open_torch
+from optimize.targets import openvino
+from optimize.targets._torch import TorchRuntime, open_torch
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ class Loaded:
         )
 
     @property
+    def settings(self) -> Params:
+        """What the target runs models with: for their numerics alone, where they are only built."""
+        plan = self.plan
+        if not plan.build_only:
+            return plan.pipeline.runtime
+        return plan.pipeline.with_runtime(plan.target.numerics, where="numerics").runtime
+
+    @property
     def budget(self) -> Budget:
         """What the gates allow to be lost."""
         limits = self.plan.pipeline.gates
@@ -113,9 +123,9 @@ def encode(head: Head, rows: tuple[Any, ...], text: Text) -> Encoded:
 def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
     """Open a model folder on this machine's CPU."""
     if kind == "torch":
-        return open_torch(folder, threads, head, Params())
+        return open_torch(folder, threads, head, TorchRuntime())
     if kind == "onnx":
-        return cpu.open_session(folder, threads, head, Params())
+        return open_rounded(folder, threads, head)
     return openvino.open_session(folder, threads, head, openvino.Runtime())
 
 
@@ -139,27 +149,41 @@ def build(loaded: Loaded) -> tuple[list[StageRecord], list[Subject]]:
 
     Results that the target runs are run there, checkpoints in PyTorch; what lies between the two is not measured.
     """
-    pipeline, runs = loaded.plan.pipeline, loaded.plan.target.runs
-    records, artifacts = fold(loaded, pipeline.stages)
+    target, settings = loaded.plan.target, loaded.settings
+    records, artifacts = fold(loaded, loaded.plan.pipeline.stages)
     subjects = []
     for name, artifact in zip(stage_names(records), artifacts, strict=True):
-        if artifact.kind == runs:
-            subjects.append(Subject(name, artifact, pipeline.target, pipeline.runtime))
+        if artifact.kind == target.runs:
+            subjects.append(Subject(name, artifact, target.name, settings))
         elif artifact.kind == "torch":
-            subjects.append(Subject(name, artifact, "pytorch"))
+            subjects.append(Subject(name, artifact, "pytorch", target.pytorch(settings)["pytorch-fp32"]))
     return records, subjects
 
 
 def reference_subjects(loaded: Loaded) -> list[Subject]:
-    """The PyTorch FP32 reference, and the target's own FP32 reference."""
+    """PyTorch's references, FP32 first, and the target's own FP32 reference."""
     target = loaded.plan.target
     pipeline = loaded.plan.pipeline.with_runtime(target.reference_runtime, where="reference")
     steps = tuple(parse_step({name: dict(params)}, where="reference") for name, params in target.reference)
     _, artifacts = fold(loaded, steps)
     return [
-        Subject("pytorch-fp32", loaded.origin.artifact, "pytorch"),
-        Subject(f"{target.name}-fp32", artifacts[-1], target.name, pipeline.runtime),
+        *pytorch_subjects(loaded),
+        Subject(f"{target.name}-fp32", artifacts[-1], target.name, pipeline.runtime, reference=True),
     ]
+
+
+def pytorch_subjects(loaded: Loaded) -> list[Subject]:
+    """The checkpoint in PyTorch, in all the ways that the target is compared with; FP32 comes first."""
+    ways = loaded.plan.target.pytorch(loaded.settings)
+    return [Subject(name, loaded.origin.artifact, "pytorch", way, reference=True) for name, way in ways.items()]
+
+
+def device_of(loaded: Loaded) -> DeviceMemory | None:
+    """The target's device, where it has memory of its own."""
+    target = loaded.plan.target
+    if target.memory is None:
+        return None
+    return DeviceMemory(functools.partial(target.memory, loaded.settings))
 
 
 def fold(loaded: Loaded, steps: tuple[Step, ...]) -> tuple[list[StageRecord], list[Artifact]]:

@@ -222,7 +222,7 @@ def check_gates(gates: Gates, target: str, *, where: str) -> None:
     """Refuse a speed-up over a reference that is never measured, or at a shape that is none."""
     from optimize.measure.shapes import parse_shape
 
-    references = ("pytorch-fp32", f"{target}-fp32")
+    references = (*TARGETS[target].pytorch(TARGETS[target].runtime()), f"{target}-fp32")
     if gates.speedup_over not in references:
         raise unknown_name(f"{where}: speedup_over", gates.speedup_over, references)
     parse_shape(gates.speedup_shape, where=f"{where}: speedup_shape")
@@ -242,4 +242,6 @@ def _closed(model: type[M], values: object, where: str) -> M:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         told = first["msg"].removeprefix("Value error, ")
-        raise RequestError(f"{where}: {place}: {told[0].lower()}{told[1:]}; was '{first['input']}'") from error
+        found = f"; was '{first['input']}'" if place else ""  # what is wrong with several together has no place
+        told = f"{told[0].lower()}{told[1:]}"
+        raise RequestError(f"{where}: {f'{place}: ' if place else ''}{told}{found}") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
-import subprocess
 from functools import cache
 from pathlib import Path
 
+from optimize import nvidia
 from optimize.manifest import Environment
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "f16c")
@@ -69,23 +70,13 @@ def usable_cores() -> int:
 
 def gpu_name() -> str | None:
     """The first NVIDIA GPU's name, or None."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    names = done.stdout.strip().splitlines()
-    return names[0] if done.returncode == 0 and names else None
+    devices = nvidia.find_driver().devices
+    return devices[0].name if devices else None
 
 
 def version(distribution: str) -> str:
-    """Installed version of a distribution, or 'absent'."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
+    """Installed version of a distribution, or of its build for GPUs, which is the same library; or 'absent'."""
+    for name in (distribution, f"{distribution}-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "absent"

@@ -199,7 +199,13 @@ class Target:
     that a model is run with there (`Params` where there are none), and `reference_runtime` those of
     them that the reference does not take from the pipeline. Of such settings, `unavailable` says why
     they cannot be had here, or None, and `describe` what they give: the device and what it can do.
-    `open` takes a model folder, threads, the head and the settings.
+    `open` takes a model folder, threads, the head and the settings. `pytorch` are the settings of PyTorch as it would
+    be used there, by the names that they are measured under; "pytorch-fp32", the reference of all, is among them.
+
+    `numerics` are settings under which any machine computes what the target would, so that a model can be judged by its
+    answers where the target is absent. `refuses` says which of a pipeline's steps make nothing that runs well there,
+    and why. Where a device has memory of its own, `place` puts a feed there, from which sessions run without a copy,
+    and `memory` says how many bytes of it are in use.
     """
 
     name: str
@@ -209,7 +215,12 @@ class Target:
     reference: tuple[tuple[str, Mapping[str, Any]], ...]
     unavailable: Callable[[Any], str | None]
     open: Callable[[Path, int, Head, Any], Session]
+    pytorch: Callable[[Any], Mapping[str, Params]]
     summary: str
     runtime: type[Params] = Params
     reference_runtime: Mapping[str, Any] = field(default_factory=dict)
     describe: Callable[[Any], dict[str, str]] = lambda _: {}
+    numerics: Mapping[str, object] = field(default_factory=dict)
+    refuses: Callable[[Sequence[tuple[str, Params]], Any], str | None] = lambda *_: None
+    place: Callable[[Feed, Any], Feed] | None = None
+    memory: Callable[[Any], int | None] | None = None

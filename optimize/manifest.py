@@ -94,7 +94,8 @@ class Size(Record):
 class Measurement(Record):
     """All that was measured of one model; what was not is in `not_measured`, with the reason.
 
-    `runtime` are the target's settings that it was run with.
+    `runtime` are the target's settings that it was run with. `device_memory_bytes` is what the process had of the
+    memory of a device that has its own, once it had run every shape.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Measurement(Record):
     size: Size
     load_seconds: float | None = None
     peak_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
     not_measured: dict[str, str] = Field(default_factory=dict)
     runtime: dict[str, Any] = Field(default_factory=dict)
 

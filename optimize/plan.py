@@ -96,6 +96,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
+    check_stages(pipeline)
     check_libraries(pipeline)
     if not options.build_only:
         check_runs(pipeline)
@@ -161,12 +162,18 @@ def with_runtime(pipeline: Pipeline, options: Options) -> Pipeline:
 
 def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
     """The candidates that can be built and run here, and the reasons why others cannot; refuse if none can."""
+    if not pipeline.candidates:
+        raise RequestError(f"--pipeline: target {pipeline.target} has no candidates for 'auto'; name a pipeline")
+    if options.build_only:
+        first = pipeline.candidates[0]
+        raise RequestError(f"--build-only: '{pipeline.name}' has to measure to choose; leave it out or name {first}")
     found: list[Pipeline] = []
     left_out: dict[str, str] = {}
     for name in pipeline.candidates:
         candidate = with_runtime(choose_pipeline(pipeline.target, name), options)
         if not candidate.stages:
             raise RequestError(f"pipeline {pipeline.name}: candidate {name} has no stages of its own; name another")
+        check_stages(candidate)
         try:
             check_libraries(candidate)
             check_runs(candidate)
@@ -174,10 +181,10 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
             left_out[candidate.name] = str(error)
         else:
             found.append(candidate)
-    if not pipeline.candidates:
-        raise RequestError(f"--pipeline: target {pipeline.target} has no candidates for 'auto'; name a pipeline")
     if not found:
-        reasons = " | ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        alike = len(set(left_out.values())) == 1
+        told = [reason if alike else f"{name}: {reason}" for name, reason in left_out.items()]
+        reasons = " | ".join(told[:1] if alike else told)
         raise UnavailableError(f"pipeline {pipeline.name}: none of its candidates can be built here: {reasons}")
     return tuple(found), left_out
 
@@ -193,9 +200,6 @@ def longest_text(options: Options, pipelines: Sequence[Pipeline]) -> int | None:
 
 def check_choice(options: Options, pipeline: Pipeline) -> None:
     """Refuse to choose among candidates without what they are to be compared by."""
-    if options.build_only:
-        first = pipeline.candidates[0]
-        raise RequestError(f"--build-only: '{pipeline.name}' has to measure to choose; leave it out or name {first}")
     if not options.tuning_examples:
         raise RequestError(f"--tuning-examples: '{pipeline.name}' has none to choose on; give 1 or more")
     if (shape := pipeline.gates.speedup_shape) not in options.shapes:
@@ -219,6 +223,13 @@ def check_runs(pipeline: Pipeline) -> None:
     reason = TARGETS[pipeline.target].unavailable(pipeline.runtime)
     if reason is not None:
         raise UnavailableError(f"target {pipeline.target}: {reason}")
+
+
+def check_stages(pipeline: Pipeline) -> None:
+    """Refuse stages that make nothing that runs well on the target."""
+    steps = [(step.stage, step.params) for step in pipeline.stages]
+    if reason := TARGETS[pipeline.target].refuses(steps, pipeline.runtime):
+        raise RequestError(f"pipeline {pipeline.name}: {reason}")
 
 
 def check_libraries(pipeline: Pipeline) -> None:

@@ -18,7 +18,9 @@ from optimize.build import (
     Loaded,
     Made,
     build,
+    device_of,
     load,
+    pytorch_subjects,
     reference_subjects,
     say_if_cached,
     stage_names,
@@ -45,15 +47,22 @@ def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     made = try_candidates(loaded, method_of(loaded)) if plan.candidates else carry_out(loaded)
     measured = made.results.measurements
     verdict = gates.judge(plan.pipeline.gates, measured[-1]) if measured else Verdict(outcome="unverified", checks=[])
+    if plan.build_only and verdict.outcome == "passed":
+        verdict = verdict.model_copy(update={"outcome": "unverified"})  # proven elsewhere, if at all
     result = describe(loaded, made, verdict)
     return write_run(plan.out, result, made.model.path, scores=made.results.scores), result
 
 
 def carry_out(loaded: Loaded) -> Made:
-    """Build the plan's one pipeline and, unless it is only to be built, measure every stage's result."""
+    """Carry out the plan's one pipeline and measure every stage's result; where it is only to be built, its answers."""
     records, built = build(loaded)
     say_if_cached(loaded, records)
-    results = Results([], {}) if loaded.plan.build_only else measure(loaded, built)
+    if not loaded.plan.build_only:
+        results = measure(loaded, built)
+    elif loaded.plan.target.numerics:
+        results = measure_answers(loaded, built[-1])
+    else:
+        results = Results([], {})
     return Made(records, built[-1].artifact, results, runtime=loaded.plan.pipeline.runtime)
 
 
@@ -61,6 +70,14 @@ def measure(loaded: Loaded, built: list[Subject]) -> Results:
     """Measure the references and what was built."""
     subjects = [*reference_subjects(loaded), *built]
     return measure_subjects(subjects, loaded.certification, method=method_of(loaded), progress=loaded.progress)
+
+
+def measure_answers(loaded: Loaded, built: Subject) -> Results:
+    """Metric, drift and size of what was built, computed on this machine in place of the target's; no times."""
+    missing = loaded.plan.target.unavailable(loaded.plan.pipeline.runtime) or "it was only to be built"
+    method = replace(method_of(loaded), untimed=missing.split(";")[0])
+    reference = pytorch_subjects(loaded)[0]
+    return measure_subjects([reference, built], loaded.certification, method=method, progress=loaded.progress)
 
 
 def method_of(loaded: Loaded) -> Method:
@@ -74,7 +91,8 @@ def method_of(loaded: Loaded) -> Method:
         seed=plan.request.seed,
     )
     confidence = plan.pipeline.gates.confidence or DEFAULT_CONFIDENCE
-    return Method(plan.head, workload, tuple(plan.request.shapes), Settings(plan.request.threads), confidence)
+    settings = Settings(plan.request.threads)
+    return Method(plan.head, workload, tuple(plan.request.shapes), settings, confidence, device_of(loaded))
 
 
 def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
@@ -86,7 +104,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
         "stages": [{each.stage: each.params} for each in made.records],
         "runtime": made.runtime.model_dump(mode="json"),
     }
-    device = plan.target.describe(made.runtime) if measurements else {}
+    device = plan.target.describe(loaded.settings if plan.build_only else made.runtime) if measurements else {}
     if measurements:
         truncated = loaded.certification.truncated
         splits["certification"] = splits["certification"].model_copy(update={"truncated": truncated})

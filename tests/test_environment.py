@@ -1,12 +1,12 @@
 """What machine this is, told from made-up machines."""
 
+import importlib.metadata
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from optimize import environment
+from optimize import environment, nvidia
 
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -80,28 +80,33 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch):
     assert environment.usable_cores() == 1
 
 
-def tool_that(answer):
-    def run(*args, **kwargs):
-        if isinstance(answer, Exception):
-            raise answer
-        return subprocess.CompletedProcess(args, *answer)
+def driver_of(*names):
+    devices = tuple(nvidia.Device(name, f"GPU-{name}", (9, 0), 2**30) for name in names)
+    return lambda: nvidia.Driver((13, 0), devices)
 
-    return run
+
+@pytest.mark.parametrize(("names", "name"), [(("NVIDIA H200", "NVIDIA H100"), "NVIDIA H200"), ((), None)])
+def test_the_gpu_is_the_first_or_none(names, name, monkeypatch):
+    monkeypatch.setattr(nvidia, "find_driver", driver_of(*names))
+    assert environment.gpu_name() == name
 
 
 @pytest.mark.parametrize(
-    ("answer", "name"),
+    ("installed", "found"),
     [
-        ((0, "NVIDIA H200\nNVIDIA H100\n"), "NVIDIA H200"),
-        ((0, "\n"), None),
-        ((9, "NVIDIA-SMI has failed because it couldn't communicate with the driver\n"), None),
-        (FileNotFoundError("nvidia-smi"), None),
-        (subprocess.TimeoutExpired("nvidia-smi", 10), None),
+        ({"onnxruntime": "1.31.1"}, "1.31.1"),
+        ({"onnxruntime-gpu": "1.31.0"}, "1.31.0"),
+        ({}, "absent"),
     ],
 )
-def test_the_gpu_is_the_first_or_none(answer, name, monkeypatch):
-    monkeypatch.setattr(environment.subprocess, "run", tool_that(answer))
-    assert environment.gpu_name() == name
+def test_a_librarys_build_for_gpus_is_the_library(installed, found, monkeypatch):
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert environment.version("onnxruntime") == found
 
 
 def test_versions_are_those_installed_and_absent_is_a_version():
@@ -113,7 +118,7 @@ def test_versions_are_those_installed_and_absent_is_a_version():
 
 def test_a_description_agrees_with_its_parts_and_survives_json(machine, monkeypatch):
     machine(AMD)
-    monkeypatch.setattr(environment.subprocess, "run", tool_that((0, "NVIDIA H200\n")))
+    monkeypatch.setattr(nvidia, "find_driver", driver_of("NVIDIA H200"))
     here = environment.detect()
     assert (here.cpu, here.features) == ("AMD EPYC 9B45", list(environment.cpu_features()))
     assert (here.gpu, here.cores) == ("NVIDIA H200", environment.usable_cores())

@@ -6,7 +6,7 @@ carry over to another machine. A percentile is given only where there are runs e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Progress
 from optimize.manifest import Latency
 from optimize.measure.rounds import Settings, time_rounds
-from optimize.measure.workers import Engine, Worker, ask, open_workers, run_settled
+from optimize.measure.shapes import ON_DEVICE
+from optimize.measure.workers import Engine, Worker, ask, end, open_workers, run_settled
 from optimize.measure.workload import Workload, feeds_for, why_not
 
 if TYPE_CHECKING:
@@ -24,28 +25,42 @@ if TYPE_CHECKING:
 
     Rounds = Mapping[str, Sequence[np.ndarray[Any, Any]]]
 
-__all__ = ["Engine", "EngineTimes", "Settings", "Workload", "measure_latency", "summarise"]
+__all__ = ["DeviceMemory", "Engine", "EngineTimes", "Settings", "Workload", "measure_latency", "summarise"]
 
 
 @dataclass(frozen=True)
 class EngineTimes:
     """What was measured of one engine; what was not is in `not_measured`, with the reason."""
 
-    latency: list[Latency]
-    load_seconds: float
-    peak_memory_bytes: int | None
+    latency: list[Latency] = field(default_factory=list)
+    load_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A device with memory of its own; `in_use` says how many bytes of it all processes have, if that can be told."""
+
+    in_use: Callable[[], int | None]
 
 
 def measure_latency(
     engines: Sequence[Engine],
     shapes: Sequence[str],
     *,
+    references: Sequence[str],
     workload: Workload,
     settings: Settings,
     progress: Progress,
+    device: DeviceMemory | None = None,
 ) -> dict[str, EngineTimes]:
-    """Time all engines at all shapes; engines that fail or die raise a StageError."""
+    """Time all engines at all shapes; engines that fail or die raise a StageError.
+
+    On a `device` each shape is timed twice: from this machine's memory and back, and, as "1x128@device", with feeds and
+    outputs in the device's.
+    """
     if len({engine.name for engine in engines}) != len(engines):
         raise StageError("latency: two engines have the same name; name each one differently")
     left_out = {f"latency {shape}": reason for shape in shapes if (reason := why_not(shape, workload))}
@@ -55,28 +70,43 @@ def measure_latency(
         load_seconds = {name: float(ask(worker, "open")) for name, worker in workers.items()}
         for done, shape in enumerate(measured):
             progress.step("latency", done, len(measured))
-            times = _time_shape(shape, workers, workload=workload, settings=settings)
-            for engine in engines:
-                found[engine.name].append(summarise(shape, engine, times, seed=workload.seed))
+            for place in (False, True) if device else (False,):
+                times = _time_shape(shape, workers, workload=workload, settings=settings, place=place)
+                label = f"{shape}{ON_DEVICE}" if place else shape
+                for engine in engines:
+                    summary = summarise(label, engine, times, references=references, seed=workload.seed)
+                    found[engine.name].append(summary)
         progress.step("latency", len(measured), len(measured))
         peaks = {name: ask(worker, "memory") for name, worker in workers.items()}
+        held = {name: _end_and_see(worker, device) for name, worker in workers.items()}
     return {
         name: EngineTimes(
             latency=latency,
             load_seconds=load_seconds[name],
             peak_memory_bytes=peaks[name],
+            device_memory_bytes=held[name],
             not_measured=dict(left_out),
         )
         for name, latency in found.items()
     }
 
 
+def _end_and_see(worker: Worker, device: DeviceMemory | None) -> int | None:
+    """End a worker; the bytes of the device's memory that this set free. Runtimes give back nothing before they end."""
+    if device is None:
+        return None
+    before = device.in_use()
+    end(worker)
+    after = device.in_use()
+    return None if before is None or after is None else max(before - after, 0)
+
+
 def _time_shape(
-    shape: str, workers: Mapping[str, Worker], *, workload: Workload, settings: Settings
+    shape: str, workers: Mapping[str, Worker], *, workload: Workload, settings: Settings, place: bool
 ) -> dict[str, list[np.ndarray[Any, Any]]]:
     feeds = feeds_for(shape, workload)
     for worker in workers.values():
-        ask(worker, "feeds", feeds)
+        ask(worker, "place" if place else "feeds", feeds)
     runs = {name: partial(run_settled, worker) for name, worker in workers.items()}
     return time_rounds(
         list(workers),
@@ -87,12 +117,12 @@ def _time_shape(
     )
 
 
-def summarise(shape: str, engine: Engine, times: Rounds, *, seed: int) -> Latency:
-    """Percentiles of an engine's runs, and its speed-up over the FP32 references among `times`."""
+def summarise(shape: str, engine: Engine, times: Rounds, *, references: Sequence[str], seed: int) -> Latency:
+    """Percentiles of an engine's runs, and its speed-up over `references`; of PyTorch's engines over PyTorch's FP32."""
     import numpy as np
 
     own = np.concatenate(times[engine.name])
-    references = [name for name in ("pytorch-fp32", f"{engine.target}-fp32") if name in times]
+    compared = [name for name in references if engine.target != "pytorch" or name == "pytorch-fp32"]
     p50, p90, p99 = percentiles_ms(own)
     return Latency(
         shape=shape,
@@ -100,6 +130,6 @@ def summarise(shape: str, engine: Engine, times: Rounds, *, seed: int) -> Latenc
         p90_ms=p90,
         p99_ms=p99,
         runs=len(own),
-        speedup={name: float(np.median(np.concatenate(times[name])) / np.median(own)) for name in references},
-        speedup_interval={name: ratio_interval(times[name], times[engine.name], seed=seed) for name in references},
+        speedup={name: float(np.median(np.concatenate(times[name])) / np.median(own)) for name in compared},
+        speedup_interval={name: ratio_interval(times[name], times[engine.name], seed=seed) for name in compared},
     )

@@ -16,7 +16,7 @@ from optimize.evaluate.drift import Observed, invariance, measure_drift
 from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded, Head, Params, Progress, Score
 from optimize.manifest import Drift, Measurement, Metric
-from optimize.measure.latency import Engine, EngineTimes, Settings, Workload, measure_latency
+from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency
 from optimize.measure.size import measure_size
 from optimize.measure.workers import opener
 
@@ -27,12 +27,16 @@ Quality = tuple[Metric, Drift, Score]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure; `target` is a name in TARGETS, or "pytorch"; `runtime` are the target's settings."""
+    """A model to measure; `target` is a name in TARGETS, or "pytorch"; `runtime` are the target's settings.
+
+    Speed-ups are given over every `reference`.
+    """
 
     name: str
     artifact: Artifact
     target: str
     runtime: Params = field(default_factory=Params)
+    reference: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -42,13 +46,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Method:
-    """How to measure: shapes and rounds of latency, confidence of intervals, the head and its limits."""
+    """How to measure: shapes and rounds of latency, confidence of intervals, the head and its limits.
+
+    `device` is where the models run, if that has memory of its own. `untimed` says why latency is not measured.
+    """
 
     head: Head
     workload: Workload
     shapes: tuple[str, ...]
     settings: Settings
     confidence: float
+    device: DeviceMemory | None = None
+    untimed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,7 @@ def measure_subjects(
     first = {subject.key: subject for subject in reversed(subjects)}
     distinct = [subject for subject in subjects if first[subject.key] is subject]
     quality = measure_quality(distinct, encoded, method=method, progress=progress) if encoded else {}
-    engines = [Engine(each.name, each.target, each.artifact, method.head.name, each.runtime) for each in distinct]
-    times = measure_latency(
-        engines, method.shapes, workload=method.workload, settings=method.settings, progress=progress
-    )
+    times = _time(distinct, method=method, progress=progress)
     weights = subjects[0].artifact.model_bytes()
     measurements = []
     for subject in subjects:
@@ -80,6 +86,21 @@ def measure_subjects(
         measurements.append(_assemble(subject, found, times[engine], reference_bytes=weights))
     scores = {each.name: quality[each.key][2] for each in subjects if each.key in quality}
     return Results(measurements, scores)
+
+
+def _time(subjects: Sequence[Subject], *, method: Method, progress: Progress) -> dict[str, EngineTimes]:
+    if method.untimed:
+        missing = {"latency": method.untimed, "memory": method.untimed}
+        return {each.name: EngineTimes(not_measured=missing) for each in subjects}
+    return measure_latency(
+        [Engine(each.name, each.target, each.artifact, method.head.name, each.runtime) for each in subjects],
+        method.shapes,
+        references=[each.name for each in subjects if each.reference],
+        workload=method.workload,
+        settings=method.settings,
+        progress=progress,
+        device=method.device,
+    )
 
 
 def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, reference_bytes: int) -> Measurement:
@@ -95,6 +116,7 @@ def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, 
         size=measure_size(subject.artifact, reference_bytes),
         load_seconds=times.load_seconds,
         peak_memory_bytes=times.peak_memory_bytes,
+        device_memory_bytes=times.device_memory_bytes,
         not_measured={**missing, **times.not_measured},
     )
 

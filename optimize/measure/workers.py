@@ -58,6 +58,17 @@ class Worker:
     connection: Connection[Any, Any]
 
 
+def placer(target: str) -> Callable[[Feed, Any], Feed] | None:
+    """The function that puts a feed into the memory of a target's device, if it has any."""
+    if target == "pytorch":
+        from optimize.targets._torch import place
+
+        return place
+    from optimize.targets import TARGETS
+
+    return TARGETS[target].place
+
+
 def opener(target: str) -> Callable[[Path, int, Head, Any], Session]:
     """The function that opens a model folder on a target."""
     if target == "pytorch":
@@ -98,7 +109,7 @@ def open_workers(engines: Sequence[Engine], threads: int) -> Iterator[dict[str, 
         yield workers
     finally:
         for worker in workers.values():
-            _end(worker)
+            end(worker)
 
 
 def ask(worker: Worker, request: str, payload: object = None) -> Any:
@@ -139,6 +150,8 @@ def serve(connection: Connection[Any, Any], engine: Engine, threads: int) -> Non
                     session, answer = _open(engine, threads)
                 elif request == "feeds":
                     feeds = payload
+                elif request == "place":
+                    feeds = _place(engine, payload)
                 elif request == "run" and session is not None:
                     answer = time_runs(session, [feeds[index] for index in payload[0]], payload[1])
                 elif request == "memory":
@@ -163,6 +176,13 @@ def _open(engine: Engine, threads: int) -> tuple[Session, float]:
     return session, time.perf_counter() - start
 
 
+def _place(engine: Engine, feeds: Sequence[Feed]) -> list[Feed]:
+    place = placer(engine.target)
+    if place is None:
+        raise StageError(f"latency of '{engine.name}': target {engine.target} has no device to put texts on")
+    return [place(feed, engine.runtime) for feed in feeds]
+
+
 def _start(engine: Engine, threads: int) -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -172,7 +192,8 @@ def _start(engine: Engine, threads: int) -> Worker:
     return Worker(engine=engine.name, process=process, connection=ours)
 
 
-def _end(worker: Worker) -> None:
+def end(worker: Worker) -> None:
+    """End a worker's process; one that has ended already stays so."""
     worker.connection.close()
     worker.process.terminate()
     worker.process.join(GOODBYE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from optimize.measure.shapes import parse_shape
 
 DATA_FEATURES = 32
 SPECIAL_TOKENS = 1000
+NO_DATA = "no data to take lengths from"
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,26 @@ class Workload:
 
 def why_not(shape: str, workload: Workload) -> str | None:
     """Why a shape cannot be measured, or None."""
-    size = parse_shape(shape)
-    if size is None:
-        return None if workload.features else "no data to take lengths from"
-    if size[1] > workload.max_positions:
+    batch, tokens = parse_shape(shape)
+    if tokens is None:
+        count = len(_alike(workload))
+        return None if count >= batch else f"only {count} texts to take lengths from" if count else NO_DATA
+    if tokens > workload.max_positions:
         return f"longer than the model's {workload.max_positions} positions"
     return None
 
 
 def feeds_for(shape: str, workload: Workload) -> list[Feed]:
-    """Feeds of a shape: one of random tokens for BxT, up to 32 real features for `data`."""
+    """Feeds of a shape: one of random tokens for BxT; for `data` up to 32 real features, in batches of mixed length."""
     import numpy as np
 
-    size = parse_shape(shape)
-    if size is None:
-        return [collate([feature], pad_id=workload.pad_id) for feature in _by_length(workload)]
-    batch, tokens = size
+    batch, tokens = parse_shape(shape)
+    if tokens is None:
+        chosen = _by_length(workload, max(DATA_FEATURES // batch, 1) * batch)
+        if batch > 1:
+            random.Random(workload.seed).shuffle(chosen)
+        starts = range(0, len(chosen) - batch + 1, batch)
+        return [collate(chosen[start : start + batch], pad_id=workload.pad_id) for start in starts]
     count = choices(workload.features[0]) if workload.features else workload.choices
     dims = (batch, count, tokens) if count else (batch, tokens)
     # Ids below 1000 are special or unused in BERT's vocabulary; a tiny one has fewer of them.
@@ -55,8 +61,13 @@ def feeds_for(shape: str, workload: Workload) -> list[Feed]:
     return [{"input_ids": ids, "attention_mask": np.ones(dims, dtype=np.int64)}]
 
 
-def _by_length(workload: Workload) -> list[Feature]:
+def _alike(workload: Workload) -> list[Feature]:
+    """The features that can be batched with the first: those with as many choices."""
+    return [feature for feature in workload.features if choices(feature) == choices(workload.features[0])]
+
+
+def _by_length(workload: Workload, most: int) -> list[Feature]:
     """Features at evenly spread quantiles of length."""
-    order = sorted(workload.features, key=lambda feature: feature.tokens)
-    count = min(DATA_FEATURES, len(order))
+    order = sorted(_alike(workload), key=lambda feature: feature.tokens)
+    count = min(most, len(order))
     return [order[(2 * place + 1) * len(order) // (2 * count)] for place in range(count)]

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from optimize.manifest import Manifest, Request
+from optimize.measure.shapes import ON_DEVICE
 from optimize.report import candidates, facts, tables
 from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture, sensitivity_record
 from optimize.report.remarks import remarks
@@ -18,6 +19,13 @@ VERDICTS = {
 
 
 LONG_TABLE = 12
+TIMES = (
+    "Speed-up is the ratio of median latencies to pytorch-fp32. Memory is the peak of a process that runs this model "
+    "alone, libraries included."
+)
+DEVICE = (
+    "A shape is timed from this machine's memory and back, and with `@device` from the device's memory to the device's."
+)
 
 
 def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
@@ -56,14 +64,18 @@ def _models(manifest: Manifest) -> str:
         return (
             "Nothing was measured: the model was built only. Certify it with `optimize check` on the target's machine."
         )
-    metric = manifest.measurements[0].metric
+    metric, untimed = manifest.measurements[0].metric, tables.untimed(manifest)
     text = "## Models\n\n" + markdown_table(tables.model_rows(manifest))
     if metric is not None:
         text += (
             f"\n\nDrop is against pytorch-fp32 on the same {metric.examples:,} examples, with its "
             f"{metric.confidence:.0%} interval (paired bootstrap). {_mcnemar(manifest)}"
-            "Speed-up is the ratio of median latencies to pytorch-fp32. Memory is the peak of a process that runs "
-            "this model alone, libraries included."
+        )
+        text += "" if untimed else TIMES
+    if untimed:
+        text += (
+            f"\n\nThe models were judged by their answers alone, which this machine computed in the target's place, "
+            f"and not timed: {untimed}. Certify the run with `optimize check` on a machine that the target runs on."
         )
     text += _same_models(manifest)
     text += "".join(f"\n\n{remark}" for remark in remarks(manifest))
@@ -125,12 +137,15 @@ def show(pictures: Sequence[Picture], file: str) -> str:
 
 
 def _latency(manifest: Manifest) -> str:
-    if not manifest.measurements:
+    if not any(measurement.latency for measurement in manifest.measurements):
         return ""
     target = f"{manifest.request.target}-fp32"
+    placed = any(latency.shape.endswith(ON_DEVICE) for m in manifest.measurements for latency in m.latency)
     return (
         f"## Latency\n\nMedian ms at batch x tokens, {manifest.request.threads} threads; in brackets the ratio to "
-        f"pytorch-fp32 / to {target}. `data`: single examples at the lengths that occur.\n\n"
+        f"pytorch-fp32 / to {target}. `data`: single examples at the lengths that occur."
+        + (f" {DEVICE}" if placed else "")
+        + "\n\n"
         + markdown_table(tables.latency_rows(manifest.measurements))
         + "\n\n<details><summary>Percentiles</summary>\n\n"
         + markdown_table(tables.percentile_rows(manifest.measurements))

@@ -79,7 +79,7 @@ def latency_rows(measurements: Sequence[Measurement]) -> Rows:
 def _latency_cell(latency: Latency | None) -> str:
     if latency is None:
         return MISSING
-    ratios = " / ".join(f"{ratio:.2f}×" for ratio in latency.speedup.values())
+    ratios = " / ".join(f"{ratio:.2f}×" for name, ratio in latency.speedup.items() if name.endswith("-fp32"))
     return f"{latency.p50_ms:.2f} ({ratios})" if ratios else f"{latency.p50_ms:.2f}"
 
 
@@ -144,6 +144,12 @@ def calibration_rows(calibration: Sequence[Row]) -> Rows:
         seconds = f"{row.seconds:.1f}" if row.seconds is not None else MISSING
         rows.append((row.calibrator, f"{row.samples:,}", peak, seconds, row.not_measured or ""))
     return rows if any(row.not_measured for row in calibration) else [row[:-1] for row in rows]
+
+
+def untimed(manifest: Manifest) -> str | None:
+    """Why models were judged by their answers alone, and not timed; None where they were timed, or not judged."""
+    measurements = manifest.measurements
+    return measurements[-1].not_measured.get("latency") if measurements else None
 
 
 def at_shape(measurement: Measurement, shape: str) -> Latency | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from optimize.interfaces import Stage
 from optimize.stages import (
     attach_tokenizer,
+    convert_fp16,
     convert_openvino,
     export,
     fuse,
@@ -18,6 +19,7 @@ from optimize.stages import (
 
 STAGES: dict[str, Stage] = {
     "attach_tokenizer": attach_tokenizer.STAGE,
+    "convert_fp16": convert_fp16.STAGE,
     "convert_openvino": convert_openvino.STAGE,
     "export": export.STAGE,
     "fuse": fuse.STAGE,

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from optimize.interfaces import Target
-from optimize.targets import cpu, openvino
+from optimize.targets import cpu, cuda, openvino
 
-TARGETS: dict[str, Target] = {"cpu": cpu.TARGET, "openvino": openvino.TARGET}
+TARGETS: dict[str, Target] = {"cpu": cpu.TARGET, "cuda": cuda.TARGET, "openvino": openvino.TARGET}

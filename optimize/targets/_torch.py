@@ -1,27 +1,62 @@
-"""The FP32 reference that every target is compared with: PyTorch, eager, on the CPU.
+"""PyTorch, which every target is compared with: the FP32 reference, and on GPUs what else users run.
 
-It is opened the way users run it: `from_pretrained`, `eval`, `inference_mode`, attention through
+A model is opened the way users do it: `from_pretrained`, `eval`, `inference_mode`, attention through
 scaled_dot_product_attention, as transformers chooses by default.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
+from optimize.errors import UnavailableError, first_line
 from optimize.interfaces import Feed, Head, Params, Session
 
 
-def open_torch(folder: Path, threads: int, head: Head, _: Params) -> Session:
-    """Open a torch artifact; the session maps int64 arrays to float32 arrays named by the head."""
+class TorchRuntime(Params):
+    """How PyTorch runs a model: on which device, in which type, and whether through `torch.compile`."""
+
+    device: str = "cpu"
+    dtype: Literal["float32", "float16"] = "float32"
+    compiled: bool = False
+
+
+def on_cpu(_: Params) -> Mapping[str, TorchRuntime]:
+    """The references of a target that is a CPU: PyTorch FP32 there."""
+    return {"pytorch-fp32": TorchRuntime()}
+
+
+def open_torch(folder: Path, threads: int, head: Head, runtime: TorchRuntime) -> Session:
+    """Open a torch artifact; the session maps int64 arrays to float32 arrays named by the head.
+
+    A feed that `place` put on the device gives tensors that stay there, once they are computed.
+    """
     import torch
     import transformers
 
     torch.set_num_threads(threads)
-    model = getattr(transformers, head.auto_class).from_pretrained(folder, local_files_only=True).eval()
+    loaded = getattr(transformers, head.auto_class).from_pretrained(folder, local_files_only=True).eval()
+    try:
+        model = loaded.to(device=runtime.device, dtype=getattr(torch, runtime.dtype))
+    except (RuntimeError, AssertionError) as error:
+        raise UnavailableError(f"PyTorch on {runtime.device}: {first_line(error)}; install PyTorch for CUDA") from error
+    run = torch.compile(model) if runtime.compiled else model
 
-    def run(feed: Feed) -> Feed:
+    def session(feed: Feed) -> Feed:
+        placed = isinstance(feed["input_ids"], torch.Tensor)
         with torch.inference_mode():
-            outputs = model(**{name: torch.from_numpy(array) for name, array in feed.items()})
-        return {name: outputs[name].numpy() for name in head.outputs}
+            outputs = run(**(feed if placed else place(feed, runtime)))
+            if placed:
+                torch.cuda.synchronize()
+                return {name: outputs[name] for name in head.outputs}
+            return {name: outputs[name].float().cpu().numpy() for name in head.outputs}
 
-    return run
+    return session
+
+
+def place(feed: Feed, runtime: TorchRuntime) -> dict[str, Any]:
+    """A feed as tensors on the device."""
+    import torch
+
+    return {name: torch.from_numpy(array).to(runtime.device) for name, array in feed.items()}

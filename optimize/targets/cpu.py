@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from optimize.errors import StageError
-from optimize.interfaces import Feed, Head, Params, Session, Target
+from optimize.interfaces import Head, Params, Session, Target
+from optimize.onnx_runtime import MODEL_FILE, open_on_cpu
+from optimize.targets._torch import on_cpu
 
 
 def unavailable(_: Params) -> str | None:
@@ -18,24 +19,7 @@ def unavailable(_: Params) -> str | None:
 
 def open_session(folder: Path, threads: int, head: Head, _: Params) -> Session:
     """Open an ONNX artifact; the session maps int64 arrays to float32 arrays named by the head."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-    inputs = {node.name for node in session.get_inputs()}
-    outputs = [node.name for node in session.get_outputs()]
-    if missing := set(head.outputs) - set(outputs):
-        raise StageError(
-            f"{folder.name}: the model has no output {', '.join(sorted(missing))}; export it for head '{head.name}'"
-        )
-
-    def run(feed: Feed) -> Feed:
-        values = session.run(list(head.outputs), {name: feed[name] for name in inputs})
-        return dict(zip(head.outputs, values, strict=True))
-
-    return run
+    return open_on_cpu(folder / MODEL_FILE, threads, head, where=folder.name)
 
 
 TARGET = Target(
@@ -46,5 +30,6 @@ TARGET = Target(
     reference=(("export", {"readout_slice": False}),),
     unavailable=unavailable,
     open=open_session,
+    pytorch=on_cpu,
     summary="Intel/AMD CPU, ONNX Runtime",
 )

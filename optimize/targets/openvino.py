@@ -17,6 +17,7 @@ from pydantic import field_validator
 from optimize.errors import UnavailableError
 from optimize.interfaces import Head, Params, Session, Target
 from optimize.openvino_runtime import MODEL_FILE, as_session, load_openvino
+from optimize.targets._torch import on_cpu
 
 Precision = Literal["f32", "f16", "bf16"]
 CAPABILITIES: dict[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
@@ -133,5 +134,6 @@ TARGET = Target(
     unavailable=unavailable,
     describe=describe,
     open=open_session,
+    pytorch=on_cpu,
     summary="Intel/AMD CPU, Intel GPU or NPU, OpenVINO",
 )

@@ -10,9 +10,10 @@ import pytest
 from optimize.artifact import Artifact, seal
 from optimize.errors import StageError
 from optimize.evaluate.statistics import percentiles_ms, ratio_interval
-from optimize.interfaces import Feed
-from optimize.measure import workers
-from optimize.measure.latency import Engine, EngineTimes, Settings, Workload, measure_latency, summarise
+from optimize.interfaces import Feed, Params
+from optimize.measure import latency, workers
+from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency, summarise
+from optimize.targets._torch import TorchRuntime
 
 NOWHERE = Artifact(kind="onnx", path=Path("nowhere"), digest="0", size_bytes=0)
 WORKLOAD = Workload(features=(), vocab_size=100, max_positions=64, pad_id=0, seed=0)
@@ -28,11 +29,17 @@ class Silent:
 
 
 def engine(name: str, artifact: Artifact = NOWHERE, target: str = "cpu") -> Engine:
-    return Engine(name=name, target=target, artifact=artifact, head="text-classification")
+    runtime = TorchRuntime() if target == "pytorch" else Params()
+    return Engine(name=name, target=target, artifact=artifact, head="text-classification", runtime=runtime)
 
 
-def measure(*engines: Engine, shapes: tuple[str, ...] = ("1x8",)) -> dict[str, EngineTimes]:
-    return measure_latency(engines, shapes, workload=WORKLOAD, settings=QUICK, progress=Silent())
+def measure(
+    *engines: Engine, shapes: tuple[str, ...] = ("1x8",), device: DeviceMemory | None = None
+) -> dict[str, EngineTimes]:
+    references = [each.name for each in engines if each.name.endswith("-fp32")]
+    return measure_latency(
+        engines, shapes, references=references, workload=WORKLOAD, settings=QUICK, progress=Silent(), device=device
+    )
 
 
 @pytest.fixture
@@ -61,11 +68,56 @@ def test_percentiles_need_runs_enough_to_show_them() -> None:
 def test_a_speedup_is_the_ratio_of_medians_over_each_reference() -> None:
     seconds = {"pytorch-fp32": 0.4, "cpu-fp32": 0.3, "quantize_dynamic": 0.1, "fuse": 0.2}
     times = {name: [np.full(2, each)] * 10 for name, each in seconds.items()}
-    found = summarise("1x128", engine("quantize_dynamic"), times, seed=0)
+    references = ("pytorch-fp32", "cpu-fp32")
+    found = summarise("1x128", engine("quantize_dynamic"), times, references=references, seed=0)
     assert found.speedup == pytest.approx({"pytorch-fp32": 4.0, "cpu-fp32": 3.0})
     assert found.speedup_interval["cpu-fp32"] == pytest.approx((3.0, 3.0))
     assert (found.p50_ms, found.p90_ms) == pytest.approx((100.0, 100.0))
     assert (found.p99_ms, found.runs) == (None, 20)
+
+
+def test_pytorchs_own_ways_are_compared_with_its_fp32_and_ours_with_all() -> None:
+    seconds = {"pytorch-fp32": 0.4, "pytorch-fp16": 0.2, "cuda-fp32": 0.3, "convert_fp16": 0.1}
+    times = {name: [np.full(2, each)] * 10 for name, each in seconds.items()}
+    references = ("pytorch-fp32", "pytorch-fp16", "cuda-fp32")
+    half = summarise("1x128", engine("pytorch-fp16", target="pytorch"), times, references=references, seed=0)
+    ours = summarise("1x128", engine("convert_fp16"), times, references=references, seed=0)
+    assert half.speedup == pytest.approx({"pytorch-fp32": 2.0})
+    assert ours.speedup == pytest.approx({"pytorch-fp32": 4.0, "pytorch-fp16": 2.0, "cuda-fp32": 3.0})
+
+
+def test_on_a_device_each_shape_is_timed_from_here_and_from_there(
+    tiny: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(worker: workers.Worker, request: str, payload: object = None) -> object:
+        asked.append((worker.engine, request))
+        return workers.ask(worker, "feeds" if request == "place" else request, payload)
+
+    monkeypatch.setattr(latency, "ask", ask)
+    in_use = iter([900, 500, 500, 200])
+    found = measure(engine("a-fp32", tiny), engine("b", tiny), device=DeviceMemory(lambda: next(in_use)))
+    assert [each.shape for each in found["b"].latency] == ["1x8", "1x8@device"]
+    assert asked.count(("b", "place")) == asked.count(("b", "feeds")) == 1
+    assert {name: times.device_memory_bytes for name, times in found.items()} == {"a-fp32": 400, "b": 300}
+    assert set(found["b"].latency[1].speedup) == {"a-fp32"}
+    assert not multiprocessing.active_children()
+
+
+def test_memory_that_cannot_be_told_is_not_made_up(tiny: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        latency,
+        "ask",
+        lambda worker, request, payload=None: workers.ask(worker, request.replace("place", "feeds"), payload),
+    )
+    found = measure(engine("a", tiny), device=DeviceMemory(lambda: None))
+    assert found["a"].device_memory_bytes is None
+
+
+def test_a_target_without_a_device_places_nothing(tiny: Artifact) -> None:
+    with pytest.raises(StageError, match="latency of 'a': target cpu has no device to put texts on"):
+        measure(engine("a", tiny), device=DeviceMemory(lambda: 0))
 
 
 def test_a_machine_that_slows_down_in_some_rounds_leaves_the_ratio_alone() -> None:

@@ -49,6 +49,25 @@ def test_data_is_up_to_32_single_features_from_short_to_long() -> None:
     assert (lengths[0], lengths[-1]) == (6, 316)
 
 
+def test_batches_of_data_mix_lengths_and_are_padded_to_the_longest() -> None:
+    workload = replace(WORKLOAD, features=tuple(feature(tokens) for tokens in range(1, 65)))
+    feeds = feeds_for("8xdata", workload)
+    assert [len(feed["input_ids"]) for feed in feeds] == [8] * 4
+    lengths = [feed["attention_mask"].sum(axis=1) for feed in feeds]
+    assert all(
+        np.ptp(each) > 8 and each.max() == feed["input_ids"].shape[1] for each, feed in zip(lengths, feeds, strict=True)
+    )
+    assert len({int(tokens) for each in lengths for tokens in each}) == 32
+    assert np.array_equal(feeds_for("8xdata", workload)[0]["input_ids"], feeds[0]["input_ids"])
+    assert why_not("64xdata", workload) is None
+    assert why_not("65xdata", workload) == "only 64 texts to take lengths from"
+
+
+def test_a_batch_of_data_has_texts_with_as_many_choices() -> None:
+    workload = replace(WORKLOAD, features=(feature(5, 3), feature(6, 2), feature(7, 3)))
+    assert [feed["input_ids"].shape for feed in feeds_for("2xdata", workload)] == [(2, 3, 7)]
+
+
 def test_a_shape_beyond_the_model_or_without_data_is_not_measured() -> None:
     assert why_not("1x1024", WORKLOAD) == "longer than the model's 512 positions"
     assert why_not("1x512", WORKLOAD) is None

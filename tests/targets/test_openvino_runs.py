@@ -84,7 +84,7 @@ def test_the_manifest_says_how_and_on_what_the_model_ran(finished):
     assert made.environment.device["device"] == "CPU"
     assert "FP32" in made.environment.device["capabilities"]
     runtimes = {each.name: each.runtime for each in made.measurements}
-    assert runtimes["pytorch-fp32"] == {}
+    assert runtimes["pytorch-fp32"] == {"device": "cpu", "dtype": "float32", "compiled": False}
     assert runtimes["openvino-fp32"]["precision"] == "f32"
     assert runtimes["quantize_openvino"] == made.request.runtime
     assert manifest.read(finished[0]) == made
