@@ -1,9 +1,9 @@
 """The table of the CUDA target on this machine's GPU, as JSON; `make gpu` runs it, in some minutes.
 
 At distilbert-base's geometry with random weights: PyTorch in FP32, FP16 and compiled, plain ONNX Runtime, and every
-pipeline of this project that can be built here, in one run, from this machine's memory and on the device. Beside it, how
-far each model's outputs are from PyTorch FP32's for batches without padding, padded on the right, on the left, and with
-holes in their masks. Exit code 1 where a float model's are wrong, 3 without a GPU.
+pipeline of this project that can be built here, in one run, from this machine's memory and on the device. Beside it,
+how far each model's outputs are from PyTorch FP32's for batches without padding, padded on the right, on the left, and
+with holes in their masks. Exit code 1 where a float model's are wrong, 3 without a GPU.
 """
 
 from __future__ import annotations

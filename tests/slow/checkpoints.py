@@ -50,7 +50,9 @@ def carry_out(unpacked: Path):
     """Run a pipeline on a checkpoint, with less data than by default; each pair once."""
 
     @cache
-    def make(name: str, pipeline: str, calibration: int = 128, tuning: int = 512) -> tuple[Path, Manifest]:
+    def make(
+        name: str, pipeline: str, calibration: int = 128, tuning: int = 512, *, build_only: bool = False
+    ) -> tuple[Path, Manifest]:
         dataset, examples = CASES[name]
         path = unpacked / f"{abs(hash(pipeline))}.yaml"
         path.write_text(pipeline, encoding="utf-8")
@@ -64,6 +66,7 @@ def carry_out(unpacked: Path):
             shapes=("1x128",),
             out=unpacked / "runs",
             cache=unpacked / "cache",
+            build_only=build_only,
         )
         return run(make_plan(options), progress=Quiet())
 
