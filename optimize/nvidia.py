@@ -6,16 +6,22 @@ to CUDA_VISIBLE_DEVICES; no context is made on any device. Memory in use is aske
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import re
 import subprocess
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from optimize.errors import OptimizeError, UnavailableError, first_line
 
 LIBRARY = "libcuda.so.1"
 NO_DEVICE = 100
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 SMI_SECONDS = 10
+OUT_OF_MEMORY = r"out of memory|failed to allocate memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED"
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,24 @@ def _device(library: Any, index: int) -> Device:
         capability=(capability[0], capability[1]),
         memory_bytes=memory.value,
     )
+
+
+@contextlib.contextmanager
+def gpu_errors(what: str) -> Iterator[None]:
+    """Say in one line what a runtime says in many, when a GPU's memory is full or `what` fails there otherwise."""
+    try:
+        yield
+    except OptimizeError:
+        raise
+    except Exception as error:
+        told = first_line(error)[:160]
+        if re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
+            refusal = (
+                f"the GPU's memory is too small for {what} ({told}); use smaller batches, shorter texts, or free it"
+            )
+        else:
+            refusal = f"the GPU failed at {what} ({told}); `optimize doctor` says what is missing, if anything"
+        raise UnavailableError(refusal) from error
 
 
 def memory_in_use(device: Device) -> int | None:

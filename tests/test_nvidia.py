@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from optimize import environment, nvidia
+from optimize.errors import StageError, UnavailableError
 
 SOURCE = """
 #include <string.h>
@@ -90,3 +91,29 @@ def test_memory_in_use_is_what_the_tool_says(script, used, tmp_path, monkeypatch
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if script else str(tmp_path))
     assert nvidia.memory_in_use(DEVICE) == used
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Failed to allocate memory for requested buffer of size 1073741824",
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=here",
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+    ],
+)
+def test_a_full_gpu_is_one_line(told):
+    words = r"^the GPU's memory is too small for a batch of 64x512 tokens \(.*\); use smaller batches"
+    with pytest.raises(UnavailableError, match=words) as refusal, nvidia.gpu_errors("a batch of 64x512 tokens"):
+        raise RuntimeError(f"{told}\nStacktrace:\n")
+    assert "\n" not in str(refusal.value)
+
+
+def test_whatever_else_fails_there_is_one_line_too():
+    words = r"^the GPU failed at the model \(no kernel image is available\); `optimize doctor`"
+    with pytest.raises(UnavailableError, match=words), nvidia.gpu_errors("the model"):
+        raise RuntimeError("no kernel image is available\nat line 1")
+
+
+def test_refusals_of_ours_pass_unchanged():
+    with pytest.raises(StageError, match=r"^lengths: too long$"), nvidia.gpu_errors("the model"):
+        raise StageError("lengths: too long")

@@ -6,15 +6,14 @@ a GPU and runs a node on the CPU that does more than arithmetic on shapes is ref
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimize.errors import UnavailableError, first_line
+from optimize.errors import UnavailableError
 from optimize.interfaces import Feed, Head, Session
+from optimize.nvidia import gpu_errors
 from optimize.onnx_runtime import CPU, as_session, require_outputs, session_options
 
 SHAPE_OPERATORS = frozenset(
@@ -22,7 +21,6 @@ SHAPE_OPERATORS = frozenset(
     | {"Mul", "Range", "ReduceProd", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
 )
 """What ONNX Runtime computes on the CPU on purpose, because other nodes need the result there: sizes of tensors."""
-OUT_OF_MEMORY = r"out of memory|failed to allocate memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def create(model: Path, threads: int, providers: Sequence[tuple[str, Mapping[str
 
     options = session_options(threads, {"session.record_ep_graph_assignment_info": "1"})
     names, settings = [name for name, _ in providers], [dict(values) for _, values in providers]
-    with memory_errors("the model"):
+    with gpu_errors("the model"):
         session = onnxruntime.InferenceSession(
             model, options, providers=names, provider_options=settings, enable_fallback=False
         )
@@ -70,18 +68,6 @@ def require_provider(session: Any, providers: Sequence[str]) -> None:
         raise UnavailableError(f"{wanted}: took no node of the model; use the pipeline 'cuda'")
 
 
-@contextlib.contextmanager
-def memory_errors(what: str) -> Iterator[None]:
-    """Say in one line that the device's memory is full."""
-    try:
-        yield
-    except Exception as error:
-        if re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
-            told = f"the GPU's memory is too small for {what} ({first_line(error)[:120]})"
-            raise UnavailableError(f"{told}; use smaller batches, shorter texts, or free it") from error
-        raise
-
-
 def make_session(session: Any, head: Head, *, device: str, index: int, graphs: bool, where: str) -> Session:
     """A session of ours that runs feeds from this machine's memory, and placed feeds without any copy.
 
@@ -94,7 +80,7 @@ def make_session(session: Any, head: Head, *, device: str, index: int, graphs: b
 
     def run(feed: Feed) -> Feed:
         placed = is_placed(feed)
-        with memory_errors(f"a batch of {'x'.join(map(str, shape_of(feed)))} tokens"):
+        with gpu_errors(f"a batch of {'x'.join(map(str, shape_of(feed)))} tokens"):
             if not placed and not graphs:
                 return plain(feed)
             # A placed feed is recorded where it lies; what is bound keeps it alive, so that its id stays its own.

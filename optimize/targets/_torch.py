@@ -7,11 +7,12 @@ scaled_dot_product_attention, as transformers chooses by default.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-from optimize.errors import UnavailableError, first_line
 from optimize.interfaces import Feed, Head, Params, Session
+from optimize.nvidia import gpu_errors
 
 
 class TorchRuntime(Params):
@@ -36,16 +37,14 @@ def open_torch(folder: Path, threads: int, head: Head, runtime: TorchRuntime) ->
     import transformers
 
     torch.set_num_threads(threads)
-    loaded = getattr(transformers, head.auto_class).from_pretrained(folder, local_files_only=True).eval()
-    try:
-        model = loaded.to(device=runtime.device, dtype=getattr(torch, runtime.dtype))
-    except (RuntimeError, AssertionError) as error:
-        raise UnavailableError(f"PyTorch on {runtime.device}: {first_line(error)}; install PyTorch for CUDA") from error
+    model = getattr(transformers, head.auto_class).from_pretrained(folder, local_files_only=True).eval()
+    with _errors(runtime):
+        model.to(device=runtime.device, dtype=getattr(torch, runtime.dtype))
     run = torch.compile(model) if runtime.compiled else model
 
     def session(feed: Feed) -> Feed:
         placed = isinstance(feed["input_ids"], torch.Tensor)
-        with torch.inference_mode():
+        with torch.inference_mode(), _errors(runtime):
             outputs = run(**(feed if placed else place(feed, runtime)))
             if placed:
                 torch.cuda.synchronize()
@@ -53,6 +52,11 @@ def open_torch(folder: Path, threads: int, head: Head, runtime: TorchRuntime) ->
             return {name: outputs[name].float().cpu().numpy() for name in head.outputs}
 
     return session
+
+
+def _errors(runtime: TorchRuntime) -> AbstractContextManager[None]:
+    """What a GPU says in many lines, in one."""
+    return nullcontext() if runtime.device == "cpu" else gpu_errors(f"PyTorch in {runtime.dtype} on {runtime.device}")
 
 
 def place(feed: Feed, runtime: TorchRuntime) -> dict[str, Any]:
