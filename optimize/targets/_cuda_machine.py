@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,15 @@ def _built_major() -> int:
 def dotted(version: tuple[int, int]) -> str:
     """A version in words."""
     return f"{version[0]}.{version[1]}"
+
+
+def cannot_compile() -> str | None:
+    """Why `torch.compile` cannot be measured here, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "not measured: triton is not installed; install PyTorch for CUDA"
+    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
+        return "not measured: triton needs a C compiler; install gcc"
+    return None
 
 
 def _missing_libraries(provider: str) -> str | None:

@@ -18,7 +18,7 @@ from optimize.interfaces import Feed, Head, Params, Session, Target
 from optimize.onnx_runtime import CPU, MODEL_FILE
 from optimize.targets import _cuda_session
 from optimize.targets._cuda_lengths import at_lengths, fit, fitting, used_tokens
-from optimize.targets._cuda_machine import CUDA, TENSORRT, dotted, load_libraries, why_unfit
+from optimize.targets._cuda_machine import CUDA, TENSORRT, cannot_compile, dotted, load_libraries, why_unfit
 from optimize.targets._torch import TorchRuntime
 
 PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
@@ -55,6 +55,8 @@ class Runtime(Params):
             raise ValueError(
                 "a CUDA graph is recorded for each length; give 'lengths' with cuda_graph, such as '16 64 512'"
             )
+        if self.cuda_graph and self.provider == "tensorrt":
+            raise ValueError("cuda_graph is for provider cuda; leave it out with tensorrt")
         if self.provider == "tensorrt" and not self.lengths:
             raise ValueError(
                 "engines are built for a range of lengths; give 'lengths' with tensorrt, such as '16 128 512'"
@@ -85,19 +87,19 @@ def describe(runtime: Runtime) -> dict[str, str]:
         "capabilities": "FP32, FP16, INT8",
         "cuda": f"driver {dotted(driver.cuda)}, onnxruntime {onnxruntime.cuda_version}",
         "provider": runtime.provider,
+        "torch_compile": cannot_compile() or "measured",
     }
 
 
 def references(runtime: Runtime) -> Mapping[str, TorchRuntime]:
-    """What else users run: PyTorch FP32, FP16 with SDPA, and FP16 compiled, on the same GPU."""
+    """What else users run: PyTorch FP32, FP16 with SDPA, and FP16 compiled where that can be done, on the same GPU."""
     if runtime.provider == "cpu":
         return {"pytorch-fp32": TorchRuntime()}
     device = f"cuda:{runtime.device}"
-    return {
-        "pytorch-fp32": TorchRuntime(device=device),
-        "pytorch-fp16": TorchRuntime(device=device, dtype="float16"),
-        "pytorch-fp16-compiled": TorchRuntime(device=device, dtype="float16", compiled=True),
-    }
+    half = TorchRuntime(device=device, dtype="float16")
+    ways = {"pytorch-fp32": TorchRuntime(device=device), "pytorch-fp16": half}
+    compiled = {} if cannot_compile() else {"pytorch-fp16-compiled": half.model_copy(update={"compiled": True})}
+    return {**ways, **compiled}
 
 
 def refuses(steps: Iterable[tuple[str, Params]], runtime: Runtime) -> str | None:
@@ -134,9 +136,8 @@ def open_session(folder: Path, threads: int, head: Head, runtime: Runtime) -> Se
     else:
         load_libraries(PROVIDERS[runtime.provider])
         session = _cuda_session.create(folder / MODEL_FILE, threads, providers(folder / MODEL_FILE, runtime))
-        graphs = runtime.cuda_graph and runtime.provider == "cuda"
         run = _cuda_session.make_session(
-            session, head, device="cuda", index=runtime.device, graphs=graphs, where=folder.name
+            session, head, device="cuda", index=runtime.device, graphs=runtime.cuda_graph, where=folder.name
         )
     if not runtime.lengths:
         return run
@@ -162,7 +163,7 @@ def providers(model: Path, runtime: Runtime) -> list[tuple[str, dict[str, str]]]
     }
     if runtime.provider == "cuda":
         return [(CUDA, cuda), (CPU, {})]
-    return [(TENSORRT, tensorrt_options(model, runtime)), (CUDA, {**cuda, "enable_cuda_graph": "0"}), (CPU, {})]
+    return [(TENSORRT, tensorrt_options(model, runtime)), (CUDA, cuda), (CPU, {})]
 
 
 def tensorrt_options(model: Path, runtime: Runtime) -> dict[str, str]:
@@ -182,7 +183,6 @@ def tensorrt_options(model: Path, runtime: Runtime) -> dict[str, str]:
         "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(cache),
-        "trt_cuda_graph_enable": str(int(runtime.cuda_graph)),
         "trt_profile_min_shapes": _shapes(ranks, 1, 1, runtime.lengths[0]),
         "trt_profile_opt_shapes": _shapes(ranks, 1, 4, typical),
         "trt_profile_max_shapes": _shapes(ranks, runtime.most_batch, 8, runtime.lengths[-1]),

@@ -116,7 +116,8 @@ def test_what_is_there_is_not_refused(settings, imagined, machine):
     assert unavailable(Runtime(**settings)) is None
 
 
-def test_the_device_is_described(machine):
+def test_the_device_is_described(machine, monkeypatch):
+    monkeypatch.setattr(cuda, "cannot_compile", lambda: None)
     machine(devices=(V100, H100), driver=(13, 1))
     assert describe(Runtime(device=1)) == {
         "device": "cuda:1",
@@ -126,6 +127,7 @@ def test_the_device_is_described(machine):
         "capabilities": "FP32, FP16, INT8",
         "cuda": "driver 13.1, onnxruntime 13.0",
         "provider": "cuda",
+        "torch_compile": "measured",
     }
     assert describe(Runtime(provider="cpu")) == {"device": "CPU", "provider": "cpu, for numerics only"}
 
@@ -134,6 +136,7 @@ def test_the_device_is_described(machine):
     ("settings", "words"),
     [
         ({"cuda_graph": True}, "a CUDA graph is recorded for each length; give 'lengths'"),
+        ({"provider": "tensorrt", "cuda_graph": True, "lengths": (16,)}, "cuda_graph is for provider cuda"),
         ({"provider": "tensorrt"}, "engines are built for a range of lengths; give 'lengths'"),
         ({"lengths": (32, 16)}, "lengths rise from 1 up"),
         ({"lengths": "0 16"}, "lengths rise from 1 up"),
@@ -150,7 +153,23 @@ def test_lengths_can_be_written_in_one_word():
     assert Runtime(lengths="16 64 512").lengths == (16, 64, 512)
 
 
-def test_pytorch_is_measured_on_the_same_gpu_in_every_way_that_users_run_it():
+@pytest.mark.parametrize(
+    ("present", "compilers", "reason"),
+    [
+        (True, ["gcc"], None),
+        (True, [], "not measured: triton needs a C compiler; install gcc"),
+        (False, ["gcc"], "not measured: triton is not installed; install PyTorch for CUDA"),
+    ],
+)
+def test_pytorch_is_compiled_only_where_it_can_be(present, compilers, reason, monkeypatch):
+    monkeypatch.setattr(_cuda_machine.importlib.util, "find_spec", lambda _: present or None)
+    monkeypatch.setattr(_cuda_machine.shutil, "which", lambda name: name if name in compilers else None)
+    assert _cuda_machine.cannot_compile() == reason
+    assert ("pytorch-fp16-compiled" in references(Runtime())) == (reason is None)
+
+
+def test_pytorch_is_measured_on_the_same_gpu_in_every_way_that_users_run_it(monkeypatch):
+    monkeypatch.setattr(cuda, "cannot_compile", lambda: None)
     found = {name: (way.device, way.dtype, way.compiled) for name, way in references(Runtime(device=1)).items()}
     assert found == {
         "pytorch-fp32": ("cuda:1", "float32", False),
