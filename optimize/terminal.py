@@ -120,9 +120,11 @@ def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] =
 
     for title, (header, *rows) in (
         ("median ms at batch x tokens (ratio to pytorch-fp32)", latency_rows(measurements)),
+        ("the same on the device alone", latency_rows(measurements, on_device=True)),
         ("size and memory", weight_rows(measurements)),
     ):
-        _print(_table(title, header, rows))
+        if rows:
+            _print(_table(title, header, rows))
     if calibration:
         header, *rows = calibration_rows(calibration)
         _print(_table("calibration of the FP32 graph, on texts of 128 tokens", header, rows))

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Sequence
 
 from optimize.manifest import Manifest, Request
-from optimize.measure.shapes import ON_DEVICE
 from optimize.report import candidates, facts, tables
 from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture, sensitivity_record
 from optimize.report.remarks import remarks
@@ -23,9 +22,7 @@ TIMES = (
     "Speed-up is the ratio of median latencies to pytorch-fp32. Memory is the peak of a process that runs this model "
     "alone, libraries included."
 )
-DEVICE = (
-    "A shape is timed from this machine's memory and back, and with `@device` from the device's memory to the device's."
-)
+ON_THE_DEVICE = "On the device alone, texts and answers in its own memory:"
 
 
 def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
@@ -140,13 +137,13 @@ def _latency(manifest: Manifest) -> str:
     if not any(measurement.latency for measurement in manifest.measurements):
         return ""
     target = f"{manifest.request.target}-fp32"
-    placed = any(latency.shape.endswith(ON_DEVICE) for m in manifest.measurements for latency in m.latency)
+    placed = tables.latency_rows(manifest.measurements, on_device=True)
     return (
         f"## Latency\n\nMedian ms at batch x tokens, {manifest.request.threads} threads; in brackets the ratio to "
         f"pytorch-fp32 / to {target}. `data`: single examples at the lengths that occur."
-        + (f" {DEVICE}" if placed else "")
-        + "\n\n"
+        "\n\n"
         + markdown_table(tables.latency_rows(manifest.measurements))
+        + (f"\n\n{ON_THE_DEVICE}\n\n{markdown_table(placed)}" if len(placed) > 1 else "")
         + "\n\n<details><summary>Percentiles</summary>\n\n"
         + markdown_table(tables.percentile_rows(manifest.measurements))
         + "\n\nEach model ran in a process of its own, in interleaved rounds. A percentile is left out where too few "

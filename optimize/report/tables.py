@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optimize.manifest import Latency, Manifest, Measurement
+from optimize.measure.shapes import ON_DEVICE
 
 if TYPE_CHECKING:
     from optimize.measure.calibration_memory import Row
@@ -66,10 +67,16 @@ def overview_rows(manifests: Sequence[Manifest]) -> Rows:
     return rows
 
 
-def latency_rows(measurements: Sequence[Measurement]) -> Rows:
-    """Median milliseconds of each model at each shape, with the ratio to PyTorch FP32 and the target's FP32."""
+def latency_rows(measurements: Sequence[Measurement], *, on_device: bool = False) -> Rows:
+    """Median milliseconds of each model at each shape, with the ratio to PyTorch FP32 and the target's FP32.
+
+    `on_device` are the times from a device's memory to itself, of which there may be none.
+    """
     shapes = list(dict.fromkeys(latency.shape for m in measurements for latency in m.latency))
-    rows: Rows = [("model", *shapes)]
+    shapes = [shape for shape in shapes if shape.endswith(ON_DEVICE) == on_device]
+    rows: Rows = [("model", *(shape.removesuffix(ON_DEVICE) for shape in shapes))]
+    if not shapes:
+        return rows
     for measurement in measurements:
         found = [at_shape(measurement, shape) for shape in shapes]
         rows.append((measurement.name, *(_latency_cell(latency) for latency in found)))
@@ -96,7 +103,9 @@ def percentile_rows(measurements: Sequence[Measurement]) -> Rows:
 def weight_rows(measurements: Sequence[Measurement]) -> Rows:
     """Size, its parts, load time and peak memory of each model."""
     parts = list(dict.fromkeys(part for m in measurements for part in m.size.by_component))
-    rows: Rows = [("model", "file", "ratio", *parts, "by type", "load s", "peak memory")]
+    on_device = any(m.device_memory_bytes is not None for m in measurements)
+    memory = ("peak memory", "GPU memory") if on_device else ("peak memory",)
+    rows: Rows = [("model", "file", "ratio", *parts, "by type", "load s", *memory)]
     for m in measurements:
         rows.append(
             (
@@ -106,7 +115,10 @@ def weight_rows(measurements: Sequence[Measurement]) -> Rows:
                 *(megabytes(m.size.by_component.get(part, 0)) for part in parts),
                 ", ".join(f"{name} {megabytes(size)}" for name, size in m.size.by_dtype.items()),
                 f"{m.load_seconds:.2f}" if m.load_seconds is not None else MISSING,
-                megabytes(m.peak_memory_bytes) if m.peak_memory_bytes else MISSING,
+                *(
+                    megabytes(held) if held else MISSING
+                    for held in (m.peak_memory_bytes, m.device_memory_bytes)[: len(memory)]
+                ),
             )
         )
     return rows

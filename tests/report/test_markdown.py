@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from report.conftest import REQUEST, SOURCE, document, make_manifest
+from report.conftest import REQUEST, SOURCE, document, latency, make_manifest, measurement
 
 from optimize import cli, plan
 from optimize.errors import RequestError
@@ -166,3 +166,10 @@ def test_models_with_one_digest_are_said_to_be_one(manifest):
 
     assert f"The same model, measured once: {first.name} and {last.name}." in page
     assert "The same model" not in render(manifest)
+
+
+def test_times_on_a_device_are_shown_apart():
+    timings = [latency("1x128", 4.0, pytorch_fp32=2.0), latency("1x128@device", 3.0, pytorch_fp32=2.5)]
+    page = render(make_manifest(measurements=[measurement("convert_fp16", 0.9, 10_000_000, timings)]))
+    assert "On the device alone, texts and answers in its own memory:\n\n| model | 1x128 |" in page
+    assert "@device" not in page.split("<details>")[0]

@@ -128,3 +128,26 @@ def test_tables_do_not_change_what_they_are_made_from(manifest):
 
     assert manifest.model_dump() == before
     assert [record["stage"] for record in STAGES] == ["export", "quantize_dynamic"]
+
+
+def test_times_on_a_device_have_a_table_of_their_own():
+    timings = [latency("1x128", 4.0, pytorch_fp32=2.0, pytorch_fp16=1.5, cuda_fp32=1.2), latency("1x128@device", 3.0)]
+    found = [measurement("convert_fp16", 0.9, 10_000_000, timings)]
+    made = make_manifest(measurements=[{**found[0], "device_memory_bytes": 700_000_000}]).measurements
+
+    assert tables.latency_rows(made) == [("model", "1x128"), ("convert_fp16", "4.00 (2.00× / 1.20×)")]
+    assert tables.latency_rows(made, on_device=True) == [("model", "1x128"), ("convert_fp16", "3.00")]
+    header, row = tables.weight_rows(made)
+    assert (header[-1], row[-1]) == ("GPU memory", "700.0 MB")
+
+
+def test_without_a_device_there_is_no_such_table(manifest):
+    assert tables.latency_rows(manifest.measurements, on_device=True) == [("model",)]
+    assert tables.weight_rows(manifest.measurements)[0][-1] == "peak memory"
+
+
+def test_models_judged_by_their_answers_alone_say_why(manifest):
+    last = {**measurement("convert_fp16", 0.9, 10_000_000, []), "not_measured": {"latency": "no CUDA device"}}
+    assert tables.untimed(make_manifest(measurements=[last])) == "no CUDA device"
+    assert tables.untimed(manifest) is None
+    assert tables.untimed(make_manifest(measurements=[])) is None
