@@ -46,6 +46,7 @@ def _of_target(target: str, manifests: Sequence[Manifest]) -> str:
 def result_rows(target: str, manifests: Sequence[Manifest]) -> Rows:
     """One row a baseline and pipeline: what its model lost and gained. The one that was shipped is marked."""
     rows: Rows = [(*HEADER, "over PyTorch", f"over {RUNTIMES[target]}")]
+    timed = not all(tables.untimed(manifest) for manifest in manifests)
     for manifest in manifests:
         about = (
             manifest.request.head,
@@ -54,7 +55,7 @@ def result_rows(target: str, manifests: Sequence[Manifest]) -> Rows:
         for pipeline, stages, measurement in pipelines_of(manifest):
             rows.append((*about, *_row(manifest, pipeline, stages, measurement)))
             about = ("", "")
-    return rows
+    return rows if timed else [row[: len(HEADER)] for row in rows]
 
 
 def pipelines_of(manifest: Manifest) -> list[tuple[str, Sequence[StageRecord], Measurement]]:
