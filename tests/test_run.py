@@ -108,7 +108,7 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the timing, for tests of what does not depend on it."""
 
     def measure_nothing(engines, *_, **__):
-        return {engine.name: EngineTimes([], 0.0, None, {"latency": "left out"}) for engine in engines}
+        return {engine.name: EngineTimes(not_measured={"latency": "left out"}) for engine in engines}
 
     monkeypatch.setattr(subjects, "measure_latency", measure_nothing)
 
