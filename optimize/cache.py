@@ -36,6 +36,7 @@ from optimize.interfaces import Facts
 
 SOURCES = (
     *(f"{name}/**/*.py" for name in ("stages", "quantization", "evaluate", "heads", "demo", "data", "source")),
+    "checkpoint.py",
     "openvino_runtime.py",
 )
 """Code that shapes what is cached. Coarse on purpose: an edit reruns too much rather than too little."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from optimize.checkpoint import load_model
 from optimize.interfaces import Feed, Head, Params, Session
 
 
 def open_torch(folder: Path, threads: int, head: Head, _: Params) -> Session:
     """Open a torch artifact; the session maps int64 arrays to float32 arrays named by the head."""
     import torch
-    import transformers
 
     torch.set_num_threads(threads)
-    model = getattr(transformers, head.auto_class).from_pretrained(folder, local_files_only=True).eval()
+    model = load_model(folder, head.auto_class).eval()
 
     def run(feed: Feed) -> Feed:
         with torch.inference_mode():
