@@ -9,9 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from optimize import source
 from optimize.artifact import seal
 from optimize.checkpoint import encoder_layers, load_model
-from optimize.errors import StageError
+from optimize.errors import SourceError, StageError
 from optimize.evaluate.predict import run_split
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded
@@ -399,3 +400,45 @@ def test_fusing_refuses_a_graph_whose_heads_are_not_those_of_its_config(context,
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     with pytest.raises(StageError, match=r"heads where the layers have .*; leave out 'fuse'"):
         STAGES["fuse"].run(seal(tmp_path / "other", "onnx"), tmp_path, STAGES["fuse"].params(), here)
+
+
+@pytest.mark.parametrize("head", ["text-classification", "fill-mask"])
+def test_a_pruned_model_goes_through_static_int8_and_openvino(head, context, apply):
+    pytest.importorskip("openvino")
+    here = context(head)
+    pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
+    static = apply(here, "quantize_static", apply(here, "export", pruned, lean=True), max_float_share=1.0)
+    converted = apply(here, "convert_openvino", apply(here, "export", pruned))
+    quantized = apply(here, "quantize_openvino", converted, accuracy_control=False)
+    assert converted.facts["max_difference"] < 1e-3
+    for built in (static, quantized):
+        assert built.artifact.model_bytes() < 0.6 * converted.artifact.model_bytes()
+
+
+def test_a_pruned_model_can_be_trained_with_rounding_and_keeps_its_sizes(context, apply, tmp_path):
+    here = context("text-classification")
+    pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
+    learning = dataclasses.replace(here, training=here.calibration)
+    params = STAGES["train_quantized"].params(steps=2, evaluate_every=1, ranges="minmax")
+    STAGES["train_quantized"].run(pruned.artifact, tmp_path, params, learning)
+    sizes = [(layer.attention.n_heads, layer.ffn.lin2.in_features) for layer in encoder_layers(load_model(tmp_path))]
+    assert sizes == [(row["heads"], row["neurons"]) for row in pruned.facts["layers"]]
+
+
+def test_a_pruned_checkpoint_is_taken_as_a_source_and_checked(context, apply, tmp_path, silent):
+    built = apply(context("question-answering"), "prune", budget=0.5, neuron_multiple=8)
+    found, head = source.inspect(str(built.artifact.path))
+    entry = source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+    assert (entry.artifact.path / "model.safetensors").stat().st_size == built.artifact.model_bytes()
+    shutil.copytree(built.artifact.path, tmp_path / "other")
+    (tmp_path / "other" / "config.json").chmod(0o644)
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["pruned_layers"][1]["neurons"] += 8
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    found, head = source.inspect(str(tmp_path / "other"))
+    with pytest.raises(SourceError, match=r"layer\.1\.ffn.* has not the shape .* of config.json"):
+        source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+    config["pruned_layers"][1]["neurons"] = 0
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError, match="'pruned_layers' in its config must list"):
+        source.inspect(str(tmp_path / "other"))
