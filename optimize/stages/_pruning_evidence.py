@@ -46,7 +46,7 @@ class Evidence:
 def gather(
     model: Any, sites: Sequence[Site], batches: Sequence[Batch], answers: Answers, context: Context
 ) -> list[Evidence]:
-    """The evidence of all sites; raises StageError where an answer or a gradient is not finite."""
+    """The evidence of all sites; raises StageError where they are not finite, or all zero."""
     import torch
 
     found = [_nothing(site) for site in sites]
@@ -62,6 +62,8 @@ def gather(
         evidence.masks = torch.cat(evidence.masks)
     if not all(evidence.masks.isfinite().all() for evidence in found):
         raise StageError("prune: an answer or its gradient is not finite; give a checkpoint whose answers are finite")
+    if not any(evidence.weight for evidence in found):
+        raise StageError("prune: no answer depends on any head or neuron; give other calibration texts")
     return found
 
 

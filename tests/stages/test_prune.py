@@ -238,6 +238,9 @@ def test_without_calibration_texts_or_with_answers_that_are_not_finite_it_refuse
     here = edited(context("text-classification"), spoil)
     with pytest.raises(StageError, match="not finite; give a checkpoint"):
         STAGE.run(here.reference, tmp_path, Params(), here)
+    deaf = edited(context("text-classification"), lambda model: model.classifier.weight.zero_())
+    with pytest.raises(StageError, match="no answer depends on any head or neuron; give other"):
+        STAGE.run(deaf.reference, tmp_path, Params(), deaf)
 
 
 @pytest.mark.parametrize(
