@@ -1,10 +1,12 @@
-"""Which heads and neurons to keep by the Fisher information of their masks, after Kwon et al. (2022, arXiv 2204.09656).
+"""Which heads and neurons to keep by the Fisher information of their masks, after Kwon et al. (2022, arXiv
+2204.09656).
 
 With the information matrix taken as diagonal, what is lost by taking heads and neurons away is the sum of their own
 entries. Heads cost alike and neurons cost alike, so the best choice under a budget keeps the most important heads and
-the most important neurons: every number of heads is tried, with as many neurons as it leaves room for. Rearrangement
-then looks at the matrix's blocks, one for a layer's heads and one for its neurons: as long as exchanging one that is
-kept for one that is not lowers the loss ½ (1-m)ᵀ F (1-m), the exchange that lowers it most is made.
+the most important neurons (where the last layer costs less, those that are most important for what they cost): every
+number of heads is tried, with as many neurons as it leaves room for. Rearrangement then looks at the matrix's blocks,
+one for a layer's heads and one for its neurons: as long as exchanging one that is kept for one that is not lowers the
+loss ½ (1-m)ᵀ F (1-m), the exchange that lowers it most is made.
 
 Neurons come in groups of `multiple` of one layer, of similar importance. Every layer keeps a head and a group.
 """
@@ -29,6 +31,7 @@ class _Group:
     site: int
     members: Any
     importance: float
+    cost: float
 
 
 def search_masks(
@@ -37,16 +40,15 @@ def search_masks(
     """A boolean mask for each site: the heads and neurons of the most importance within the wanted operations."""
     import torch
 
-    heads = _ranked(sites, evidence, "heads", multiple=1)
-    neurons = _ranked(sites, evidence, "neurons", multiple=wanted.multiple)
+    groups = _groups(sites, evidence, costs, multiple=wanted.multiple)
+    heads, neurons = _ranked(groups, sites, "heads"), _ranked(groups, sites, "neurons")
     layers = len(sites) // 2
     best: tuple[float, list[_Group]] = (-1.0, [])
     for count in range(layers, len(heads) + 1):
-        chosen = heads[:count]
-        chosen += _affordable(neurons, costs, budget=wanted.operations - count * costs.heads, least=layers)
-        spent = sum(costs.of(sites[group.site], len(group.members)) for group in chosen)
+        left = wanted.operations - sum(group.cost for group in heads[:count])
+        chosen = heads[:count] + _affordable(neurons, left, least=layers)
         value = sum(group.importance for group in chosen)
-        if spent <= wanted.operations and value > best[0]:
+        if sum(group.cost for group in chosen) <= wanted.operations and value > best[0]:
             best = (value, chosen)
     masks = [torch.zeros(site.count, dtype=torch.bool) for site in sites]
     for group in best[1]:
@@ -54,29 +56,31 @@ def search_masks(
     return masks
 
 
-def _ranked(sites: Sequence[Site], evidence: Sequence[Evidence], kind: Kind, *, multiple: int) -> list[_Group]:
-    """All groups of a kind, first the best one of each layer, which it keeps, then the others by importance each."""
-    first, others = [], []
-    for index, (site, found) in enumerate(zip(sites, evidence, strict=True)):
-        if site.kind != kind:
-            continue
-        importance = found.masks.double().square().sum(dim=0)
-        parts = importance.argsort(descending=True, stable=True).split(multiple)
-        groups = [_Group(index, part, float(importance[part].sum())) for part in parts]
-        first.append(groups[0])
-        others += groups[1:]
-    return first + sorted(others, key=lambda group: -group.importance / len(group.members))
+def _groups(sites: Sequence[Site], evidence: Sequence[Evidence], costs: Costs, *, multiple: int) -> list[list[_Group]]:
+    """For each site its groups, the most important one first."""
+    found = []
+    for index, (site, one) in enumerate(zip(sites, evidence, strict=True)):
+        importance = one.masks.double().square().sum(dim=0)
+        parts = importance.argsort(descending=True, stable=True).split(multiple if site.kind == "neurons" else 1)
+        found.append([_Group(index, part, float(importance[part].sum()), costs.of(site, len(part))) for part in parts])
+    return found
 
 
-def _affordable(groups: Sequence[_Group], costs: Costs, *, budget: float, least: int) -> list[_Group]:
-    """The first groups of neurons that the budget pays for, and the `least` first ones in any case."""
-    count, spent = 0, 0.0
-    for group in groups:
-        spent += len(group.members) * costs.neurons
+def _ranked(groups: Sequence[Sequence[_Group]], sites: Sequence[Site], kind: Kind) -> list[_Group]:
+    """All groups of a kind: first the best one of each layer, which it keeps, then by importance for what they cost."""
+    chosen = [own for own, site in zip(groups, sites, strict=True) if site.kind == kind]
+    others = [group for own in chosen for group in own[1:]]
+    return [own[0] for own in chosen] + sorted(others, key=lambda group: -group.importance / group.cost)
+
+
+def _affordable(groups: Sequence[_Group], budget: float, *, least: int) -> list[_Group]:
+    """The first groups that the budget pays for, and the `least` first ones in any case."""
+    spent = 0.0
+    for count, group in enumerate(groups):
+        spent += group.cost
         if count >= least and spent > budget:
-            break
-        count += 1
-    return list(groups[:count])
+            return list(groups[:count])
+    return list(groups)
 
 
 def rearrange(mask: torch.Tensor, evidence: Evidence) -> torch.Tensor:

@@ -7,7 +7,8 @@ multiplied by zero.
 
 Costs are multiply-adds counted as two operations, summed over calibration texts without their padding. For a text of
 T tokens a head takes 8 T D d in its four linear maps and 4 T² d in its two products of activations, and a neuron 4 T
-D. Biases, softmax, GELU and LayerNorm are left out: together they are less than 1 % of a layer.
+D. Where `export` lets the last layer compute its first token alone, a head takes 4 (T + 1) D d and 4 T d there, and a
+neuron 4 D. Biases, softmax, GELU and LayerNorm are left out: together they are less than 1 % of a layer.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Costs:
-    """Operations that one head and one neuron of any layer take on all calibration texts together."""
+    """Operations that one head and one neuron of each layer take on all calibration texts together."""
 
-    heads: float
-    neurons: float
+    heads: tuple[float, ...]
+    neurons: tuple[float, ...]
 
     def of(self, site: Site, count: int = 1) -> float:
         """What `count` heads or neurons of a site take."""
-        return count * (self.heads if site.kind == "heads" else self.neurons)
+        return count * (self.heads if site.kind == "heads" else self.neurons)[site.layer]
 
     def total(self, sites: Sequence[Site]) -> float:
         """What all of an encoder's heads and neurons take."""
@@ -75,13 +76,18 @@ def find_sites(model: Any) -> list[Site]:
     return sites
 
 
-def count_costs(model: Any, features: Sequence[Feature]) -> Costs:
-    """The costs on these texts; each choice of a feature is a text."""
+def count_costs(model: Any, features: Sequence[Feature], *, sliced: bool = False) -> Costs:
+    """The costs on these texts, with the last layer whole or sliced; each choice of a feature is a text."""
     width = int(model.config.dim)
     head = width // int(model.config.n_heads)
     lengths = [int(text.sum()) for one in features for text in one.inputs["attention_mask"].reshape(-1, one.tokens)]
-    tokens, pairs = sum(lengths), sum(length**2 for length in lengths)
-    return Costs(heads=8.0 * tokens * width * head + 4.0 * pairs * head, neurons=4.0 * tokens * width)
+    texts, tokens, pairs = len(lengths), sum(lengths), sum(length**2 for length in lengths)
+    others = int(model.config.n_layers) - 1
+    heads, neurons = 8.0 * tokens * width * head + 4.0 * pairs * head, 4.0 * tokens * width
+    last = heads, neurons
+    if sliced:
+        last = 4.0 * (tokens + texts) * width * head + 4.0 * tokens * head, 4.0 * texts * width
+    return Costs((*[heads] * others, last[0]), (*[neurons] * others, last[1]))
 
 
 def remove(model: Any, kept: Sequence[Any]) -> None:

@@ -39,8 +39,8 @@ from optimize.stages._training import first_examples, make_batches, reproducible
 
 
 class Params(StageParams):
-    """`budget` is the share of the encoder's operations to keep, as `_pruning_sites` counts them, for any head and
-    target.
+    """`budget` is the share of the encoder's operations to keep, as `_pruning_sites` counts them.
+    `readout_slice` counts the last layer as `export` with that parameter leaves it, where the head reads one token.
 
     Neurons are kept in multiples of `neuron_multiple` in each layer, which kernels like. `tune: masks` rescales what
     is left, `weights` fits whole maps; `ridge` holds them back, relative to the mean square of what they read. At
@@ -49,6 +49,7 @@ class Params(StageParams):
     """
 
     budget: float = Field(default=0.6, gt=0, le=1)
+    readout_slice: bool = False
     neuron_multiple: int = Field(default=16, ge=1)
     search: Literal["compensated", "rearranged", "fisher"] = "compensated"
     tune: Literal["weights", "masks", "none"] = "weights"
@@ -81,7 +82,8 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         dense = load_model(source.path, context.head.auto_class)
         batches = make_batches(sample.features, dense, size=BATCH_SIZE, tokens=params.batch_tokens)
         course = Course(dense, sample, batches, params, context)
-        sites, costs = find_sites(dense), count_costs(dense, sample.features)
+        sliced = params.readout_slice and context.head.reads == "first token"
+        sites, costs = find_sites(dense), count_costs(dense, sample.features, sliced=sliced)
         require_room(sites, costs, params)
         kept = choose(course, sites, costs)
         pruned = copy.deepcopy(dense)

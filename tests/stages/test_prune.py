@@ -85,7 +85,7 @@ def test_every_head_is_pruned_within_the_budget_and_the_facts_are_true(head, pru
     out, facts, here = prune(head)
     model, before = load_model(out, here.head.auto_class), copy_of(here)
     costs = count_costs(before, here.calibration.features)
-    step = max(costs.heads, 8 * costs.neurons) / costs.total(find_sites(before))
+    step = max(costs.heads[0], 8 * costs.neurons[0]) / costs.total(find_sites(before))
     assert 0.6 - step <= facts["flops_kept"] <= 0.6
     assert facts["flops_kept"] == costs.total(find_sites(model)) / costs.total(find_sites(before))
     assert facts["parameters"] == sum(each.numel() for each in model.parameters()) < facts["parameters_before"]
@@ -146,7 +146,7 @@ def test_heads_and_neurons_that_say_nothing_go_first(search, context, edited, tm
     here = edited(context("text-classification"), silence)
     before = load_model(here.reference.path)
     sites, costs = find_sites(before), count_costs(before, here.calibration.features)
-    useless = len(sites) // 2 * (costs.heads + 128 * costs.neurons) / costs.total(sites)
+    useless = len(sites) // 2 * (costs.heads[0] + 128 * costs.neurons[0]) / costs.total(sites)
     params = Params(budget=1 - useless, neuron_multiple=8, search=search, tune="none")
     facts = STAGE.run(here.reference, tmp_path, params, here)
     assert all(row["heads_before"] - row["heads"] == 1 for row in facts["layers"])
@@ -300,7 +300,28 @@ def test_costs_are_those_of_the_operations(context):
     width, head = 128, 128 // model.config.n_heads
     maps = sum(4 * 2 * tokens * width * head for tokens in lengths)
     products = sum(2 * 2 * tokens * tokens * head for tokens in lengths)
-    assert costs == Costs(maps + products, sum(2 * 2 * tokens * width for tokens in lengths))
+    neurons = sum(2 * 2 * tokens * width for tokens in lengths)
+    assert costs == Costs((maps + products,) * 2, (neurons,) * 2)
+    sliced = count_costs(model, here.calibration.features, sliced=True)
+    ones = len(lengths)
+    maps = sum(2 * 2 * tokens * width * head for tokens in lengths) + ones * 2 * 2 * width * head
+    products = sum(2 * 2 * tokens * head for tokens in lengths)
+    assert sliced == Costs((costs.heads[0], maps + products), (neurons, ones * 2 * 2 * width))
+
+
+@pytest.mark.parametrize("search", ["compensated", "rearranged", "fisher"])
+def test_where_the_last_layer_is_sliced_its_neurons_are_cheap_and_stay(search, prune):
+    _, whole, _ = prune("text-classification", search=search)
+    _, sliced, here = prune("text-classification", search=search, readout_slice=True)
+    assert sliced["layers"][-1]["neurons"] > whole["layers"][-1]["neurons"]
+    assert sliced["flops_kept"] <= 0.6
+    model = copy_of(here)
+    costs = count_costs(model, here.calibration.features, sliced=True)
+    rows = sliced["layers"]
+    kept = sum(costs.heads[row["layer"]] * row["heads"] + costs.neurons[row["layer"]] * row["neurons"] for row in rows)
+    assert np.isclose(sliced["flops_kept"], kept / costs.total(find_sites(model)))
+    _, all_tokens, _ = prune("token-classification", search=search, readout_slice=True)
+    assert all_tokens["layers"] == prune("token-classification", search=search)[1]["layers"]
 
 
 def test_exchanges_lower_the_loss_within_a_layer_as_far_as_single_ones_can(dense):
