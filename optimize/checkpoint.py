@@ -66,7 +66,7 @@ def _makes_sense(row: object, most: Mapping[str, int]) -> bool:
     """Whether a row of `pruned_layers` has just the numbers it must have, within their bounds."""
     if not isinstance(row, dict) or set(row) != set(most):
         return False
-    return all(type(row[name]) is int and 1 <= row[name] <= limit for name, limit in most.items())
+    return all(type(row[name]) is type(limit) is int and 1 <= row[name] <= limit for name, limit in most.items())
 
 
 def note_sizes(config: Any, sizes: list[LayerSize]) -> None:

@@ -141,6 +141,13 @@ def test_sizes_that_make_no_sense_are_refused_in_one_line(rows, pruned):
     assert len(str(told.value).splitlines()) == 1
 
 
+def test_a_config_whose_own_sizes_are_no_numbers_is_refused(pruned):
+    folder, _ = pruned()
+    set_config(folder, n_heads="4")
+    with pytest.raises(SourceError, match="'pruned_layers' in its config must list"):
+        load_model(folder)
+
+
 def test_a_folder_without_config_or_class_is_refused(pruned, tmp_path):
     with pytest.raises(SourceError, match=r"config\.json: cannot be read"):
         load_model(tmp_path / "nowhere")
