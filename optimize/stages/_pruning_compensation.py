@@ -52,13 +52,26 @@ def search_compensated(
         steps += _take_apart(index, site, found, costs, multiple=wanted.multiple)
         progress.step("search", index + 1, len(sites))
     masks = [torch.ones(site.count, dtype=torch.bool) for site in sites]
-    left = costs.total(sites)
-    for step in sorted(steps, key=lambda step: step.price):
-        if left <= wanted.operations:
-            break
+    for step in _affordable(sorted(steps, key=lambda step: step.price), costs.total(sites), wanted.operations):
         masks[step.site][step.members] = False
-        left -= step.saves
     return masks
+
+
+def _affordable(steps: Sequence[_Step], total: float, budget: float) -> list[_Step]:
+    """The first steps that bring the total within the budget, but for the last ones of their sites that need not be."""
+    count, left = 0, total
+    while count < len(steps) and left > budget:
+        left -= steps[count].saves
+        count += 1
+    taken: list[_Step] = []
+    needed: set[int] = set()
+    for step in reversed(steps[:count]):
+        if step.site not in needed and left + step.saves <= budget:
+            left += step.saves
+            continue
+        needed.add(step.site)
+        taken.append(step)
+    return taken
 
 
 def _take_apart(index: int, site: Site, evidence: Evidence, costs: Costs, *, multiple: int) -> list[_Step]:

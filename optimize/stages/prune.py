@@ -60,6 +60,7 @@ class Params(StageParams):
 
 
 BATCH_SIZE = 32
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def choose(course: Course, sites: Sequence[Site], costs: Costs) -> list[Any]:
     """What each site keeps, as boolean tensors."""
     params, context = course.params, course.context
     evidence = gather(course.model, sites, course.batches, answers_of(context.head, course.sample), context)
-    wanted = Wanted(params.budget * costs.total(sites), params.neuron_multiple)
+    wanted = Wanted((1 + ROUNDING) * params.budget * costs.total(sites), params.neuron_multiple)
     if params.search == "compensated":
         return search_compensated(sites, evidence, costs, wanted, context.progress)
     masks = search_masks(sites, evidence, costs, wanted)
