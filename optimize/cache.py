@@ -38,6 +38,7 @@ SOURCES = (
     *(f"{name}/**/*.py" for name in ("stages", "quantization", "evaluate", "heads", "demo", "data", "source")),
     "onnx_runtime.py",
     "half_precision.py",
+    "checkpoint.py",
     "openvino_runtime.py",
 )
 """Code that shapes what is cached. Coarse on purpose: an edit reruns too much rather than too little."""

@@ -110,7 +110,9 @@ def test_the_key_changes_with_the_code(root, build, monkeypatch):
     assert cache.fetch(root, MATERIAL, "onnx", build).key != before.key
 
 
-@pytest.mark.parametrize("edited", ["stages/export.py", "heads/_metrics.py", "data/read.py", "openvino_runtime.py"])
+@pytest.mark.parametrize(
+    "edited", ["stages/export.py", "heads/_metrics.py", "data/read.py", "checkpoint.py", "openvino_runtime.py"]
+)
 def test_the_code_digest_covers_what_shapes_cached_content(edited, tmp_path, monkeypatch):
     package = tmp_path / "optimize"
     for name in (
@@ -118,6 +120,7 @@ def test_the_code_digest_covers_what_shapes_cached_content(edited, tmp_path, mon
         "heads/_metrics.py",
         "demo/words.py",
         "data/read.py",
+        "checkpoint.py",
         "openvino_runtime.py",
         "cli.py",
     ):

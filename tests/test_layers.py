@@ -29,7 +29,7 @@ LAYERS = [
     {"quantization"},
     {"evaluate"},
     {"interfaces"},
-    {"artifact", "manifest"},
+    {"artifact", "checkpoint", "manifest"},
     {"errors"},
 ]
 STRANGERS = {"stages", "targets", "heads"}
@@ -102,7 +102,7 @@ def test_every_stage_has_its_tests(stage):
     assert (TESTS / "stages" / f"test_{stage}.py").is_file()
 
 
-@pytest.mark.parametrize("module", ["cli", "plan", "config", "stages", "targets", "heads", "terminal"])
+@pytest.mark.parametrize("module", ["checkpoint", "cli", "plan", "config", "stages", "targets", "heads", "terminal"])
 def test_what_only_plans_imports_nothing_heavy(module):
     code = f"import sys, optimize.{module}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -265,6 +265,24 @@ def test_a_stage_that_comes_twice_is_numbered(request_of, tmp_path, monkeypatch,
     assert [each.name for each in manifest.measurements[2:]] == ["export", "shuffle", "shuffle#2"]
 
 
+def test_a_pruned_model_is_measured_at_every_step_and_its_checkpoint_runs_again(request_of, tmp_path, untimed):
+    custom = pipeline(tmp_path, "[prune: {budget: 0.6}, export, quantize_dynamic]", "{}")
+    plan = make_plan(request_of(pipeline=str(custom)))
+
+    _, manifest = run(plan, progress=Heard())
+
+    names = [each.name for each in manifest.measurements]
+    assert names == ["pytorch-fp32", "cpu-fp32", "prune", "export", "quantize_dynamic"]
+    values = {each.name: each.metric.value for each in manifest.measurements}
+    assert values["prune"] == values["export"]
+    sizes = {each.name: each.size.bytes for each in manifest.measurements}
+    assert sizes["quantize_dynamic"] < sizes["prune"] < sizes["pytorch-fp32"]
+    pruned = plan.cache / manifest.stages[0].key / "artifact"
+    _, again = run(make_plan(request_of(model=str(pruned), pipeline=str(custom))), progress=Heard())
+    assert again.measurements[0].metric.value == values["prune"]
+    assert again.stages[0].facts["parameters_before"] == manifest.stages[0].facts["parameters"]
+
+
 def shuffle(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Permute the values within each matrix of weights: a model that loads, runs, and knows nothing."""
     import onnx

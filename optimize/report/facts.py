@@ -21,6 +21,7 @@ HEADINGS = {
     "migrations": ("Scale migration", "Where scales moved from activations to weights."),
     "settings": ("Settings tried", "What each setting scored on tuning data."),
     "tried": ("Tried", "What each configuration scored on tuning data."),
+    "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
 }
 COUNTED = {
     "sensitivity": "{} measured alone",
@@ -28,8 +29,9 @@ COUNTED = {
     "migrations": "{} with migrated scales",
     "settings": "{} tried",
     "tried": "{} tried",
+    "layers": "{} pruned",
 }
-NOUNS = {"settings": "setting", "tried": "configuration"}
+NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer"}
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from optimize import cache, demo
 from optimize.artifact import file_digest
+from optimize.checkpoint import pruned_sizes
 from optimize.environment import version
 from optimize.errors import SourceError, first_line
 from optimize.heads import HEADS
@@ -56,6 +57,7 @@ def inspect(model: str, revision: str | None = None, head: str | None = None) ->
     if kind != "distilbert":
         what = f"is a '{kind}' model" if kind else "its config names no model_type"
         raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
+    pruned_sizes(found.config, where=found.id)
     chosen = HEADS[head] if head else _head_of(found)
     if found.folder is not None:
         check_weights(found.folder, chosen, where=found.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from optimize.checkpoint import load_model
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
 from optimize.source.weights import check_head, stored
@@ -52,18 +53,11 @@ def _load_tokenizer(folder: Path, *, where: str) -> Any:
 
 def _load(folder: Path, head: Head, *, where: str) -> Any:
     import torch
-    import transformers
     from safetensors import SafetensorError
 
-    auto = getattr(transformers, head.auto_class)
     try:
-        model, info = auto.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
+        model, info = load_model(
+            folder, head.auto_class, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (*UNLOADABLE, SafetensorError) as error:
         raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from optimize.checkpoint import load_model
 from optimize.evaluate.predict import collate
 from optimize.interfaces import Feature, Head
 from optimize.stages.export import _slice_readout
@@ -42,13 +43,10 @@ def undisturbed() -> Iterator[None]:
 
 def trace(folder: Path, head: Head, *, readout_slice: bool) -> Any:
     """The checkpoint as a graph of PyTorch operators, for any batch, length and number of choices."""
-    import transformers
     from neural_compressor.torch.export import export
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = getattr(transformers, head.auto_class).from_pretrained(
-        folder, local_files_only=True, return_dict=True, output_hidden_states=False, output_attentions=False
-    )
+    model = load_model(folder, head.auto_class, return_dict=True, output_hidden_states=False, output_attentions=False)
     if readout_slice:
         _slice_readout(model)
     axes = _axes(head, int(config["max_position_embeddings"]))

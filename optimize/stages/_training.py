@@ -1,4 +1,4 @@
-"""What any stage that trains needs: models, samples of examples, batches without end, scores, and a seed."""
+"""What any stage that trains needs: samples of examples, batches without end, scores, and a seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from optimize.artifact import Artifact
 from optimize.evaluate.accuracy import COSINE_TO_REFERENCE
 from optimize.evaluate.predict import padded_tokens, plan_batches, run_split
 from optimize.interfaces import Context, Encoded, Feature, Feed, Head, Score
@@ -27,13 +26,6 @@ def reproducible(context: Context) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def load_model(artifact: Artifact, context: Context) -> Any:
-    """The model without dropout, in training too."""
-    import transformers
-
-    return getattr(transformers, context.head.auto_class).from_pretrained(artifact.path, local_files_only=True).eval()
 
 
 def first_examples(encoded: Encoded, tokens: int) -> Encoded:

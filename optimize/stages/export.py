@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from optimize.artifact import Artifact
+from optimize.checkpoint import load_model
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.integer_operators import drop_unused
@@ -42,9 +43,7 @@ class Params(StageParams):
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write `model.onnx` with batch and sequence (and choices) as dynamic axes."""
-    import transformers
-
-    model = getattr(transformers, context.head.auto_class).from_pretrained(source.path, local_files_only=True)
+    model = load_model(source.path, context.head.auto_class)
     if params.lean:
         use_lean_attention(model)
     sliced = params.readout_slice and context.head.reads == "first token"

@@ -4,7 +4,8 @@ Fusion is pattern matching: when transformers changes how it writes attention, p
 firing without a word. So the counts that the model's geometry implies are required. The attention
 mask is kept in its raw form, because the optimizer's default counts its ones and then assumes that
 all padding is on the right (onnxruntime issue 18945 is of this family); parity with PyTorch is
-proven again, left padding and holes included.
+proven again, left padding and holes included. Layers may have been pruned to numbers of heads of their
+own: the optimizer then reads each number off the graph, and those that it found are checked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from optimize.artifact import Artifact
+from optimize.checkpoint import pruned_sizes
 from optimize.errors import StageError
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
@@ -44,6 +46,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     sliced = {prop.key: prop.value for prop in model.model.metadata_props}.get(READOUT_SLICE) == "yes"
     expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head.name)
     check_counts(counts, expected)
+    _check_heads(model.model, config)
     model.save_model_to_file(str(out / "model.onnx"))
     difference = check_parity(out, source, context, stage="fuse", tolerance=params.tolerance)
     return {**{name: count for name, count in counts.items() if count}, "max_difference": difference}
@@ -75,19 +78,30 @@ def check_counts(counts: dict[str, int], expected: dict[str, int]) -> None:
             )
 
 
+def _check_heads(model: Any, config: dict[str, Any]) -> None:
+    """Refuse fused attention of a pruned model in which a layer has not its own number of heads."""
+    wanted = [size.heads for size in pruned_sizes(config, where="fuse")]
+    fused = [node for node in model.graph.node if node.op_type == "Attention"]
+    found = [each.i for node in fused for each in node.attribute if each.name == "num_heads"]
+    if wanted and found != wanted[: len(found)]:
+        raise StageError(f"fuse: attention fused with {found} heads where the layers have {wanted}; leave out 'fuse'")
+
+
 def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> Any:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
-    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    for name in ("onnxruntime.transformers", "fusion_attention"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    pruned = bool(pruned_sizes(config, where="fuse"))
     options = FusionOptions("bert")
     options.use_raw_attention_mask(True)
     options.enable_embed_layer_norm = embedding
     return optimizer.optimize_model(
         str(graph),
         model_type="bert",
-        num_heads=config["n_heads"],
-        hidden_size=config["dim"],
+        num_heads=0 if pruned else config["n_heads"],
+        hidden_size=0 if pruned else config["dim"],
         optimization_options=options,
         opt_level=0,
     )

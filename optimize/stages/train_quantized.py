@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from optimize.artifact import Artifact
+from optimize.checkpoint import load_model
 from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Feature, Stage
 from optimize.interfaces import Params as StageParams
@@ -29,7 +30,6 @@ from optimize.stages._distillation import Batch, Pair, answer, answers_of, batch
 from optimize.stages._fake_quantization import Ranges, fake_quantized, find_tables
 from optimize.stages._training import (
     first_examples,
-    load_model,
     make_batches,
     rate_scale,
     reproducible,
@@ -102,7 +102,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     limit = 63 if chosen["reduce_range"] == "yes" else 127
     head, answers = context.head, answers_of(context.head, context.tuning)
     with reproducible(context):
-        student, teacher = load_model(source, context), load_model(context.reference, context)
+        student, teacher = (load_model(each.path, head.auto_class).eval() for each in (source, context.reference))
         pair = Pair(student, teacher, head, answers, params.temperature)
         if params.hidden_weight:
             require_alike(pair, stage="train_quantized")

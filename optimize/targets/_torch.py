@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+from optimize.checkpoint import load_model
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.nvidia import gpu_errors
 
@@ -34,10 +35,9 @@ def open_torch(folder: Path, threads: int, head: Head, runtime: TorchRuntime) ->
     A feed that `place` put on the device gives tensors that stay there, once they are computed.
     """
     import torch
-    import transformers
 
     torch.set_num_threads(threads)
-    model = getattr(transformers, head.auto_class).from_pretrained(folder, local_files_only=True).eval()
+    model = load_model(folder, head.auto_class).eval()
     with _errors(runtime):
         model.to(device=runtime.device, dtype=getattr(torch, runtime.dtype))
     run = torch.compile(model) if runtime.compiled else model

@@ -1,0 +1,134 @@
+"""Load a checkpoint, one whose layers were pruned to sizes of their own included.
+
+transformers gives every layer of a DistilBERT `n_heads` heads and `hidden_dim` neurons, and no config says otherwise.
+A pruned checkpoint therefore lists, under `pruned_layers` in its config.json, what each layer has left; the width of
+a head stays `dim / n_heads`. The layers are given their sizes before the weights are read, by transformers itself:
+shards, data types, tied weights and its complaints are the usual ones. What comes back is an instance of the usual
+class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from optimize.errors import SourceError, first_line
+
+PRUNED_LAYERS = "pruned_layers"
+"""The config's key: a list of {"heads", "neurons"}, one for each layer."""
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """How many attention heads and FFN neurons a layer has."""
+
+    heads: int
+    neurons: int
+
+
+def load_model(folder: str | Path, auto_class: str | None = None, **options: Any) -> Any:
+    """The model of a folder, ready to be asked; without `auto_class`, of the class that its config names.
+
+    `options` go to `from_pretrained`; with its `output_loading_info`, the model comes with that. Raises SourceError for
+    a config whose `pruned_layers` make no sense, and what transformers raises.
+    """
+    import transformers
+
+    config = _read_config(Path(folder))
+    name = _class_name(config, auto_class, where=str(folder))
+    sizes = pruned_sizes(config, where=str(folder))
+    usual = getattr(transformers, name)
+    loaded = (_sized(usual, sizes) if sizes else usual).from_pretrained(folder, local_files_only=True, **options)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    model.__class__ = usual
+    return loaded
+
+
+def pruned_sizes(config: Mapping[str, Any], *, where: str) -> list[LayerSize]:
+    """What `pruned_layers` says of each layer; empty where the layers have the config's own sizes."""
+    rows = config.get(PRUNED_LAYERS)
+    if rows is None:
+        return []
+    most = {"heads": config.get("n_heads", 12), "neurons": config.get("hidden_dim", 3072)}
+    layers = config.get("n_layers", 6)
+    if not isinstance(rows, list) or len(rows) != layers or not all(_makes_sense(row, most) for row in rows):
+        raise SourceError(
+            f"{where}: '{PRUNED_LAYERS}' in its config must list 1 to {most['heads']} heads and 1 to {most['neurons']} "
+            f"neurons for each of {layers} layers; prune the model again"
+        )
+    return [LayerSize(**row) for row in rows]
+
+
+def _makes_sense(row: object, most: Mapping[str, int]) -> bool:
+    """Whether a row of `pruned_layers` has just the numbers it must have, within their bounds."""
+    if not isinstance(row, dict) or set(row) != set(most):
+        return False
+    return all(type(row[name]) is type(limit) is int and 1 <= row[name] <= limit for name, limit in most.items())
+
+
+def note_sizes(config: Any, sizes: list[LayerSize]) -> None:
+    """Let a transformers config say what each layer has left, in our words alone, in place."""
+    config.pruned_heads = {}
+    setattr(config, PRUNED_LAYERS, [asdict(size) for size in sizes])
+
+
+def encoder_layers(model: Any) -> Any:
+    """The transformer layers of a DistilBERT with or without a head."""
+    return getattr(model, "distilbert", model).transformer.layer
+
+
+def size_of(layer: Any) -> LayerSize:
+    """What a layer has."""
+    return LayerSize(int(layer.attention.n_heads), int(layer.ffn.lin1.out_features))
+
+
+def _read_config(folder: Path) -> Mapping[str, Any]:
+    try:
+        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"{folder / 'config.json'}: cannot be read ({first_line(error)}); name a folder that save_pretrained wrote"
+        ) from error
+    return config
+
+
+def _class_name(config: Mapping[str, Any], auto_class: str | None, *, where: str) -> str:
+    """The class of transformers to load: that of the head asked for, or the config's own."""
+    if auto_class is not None:
+        return "DistilBert" + (auto_class.removeprefix("AutoModel") or "Model")
+    for name in config.get("architectures") or []:
+        if str(name).startswith("DistilBert"):
+            return str(name)
+    raise SourceError(f"{where}: its config names no DistilBERT class; say which one with auto_class")
+
+
+def _sized(usual: Any, sizes: list[LayerSize]) -> Any:
+    """A class that builds the usual model with layers of these sizes."""
+
+    def build(model: Any, config: Any) -> None:
+        usual.__init__(model, config)
+        resize_layers(model, sizes)
+
+    return type(usual.__name__, (usual,), {"__init__": build, "__module__": usual.__module__})
+
+
+def resize_layers(model: Any, sizes: list[LayerSize]) -> None:
+    """Give each layer new linear maps where its size is another; their values mean nothing yet. In place."""
+    for layer, size in zip(encoder_layers(model), sizes, strict=True):
+        if size_of(layer) != size:
+            _resize(layer, size)
+
+
+def _resize(layer: Any, size: LayerSize) -> None:
+    from torch.nn import Linear
+
+    attention, ffn = layer.attention, layer.ffn
+    width, inner = attention.out_lin.out_features, size.heads * attention.attention_head_size
+    for name in ("q_lin", "k_lin", "v_lin"):
+        setattr(attention, name, Linear(width, inner))
+    attention.out_lin = Linear(inner, width)
+    attention.n_heads, attention.dim = size.heads, inner
+    ffn.lin1, ffn.lin2 = Linear(width, size.neurons), Linear(size.neurons, width)

@@ -1,0 +1,468 @@
+"""Structured pruning: layers that are really smaller, within the budget, and tuned to the dense model."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from optimize import source
+from optimize.artifact import seal
+from optimize.checkpoint import encoder_layers, load_model
+from optimize.errors import SourceError, StageError
+from optimize.evaluate.predict import run_split
+from optimize.heads import HEADS
+from optimize.interfaces import Encoded
+from optimize.stages import STAGES
+from optimize.stages._distillation import answer, answers_of, make_batch, row_losses
+from optimize.stages._pruning_compensation import removals, step_sizes
+from optimize.stages._pruning_evidence import Evidence, directions, gather
+from optimize.stages._pruning_masks import rearrange, search_masks
+from optimize.stages._pruning_refit import refit
+from optimize.stages._pruning_sites import Costs, Site, Wanted, count_costs, find_sites, remove
+from optimize.stages.prune import STAGE, Params
+
+NAMES = sorted(HEADS)
+QUICK = {"budget": 0.6, "neuron_multiple": 8}
+
+
+@pytest.fixture
+def prune(context, tmp_path_factory):
+    """Run the stage on a head's small checkpoint; the folder, the facts and the context."""
+
+    def run(head, changes=None, **params):
+        here = dataclasses.replace(context(head), **(changes or {}))
+        out = tmp_path_factory.mktemp("pruned")
+        return out, STAGE.run(here.reference, out, Params(**{**QUICK, **params}), here), here
+
+    return run
+
+
+@pytest.fixture
+def dense(context):
+    """A head's small model, its sites and batches, and what the answers say of them."""
+
+    def make(head):
+        here = context(head)
+        model = load_model(here.reference.path, here.head.auto_class)
+        batches = [make_batch([feature], pad_id=0) for feature in here.calibration.features]
+        sites = find_sites(model)
+        evidence = gather(model, sites, batches, answers_of(here.head, here.calibration), here)
+        return here, model, batches, sites, evidence
+
+    return make
+
+
+def copy_of(here):
+    return load_model(here.reference.path, here.head.auto_class)
+
+
+def masked(model, kept):
+    """Let what the masks drop say nothing, in a model of the old size, in place."""
+    with torch.no_grad():
+        for site, mask in zip(find_sites(model), kept, strict=True):
+            site.joins.weight *= mask.repeat_interleave(site.width)
+
+
+def rows_of(model, batches, here):
+    with torch.no_grad():
+        return torch.cat([answer(model, batch, here.head).rows.flatten() for batch in batches])
+
+
+def some_masks(sites, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    masks = [torch.rand(site.count, generator=generator) < 0.6 for site in sites]
+    for mask in masks:
+        mask[0] = True
+    return masks
+
+
+@pytest.mark.parametrize("head", NAMES)
+def test_every_head_is_pruned_within_the_budget_and_the_facts_are_true(head, prune):
+    out, facts, here = prune(head)
+    model, before = load_model(out, here.head.auto_class), copy_of(here)
+    costs = count_costs(before, here.calibration.features)
+    step = 8 * costs.neurons[0] / costs.total(find_sites(before))
+    assert 0.6 - step <= facts["flops_kept"] <= 0.6
+    assert facts["flops_kept"] == costs.total(find_sites(model)) / costs.total(find_sites(before))
+    assert facts["parameters"] == sum(each.numel() for each in model.parameters()) < facts["parameters_before"]
+    assert facts["parameters_before"] == sum(each.numel() for each in before.parameters())
+    sizes = [(layer.attention.n_heads, layer.ffn.lin2.in_features) for layer in encoder_layers(model)]
+    assert sizes == [(row["heads"], row["neurons"]) for row in facts["layers"]]
+    assert all(heads >= 1 and neurons % 8 == 0 and neurons for heads, neurons in sizes)
+    assert (facts["examples"], facts["tuning_examples"]) == (len(here.calibration.gold), len(here.tuning.gold))
+    outputs = run_split(here.open("torch", out), here.head, here.tuning, pad_id=0)
+    if here.head.name != "feature-extraction":
+        assert facts["tuning_metric"] == here.head.score(here.tuning, outputs.answers).value
+
+
+@pytest.mark.parametrize("head", NAMES)
+def test_a_pruned_model_says_what_the_masked_one_does(head, dense):
+    here, model, batches, sites, _ = dense(head)
+    kept = some_masks(sites)
+    pruned = copy_of(here)
+    remove(pruned, kept)
+    masked(model, kept)
+    assert torch.allclose(rows_of(pruned, batches, here), rows_of(model, batches, here), atol=1e-4)
+    assert pruned.config.pruned_layers == [
+        {"heads": int(heads.sum()), "neurons": int(neurons.sum())}
+        for heads, neurons in zip(kept[0::2], kept[1::2], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("head", NAMES)
+def test_tuning_brings_the_layers_nearer_to_the_dense_model(head, dense):
+    here, model, batches, sites, _ = dense(head)
+    errors = {}
+    for how in ("none", "masks", "weights"):
+        pruned = copy_of(here)
+        remove(pruned, some_masks(sites))
+        if how != "none":
+            refit(pruned, model, batches, how=how, ridge=0.03, context=here)
+        with torch.no_grad():
+            pairs = [(answer(pruned, batch, here.head), answer(model, batch, here.head), batch) for batch in batches]
+        errors[how] = sum(
+            float((ours.hidden[0] - theirs.hidden[0])[batch.real].square().sum()) for ours, theirs, batch in pairs
+        )
+    assert errors["weights"] < errors["masks"] < errors["none"]
+
+
+@pytest.mark.parametrize("head", NAMES)
+def test_the_loss_on_tuning_data_falls_by_the_tuning(head, prune):
+    _, facts, _ = prune(head)
+    assert facts["tuning_divergence"] < facts["untuned_divergence"]
+
+
+@pytest.mark.parametrize("search", ["compensated", "rearranged", "fisher"])
+def test_heads_and_neurons_that_say_nothing_go_first(search, context, edited, tmp_path):
+    def silence(model):
+        for index, layer in enumerate(encoder_layers(model)):
+            layer.attention.out_lin.weight[:, 32 * index : 32 * (index + 1)] = 0
+            layer.ffn.lin2.weight[:, 16:144] = 0
+
+    here = edited(context("text-classification"), silence)
+    before = load_model(here.reference.path)
+    sites, costs = find_sites(before), count_costs(before, here.calibration.features)
+    useless = len(sites) // 2 * (costs.heads[0] + 128 * costs.neurons[0]) / costs.total(sites)
+    params = Params(budget=1 - useless, neuron_multiple=8, search=search, tune="none")
+    facts = STAGE.run(here.reference, tmp_path, params, here)
+    assert all(row["heads_before"] - row["heads"] == 1 for row in facts["layers"])
+    assert all(row["neurons_before"] - row["neurons"] == 128 for row in facts["layers"])
+    assert facts["tuning_divergence"] < 1e-9
+
+
+def test_of_twins_one_is_taken_away_first_at_next_to_no_cost():
+    torch.manual_seed(0)
+    reads = torch.randn(2000, 24).repeat(1, 2)
+    site = Site(0, "neurons", torch.nn.Linear(48, 16), None, 1)
+    found = removals(site, Evidence(None, reads.T @ reads, torch.eye(16), 2000.0), [8] * 4)
+    first, rest = found[:3], found[3]
+    assert sorted(int(member) % 24 for members, _ in first for member in members) == list(range(24))
+    assert sum(loss for _, loss in first) < 0.05 * rest[1]
+
+
+def test_what_is_left_of_twins_is_tuned_to_make_up_for_the_others(context, edited):
+    def twin(model):
+        for layer in encoder_layers(model):
+            half = layer.ffn.lin1.out_features // 2
+            layer.ffn.lin1.weight[half:] = layer.ffn.lin1.weight[:half]
+            layer.ffn.lin1.bias[half:] = layer.ffn.lin1.bias[:half]
+
+    here = edited(context("token-classification"), twin)
+    model, pruned = copy_of(here), copy_of(here)
+    batches = [make_batch([feature], pad_id=0) for feature in here.calibration.features]
+    before = rows_of(model, batches, here)
+    kept = [torch.arange(site.count) < site.count / (1 if site.kind == "heads" else 2) for site in find_sites(model)]
+    remove(pruned, kept)
+    untuned = rows_of(pruned, batches, here)
+    refit(pruned, model, batches, how="weights", ridge=1e-6, context=here)
+    tuned = rows_of(pruned, batches, here)
+    assert (tuned - before).abs().max() < 0.01 * (untuned - before).abs().max()
+
+
+def test_a_budget_of_one_keeps_everything_and_changes_nothing(prune):
+    _, facts, _ = prune("token-classification", budget=1.0)
+    assert (facts["flops_kept"], facts["parameters"]) == (1.0, facts["parameters_before"])
+    assert facts["tuning_divergence"] < 1e-9
+
+
+@pytest.mark.parametrize("search", ["compensated", "rearranged", "fisher"])
+def test_a_model_pruned_twice_is_a_model_pruned(search, context, apply):
+    here = context("text-classification")
+    once = apply(here, "prune", budget=0.7, neuron_multiple=8, search=search)
+    twice = apply(here, "prune", once, budget=0.7, neuron_multiple=8, search=search)
+    rows = zip(once.facts["layers"], twice.facts["layers"], strict=True)
+    assert all(second["heads_before"] == first["heads"] for first, second in rows)
+    assert 0.6 <= twice.facts["flops_kept"] <= 0.7
+    assert twice.facts["parameters"] < once.facts["parameters"] == twice.facts["parameters_before"]
+    config = json.loads((twice.artifact.path / "config.json").read_text())
+    assert [row["heads"] for row in config["pruned_layers"]] == [row["heads"] for row in twice.facts["layers"]]
+
+
+def test_the_tied_embedding_stays_tied_and_untouched(prune):
+    out, _, here = prune("fill-mask")
+    model, before = load_model(out), copy_of(here)
+    table = model.distilbert.embeddings.word_embeddings.weight
+    assert model.vocab_projector.weight is table
+    assert torch.equal(table, before.distilbert.embeddings.word_embeddings.weight)
+
+
+def test_the_least_budget_keeps_a_head_and_a_group_in_each_layer(prune, context):
+    model = copy_of(context("text-classification"))
+    sites, costs = find_sites(model), count_costs(model, context("text-classification").calibration.features)
+    least = sum(costs.of(site, 1 if site.kind == "heads" else 8) for site in sites) / costs.total(sites)
+    for search in ("compensated", "rearranged", "fisher"):
+        _, facts, _ = prune("text-classification", budget=least, search=search)
+        assert {(row["heads"], row["neurons"]) for row in facts["layers"]} == {(1, 8)}
+    with pytest.raises(StageError, match=r"cannot keep a head and 8 neurons in each of 2 layers.*; raise 'budget'"):
+        prune("text-classification", budget=least * 0.999)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_tokens_limit_fewer_texts(prune):
+    first, second = (prune("multiple-choice")[0] for _ in range(2))
+    assert seal(first, "torch").digest == seal(second, "torch").digest
+    _, facts, here = prune("text-classification", sample_tokens=30)
+    assert 0 < facts["examples"] < len(here.calibration.gold)
+
+
+def test_without_calibration_texts_or_with_answers_that_are_not_finite_it_refuses(prune, context, edited, tmp_path):
+    with pytest.raises(StageError, match="no calibration texts; give some"):
+        prune("text-classification", {"calibration": Encoded((), (), 0)})
+
+    def spoil(model):
+        model.classifier.bias[0] = float("nan")
+
+    here = edited(context("text-classification"), spoil)
+    with pytest.raises(StageError, match="not finite; give a checkpoint"):
+        STAGE.run(here.reference, tmp_path, Params(), here)
+    deaf = edited(context("text-classification"), lambda model: model.classifier.weight.zero_())
+    with pytest.raises(StageError, match="no answer depends on any head or neuron; give other"):
+        STAGE.run(deaf.reference, tmp_path, Params(), deaf)
+
+
+@pytest.mark.parametrize(
+    "params", [{"budget": 0}, {"budget": 1.1}, {"neuron_multiple": 0}, {"search": "random"}, {"heads": 3}], ids=str
+)
+def test_parameters_out_of_range_or_unknown_are_refused(params):
+    with pytest.raises(ValidationError):
+        Params(**params)
+
+
+@pytest.mark.parametrize("kind", ["classes", "values", "sets", "vectors"])
+def test_directions_have_the_covariance_of_the_divergence(kind):
+    torch.manual_seed(0)
+    row = torch.tensor([0.3, -1.2, 0.8, 0.1], dtype=torch.float64)
+    drawn = directions(row.repeat(200_000, 1), kind)
+    loss = lambda x: row_losses(x[None], row[None], kind, temperature=1.0).sum()  # noqa: E731
+    wanted = torch.autograd.functional.hessian(loss, row)
+    scale = {"values": 2 / 4, "vectors": 1 + 2}
+    if kind == "vectors":
+        unit = row / row.norm()
+        wanted = (torch.eye(4, dtype=torch.float64) - torch.outer(unit, unit)) / row.square().sum()
+    else:
+        wanted = wanted / scale.get(kind, 1)
+    assert torch.allclose(drawn.T @ drawn / len(drawn), wanted, atol=0.01)
+
+
+@pytest.mark.parametrize("head", NAMES)
+def test_masks_gradients_are_those_of_a_masked_model(head, dense):
+    here, model, batches, sites, _ = dense(head)
+    kind = answers_of(here.head, here.calibration)
+    torch.manual_seed(3)
+    again = gather(model, sites, batches[:1], kind, here)
+    torch.manual_seed(3)
+    vector = directions(answer(model, batches[0], here.head).rows.detach(), kind)
+
+    def slope(site, unit, size=1e-2):
+        found = []
+        for factor in (1 + size, 1 - size):
+            columns = slice(unit * site.width, (unit + 1) * site.width)
+            whole = site.joins.weight.data.clone()
+            site.joins.weight.data[:, columns] *= factor
+            found.append(float((vector * answer(model, batches[0], here.head).rows.detach()).sum()))
+            site.joins.weight.data.copy_(whole)
+        return (found[0] - found[1]) / (2 * size)
+
+    for site, found in zip(sites, again, strict=True):
+        unit = int(found.masks[0].abs().argmax())
+        assert found.masks.shape == (1, site.count)
+        assert np.isclose(float(found.masks[0, unit]), slope(site, unit), rtol=0.05, atol=1e-4)
+
+
+def test_costs_are_those_of_the_operations(context):
+    here = context("multiple-choice")
+    model = copy_of(here)
+    costs = count_costs(model, here.calibration.features)
+    lengths = [int(mask.sum()) for one in here.calibration.features for mask in one.inputs["attention_mask"]]
+    width, head = 128, 128 // model.config.n_heads
+    maps = sum(4 * 2 * tokens * width * head for tokens in lengths)
+    products = sum(2 * 2 * tokens * tokens * head for tokens in lengths)
+    neurons = sum(2 * 2 * tokens * width for tokens in lengths)
+    assert costs == Costs((maps + products,) * 2, (neurons,) * 2)
+    sliced = count_costs(model, here.calibration.features, sliced=True)
+    ones = len(lengths)
+    maps = sum(2 * 2 * tokens * width * head for tokens in lengths) + ones * 2 * 2 * width * head
+    products = sum(2 * 2 * tokens * head for tokens in lengths)
+    assert sliced == Costs((costs.heads[0], maps + products), (neurons, ones * 2 * 2 * width))
+
+
+@pytest.mark.parametrize("search", ["compensated", "rearranged", "fisher"])
+def test_where_the_last_layer_is_sliced_its_neurons_are_cheap_and_stay(search, prune):
+    _, whole, _ = prune("text-classification", search=search)
+    _, sliced, here = prune("text-classification", search=search, readout_slice=True)
+    assert sliced["layers"][-1]["neurons"] > whole["layers"][-1]["neurons"]
+    assert sliced["flops_kept"] <= 0.6
+    model = copy_of(here)
+    costs = count_costs(model, here.calibration.features, sliced=True)
+    rows = sliced["layers"]
+    kept = sum(costs.heads[row["layer"]] * row["heads"] + costs.neurons[row["layer"]] * row["neurons"] for row in rows)
+    assert np.isclose(sliced["flops_kept"], kept / costs.total(find_sites(model)))
+    _, all_tokens, _ = prune("token-classification", search=search, readout_slice=True)
+    assert all_tokens["layers"] == prune("token-classification", search=search)[1]["layers"]
+
+
+def test_exchanges_lower_the_loss_within_a_layer_as_far_as_single_ones_can(dense):
+    *_, sites, evidence = dense("text-classification")
+    for site, found in zip(sites, evidence, strict=True):
+        information = found.masks.double().T @ found.masks.double()
+        mask = torch.arange(site.count) < site.count // 2
+
+        def loss(mask, information=information):
+            dropped = (~mask).double()
+            return float(dropped @ information @ dropped)
+
+        after = rearrange(mask, found)
+        assert int(after.sum()) == int(mask.sum())
+        assert loss(after) < loss(mask)
+        for leaves in after.nonzero().flatten()[:6]:
+            for enters in (~after).nonzero().flatten()[:6]:
+                other = after.clone()
+                other[leaves], other[enters] = False, True
+                assert loss(other) >= loss(after) * (1 - 1e-9)
+
+
+def test_the_search_keeps_what_no_other_number_of_heads_betters(dense):
+    here, model, _, sites, evidence = dense("text-classification")
+    costs = count_costs(model, here.calibration.features)
+    wanted = Wanted(0.5 * costs.total(sites), 1)
+    masks = search_masks(sites, evidence, costs, wanted)
+    values = [found.masks.double().square().sum(dim=0) for found in evidence]
+    kept = sum(float(value[mask].sum()) for value, mask in zip(values, masks, strict=True))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        order = [value * (0.5 + torch.rand(len(value), generator=generator)) for value in values]
+        other = search_masks(
+            sites,
+            [dataclasses.replace(found, masks=each.sqrt()[None]) for found, each in zip(evidence, order, strict=True)],
+            costs,
+            wanted,
+        )
+        assert sum(float(value[mask].sum()) for value, mask in zip(values, other, strict=True)) <= kept * (1 + 1e-9)
+
+
+def test_what_a_removal_costs_is_what_the_best_refit_leaves(dense):
+    *_, sites, evidence = dense("question-answering")
+    site, found = sites[1], evidence[1]
+    inputs = found.inputs.double() / found.weight
+    inputs = inputs + 0.01 * inputs.diagonal().mean() * torch.eye(len(inputs), dtype=torch.float64)
+    gone, total = torch.zeros(site.count, dtype=torch.bool), 0.0
+    for members, loss in removals(site, found, [8, 8]):
+        gone[members] = True
+        total += loss
+        weight = site.joins.weight.detach().double()
+        kept = ~gone
+        moved = torch.linalg.solve(inputs[kept][:, kept], inputs[kept][:, gone])
+        change = weight.clone()
+        change[:, kept], change[:, gone] = -weight[:, gone] @ moved.T, weight[:, gone]
+        expected = float(torch.trace(found.outputs.double() @ change @ inputs @ change.T))
+        assert np.isclose(total, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("count", "multiple"), [(256, 8), (250, 16), (16, 16), (5, 16), (40, 1), (100, 32)])
+def test_steps_leave_multiples_and_at_least_one(count, multiple):
+    left = count
+    for size in step_sizes(count, multiple):
+        left -= size
+        assert left % multiple == 0
+    assert left == min(count, multiple)
+
+
+@pytest.mark.parametrize("head", NAMES)
+def test_a_pruned_model_is_exported_and_quantized(head, context, apply):
+    here = context(head)
+    pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
+    lean = apply(here, "export", pruned, lean=True)
+    dynamic = apply(here, "quantize_dynamic", lean)
+    assert lean.facts["max_difference"] < 1e-4
+    assert dynamic.facts["float_matmuls"] == 0
+    assert dynamic.artifact.model_bytes() < 0.5 * lean.artifact.model_bytes()
+
+
+@pytest.mark.parametrize("head", NAMES)
+def test_a_pruned_model_is_fused_with_each_layers_own_number_of_heads(head, context, apply, make_feed, difference):
+    here = context(head)
+    pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
+    fused = apply(here, "fuse", apply(here, "export", pruned))
+    nodes = [node for node in fused.model().graph.node if node.op_type == "Attention"]
+    heads = [each.i for node in nodes for each in node.attribute if each.name == "num_heads"]
+    assert heads == [row["heads"] for row in pruned.facts["layers"]][: len(heads)]
+    for kind in ("full", "left-padded", "holed"):
+        feed = make_feed(here, kind)
+        assert difference(here, here.open("torch", pruned.artifact.path), fused.open(here), feed) < 1e-3
+
+
+def test_fusing_refuses_a_graph_whose_heads_are_not_those_of_its_config(context, apply, tmp_path):
+    here = context("token-classification")
+    exported = apply(here, "export", apply(here, "prune", budget=0.5, neuron_multiple=8))
+    shutil.copytree(exported.artifact.path, tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["pruned_layers"][0]["heads"] = 5 - config["pruned_layers"][0]["heads"]
+    (tmp_path / "other" / "config.json").chmod(0o644)
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageError, match=r"heads where the layers have .*; leave out 'fuse'"):
+        STAGES["fuse"].run(seal(tmp_path / "other", "onnx"), tmp_path, STAGES["fuse"].params(), here)
+
+
+@pytest.mark.parametrize("head", ["text-classification", "fill-mask"])
+def test_a_pruned_model_goes_through_static_int8_and_openvino(head, context, apply):
+    pytest.importorskip("openvino")
+    here = context(head)
+    pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
+    static = apply(here, "quantize_static", apply(here, "export", pruned, lean=True), max_float_share=1.0)
+    converted = apply(here, "convert_openvino", apply(here, "export", pruned))
+    quantized = apply(here, "quantize_openvino", converted, accuracy_control=False)
+    assert converted.facts["max_difference"] < 1e-3
+    for built in (static, quantized):
+        assert built.artifact.model_bytes() < 0.6 * converted.artifact.model_bytes()
+
+
+def test_a_pruned_model_can_be_trained_with_rounding_and_keeps_its_sizes(context, apply, tmp_path):
+    here = context("text-classification")
+    pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
+    learning = dataclasses.replace(here, training=here.calibration)
+    params = STAGES["train_quantized"].params(steps=2, evaluate_every=1, ranges="minmax")
+    STAGES["train_quantized"].run(pruned.artifact, tmp_path, params, learning)
+    sizes = [(layer.attention.n_heads, layer.ffn.lin2.in_features) for layer in encoder_layers(load_model(tmp_path))]
+    assert sizes == [(row["heads"], row["neurons"]) for row in pruned.facts["layers"]]
+
+
+def test_a_pruned_checkpoint_is_taken_as_a_source_and_checked(context, apply, tmp_path, silent):
+    built = apply(context("question-answering"), "prune", budget=0.5, neuron_multiple=8)
+    found, head = source.inspect(str(built.artifact.path))
+    entry = source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+    assert (entry.artifact.path / "model.safetensors").stat().st_size == built.artifact.model_bytes()
+    shutil.copytree(built.artifact.path, tmp_path / "other")
+    (tmp_path / "other" / "config.json").chmod(0o644)
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["pruned_layers"][1]["neurons"] += 8
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    found, head = source.inspect(str(tmp_path / "other"))
+    with pytest.raises(SourceError, match=r"layer\.1\.ffn.* has not the shape .* of config.json"):
+        source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+    config["pruned_layers"][1]["neurons"] = 0
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SourceError, match="'pruned_layers' in its config must list"):
+        source.inspect(str(tmp_path / "other"))
