@@ -20,7 +20,7 @@ from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Subject, measure_subjects
-from optimize.plan import Options, choose_pipeline, find_candidates, make_plan, with_runtime
+from optimize.plan import Options, choose_pipeline, find_candidates, make_plan, with_options
 
 HEAD = "text-classification"
 VOCABULARY = 30522
@@ -54,7 +54,7 @@ def prepare(options: Options, *, progress: Progress) -> tuple[Loaded, list[Subje
     Of a pipeline that is chosen by accuracy, which random weights lack, all candidates are measured. No
     stage has limits to keep to.
     """
-    chosen = with_runtime(choose_pipeline(options.target, options.pipeline), options)
+    chosen = with_options(choose_pipeline(options.target, options.pipeline), options)
     pipelines, left_out = ((chosen,), {}) if chosen.stages else find_candidates(chosen, options)
     plans = [make_plan(options, replace(each, gates=Gates(), head_gates={})) for each in pipelines]
     plan = replace(plans[0], left_out=left_out)

@@ -61,6 +61,9 @@ RuntimeOption = Annotated[
     Optional[str], typer.Option(help="Settings that the target runs with: hint=throughput,precision=bf16.")
 ]
 DeviceOption = Annotated[Optional[str], typer.Option(help="Device of the target, such as GPU. [default: the target's]")]
+BudgetOption = Annotated[
+    Optional[float], typer.Option(help="Share of the encoder's operations that a pruning pipeline keeps.")
+]
 BenchPipelineOption = Annotated[
     Optional[str], typer.Option(help="Shipped pipeline, or a YAML file. [default: the target's]")
 ]
@@ -97,6 +100,7 @@ def _add_request_command(name: str, summary: str, act: Callable[[Options, bool],
         pipeline: PipelineOption = None,
         device: DeviceOption = None,
         runtime: RuntimeOption = None,
+        budget: BudgetOption = None,
         seed: SeedOption = 0,
         out: OutOption = Path("reports/runs"),
         cache: CacheOption = None,
@@ -163,6 +167,7 @@ def bench(
     pipeline: BenchPipelineOption = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
+    budget: BudgetOption = None,
     shapes: ShapesOption = "1x16,1x128,8x128,1x384",
     threads: ThreadsOption = None,
     cache: CacheOption = None,
@@ -176,7 +181,7 @@ def bench(
     from optimize.terminal import progress, show_bench
 
     options = _options(
-        {"target": target, "pipeline": pipeline, "device": device, "runtime": runtime}
+        {"target": target, "pipeline": pipeline, "device": device, "runtime": runtime, "budget": budget}
         | {"shapes": shapes, "threads": threads, "cache": cache, "seed": seed}
     )
     with progress() as shown:

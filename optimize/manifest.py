@@ -202,6 +202,7 @@ class Request(Record):
     seed: int
     data_revision: str | None = None
     training_examples: int = 0
+    budget: float | None = None
     runtime: dict[str, Any] = Field(default_factory=dict)
 
 

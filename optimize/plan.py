@@ -59,6 +59,7 @@ class Options:
     pipeline: str | None = None
     runtime: Mapping[str, object] = field(default_factory=dict)
     device: str | None = None
+    budget: float | None = None
     seed: int = 0
     out: Path = Path("reports/runs")
     cache: Path | None = None
@@ -92,7 +93,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
     """Check a request and fill in its defaults; `pipeline` stands in for the one that options name."""
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
-    pipeline = with_runtime(pipeline or choose_pipeline(options.target, options.pipeline), options)
+    pipeline = with_options(pipeline or choose_pipeline(options.target, options.pipeline), options)
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
@@ -153,11 +154,13 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
     return loaded
 
 
-def with_runtime(pipeline: Pipeline, options: Options) -> Pipeline:
-    """The pipeline with the runtime's settings that options ask for."""
+def with_options(pipeline: Pipeline, options: Options) -> Pipeline:
+    """The pipeline with the runtime's settings and the budget that options ask for."""
     asked = {**options.runtime, **({} if options.device is None else {"device": options.device})}
     where = "--runtime" if options.device is None else "--device"
-    return pipeline.with_runtime(asked, where=where) if asked else pipeline
+    if asked:
+        pipeline = pipeline.with_runtime(asked, where=where)
+    return pipeline if options.budget is None else pipeline.with_budget(options.budget, where="--budget")
 
 
 def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
@@ -170,7 +173,7 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
     found: list[Pipeline] = []
     left_out: dict[str, str] = {}
     for name in pipeline.candidates:
-        candidate = with_runtime(choose_pipeline(pipeline.target, name), options)
+        candidate = with_options(choose_pipeline(pipeline.target, name), options)
         if not candidate.stages:
             raise RequestError(f"pipeline {pipeline.name}: candidate {name} has no stages of its own; name another")
         check_stages(candidate)
@@ -291,4 +294,5 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: source
         seed=options.seed,
         data_revision=wanted.revision,
         training_examples=wanted.training_examples,
+        budget=options.budget,
     )

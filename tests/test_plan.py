@@ -112,3 +112,25 @@ def test_a_pipeline_that_is_given_stands_in_for_auto():
     made = make_plan(Options(pipeline=AUTO, shapes=("1x16",)), config.load_pipeline("cpu-fused"))
 
     assert (made.request.pipeline, made.pipeline.name, made.candidates) == (AUTO, "cpu-fused", ())
+
+
+@pytest.mark.parametrize("pipeline", ["cpu-pruned", "openvino-pruned"])
+def test_a_budget_reaches_the_stage_that_prunes(pipeline):
+    plan = make_plan(Options(pipeline=pipeline, budget=0.4))
+    assert plan.pipeline.stages[0].params.budget == 0.4
+    assert plan.request.budget == 0.4
+    assert plan.request.stages[0]["prune"]["budget"] == 0.4
+    assert plan.wanted.training_examples == 4000
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "budget", "words"),
+    [
+        ("cpu-static", 0.5, "--budget: pipeline cpu-static has no stage with a budget; name one that prunes"),
+        ("cpu-pruned", 0.0, "--budget: prune: budget: input should be greater than 0"),
+        ("cpu-pruned", 1.5, "--budget: prune: budget: input should be less than or equal to 1"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(pipeline, budget, words):
+    with pytest.raises(RequestError, match=rf"^{words}"):
+        make_plan(Options(pipeline=pipeline, budget=budget))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from optimize.manifest import Manifest, StageRecord
 from optimize.report.facts import fact_rows
+from optimize.report.layers_chart import layers_chart
 from optimize.report.overview_chart import milliseconds, overview_chart, points_of, shape_of
 from optimize.report.sensitivity_chart import sensitivity_chart
 
-OVERVIEW, SENSITIVITY = "overview.png", "sensitivity.png"
-FILES = (OVERVIEW, SENSITIVITY)
+OVERVIEW, SENSITIVITY, LAYERS = "overview.png", "sensitivity.png", "layers.png"
+FILES = (OVERVIEW, SENSITIVITY, LAYERS)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Picture:
 
 def draw(manifest: Manifest) -> list[Picture]:
     """The pictures of a run; one whose numbers were not measured is left out."""
-    return [picture for picture in (_overview(manifest), _sensitivity(manifest)) if picture]
+    return [picture for picture in (_overview(manifest), _sensitivity(manifest), _layers(manifest)) if picture]
 
 
 def _overview(manifest: Manifest) -> Picture | None:
@@ -44,7 +45,7 @@ def _overview(manifest: Manifest) -> Picture | None:
 
 
 def _sensitivity(manifest: Manifest) -> Picture | None:
-    record = sensitivity_record(manifest)
+    record = record_with(manifest, "sensitivity")
     if record is None:
         return None
     rows = fact_rows(record, "sensitivity")
@@ -56,9 +57,21 @@ def _sensitivity(manifest: Manifest) -> Picture | None:
     return Picture(SENSITIVITY, alt, content)
 
 
-def sensitivity_record(manifest: Manifest) -> StageRecord | None:
-    """The stage whose sensitivity table is drawn: the last one that states such a table."""
-    return next((record for record in reversed(manifest.stages) if fact_rows(record, "sensitivity")), None)
+def _layers(manifest: Manifest) -> Picture | None:
+    record = record_with(manifest, "layers")
+    if record is None:
+        return None
+    rows = fact_rows(record, "layers")
+    content = layers_chart(rows, title=f"{_subject(manifest)}: what is left of each layer ({record.stage})")
+    if content is None:
+        return None
+    left = (f"layer {row['layer']} {row['heads']} and {row['neurons']}" for row in rows)
+    return Picture(LAYERS, f"Attention heads and FFN neurons left: {'; '.join(left)}.", content)
+
+
+def record_with(manifest: Manifest, table: str) -> StageRecord | None:
+    """The last stage that states such a table, whose picture is drawn."""
+    return next((record for record in reversed(manifest.stages) if fact_rows(record, table)), None)
 
 
 def _subject(manifest: Manifest) -> str:

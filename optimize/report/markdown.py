@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from optimize.manifest import Manifest, Request
 from optimize.report import candidates, facts, tables
-from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture, sensitivity_record
+from optimize.report.charts import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
 
 VERDICTS = {
@@ -18,6 +18,7 @@ VERDICTS = {
 
 
 LONG_TABLE = 12
+TABLE_PICTURES = {"sensitivity": SENSITIVITY, "layers": LAYERS}
 TIMES = (
     "Speed-up is the ratio of median latencies to pytorch-fp32. Memory is the peak of a process that runs this model "
     "alone, libraries included."
@@ -115,11 +116,12 @@ def _stages(manifest: Manifest) -> str:
 
 def _fact_tables(manifest: Manifest, pictures: Sequence[Picture]) -> str:
     """The tables that stages state, each under its own heading; long ones are folded."""
-    drawn = sensitivity_record(manifest)
+    drawn = {table: (record_with(manifest, table), file) for table, file in TABLE_PICTURES.items()}
     parts = []
     for record in manifest.stages:
         for table in facts.fact_tables(record):
-            picture = show(pictures, SENSITIVITY) if table.name == "sensitivity" and record is drawn else ""
+            from_record, file = drawn.get(table.name, (None, ""))
+            picture = show(pictures, file) if record is from_record else ""
             body = markdown_table(table.rows)
             if len(table.rows) > LONG_TABLE + 1:
                 count = len(table.rows) - 1
@@ -224,6 +226,7 @@ def command(request: Request, *, chosen: bool = False) -> str:
         "--shapes": ",".join(request.shapes),
         "--threads": request.threads,
         "--pipeline": request.pipeline,
+        "--budget": request.budget,
         "--device": request.runtime.get("device"),
         "--runtime": None if chosen else _runtime(request) or None,
         "--seed": request.seed,

@@ -3,7 +3,7 @@
 Layers come out really smaller, so the model is faster on every runtime and needs no kernel of its own; block or
 single-weight sparsity would. Three steps, minutes on two cores:
 
-- one backward pass over calibration texts tells what heads and neurons mean for the answers, labels or not
+- one backward pass over texts tells what heads and neurons mean for the answers, labels or not
   (`_pruning_evidence`);
 - a search keeps those that matter most within a budget of the encoder's operations. `search: compensated` counts on
   what the rest can make up for (`_pruning_compensation`); `rearranged` and `fisher` are the searches of Kwon et al.
@@ -44,8 +44,8 @@ class Params(StageParams):
 
     Neurons are kept in multiples of `neuron_multiple` in each layer, which kernels like. `tune: masks` rescales what
     is left, `weights` fits whole maps; `ridge` holds them back, relative to the mean square of what they read. At
-    most `sample_tokens` tokens of calibration data are used, and `tuning_tokens` of tuning data for what facts say of
-    the loss.
+    most `sample_tokens` tokens of training data are used, without their labels, or of calibration data where none are
+    left for training; and `tuning_tokens` of tuning data for what facts say of the loss.
     """
 
     budget: float = Field(default=0.6, gt=0, le=1)
@@ -65,7 +65,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Course:
-    """A dense model to prune, and the calibration texts to go by."""
+    """A dense model to prune, and the texts to go by."""
 
     model: Any
     sample: Encoded
@@ -76,9 +76,10 @@ class Course:
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the pruned checkpoint; facts say what is left, layer by layer, and what that cost on tuning data."""
-    sample = first_examples(context.calibration, params.sample_tokens)
+    texts = context.training if context.training.features else context.calibration
+    sample = first_examples(texts, params.sample_tokens)
     if not sample.features:
-        raise StageError("prune: there are no calibration texts; give some with --calibration-examples")
+        raise StageError("prune: there are no texts to go by; give some with --training-examples")
     with reproducible(context):
         dense = load_model(source.path, context.head.auto_class)
         batches = make_batches(sample.features, dense, size=BATCH_SIZE, tokens=params.batch_tokens)
@@ -164,4 +165,5 @@ STAGE = Stage(
     gives="torch",
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
+    depends=frozenset({"training"}),
 )

@@ -20,8 +20,10 @@ from report.conftest import (
 )
 
 from optimize.report import canvas
-from optimize.report.charts import OVERVIEW, Picture, draw
+from optimize.report.charts import LAYERS, OVERVIEW, Picture, draw
 from optimize.report.charts import SENSITIVITY as SENSITIVITY_FILE
+from optimize.report.layers_chart import layers_chart
+from optimize.report.markdown import render
 from optimize.report.overview_chart import overview_chart, points_of
 from optimize.report.sensitivity_chart import COLOURS, kind_of, sensitivity_chart, split_layer
 
@@ -209,3 +211,31 @@ def test_the_words_for_a_picture_say_what_was_measured(manifest):
         "quantize_dynamic 0.8950 at 10.0 ms.](overview.png)"
     )
     assert Picture("x.png", "a [b]\nc", b"").markdown == "![a \\[b\\] c](x.png)"
+
+
+LEFT = [
+    {"layer": 0, "heads": 7, "heads_before": 12, "neurons": 896, "neurons_before": 1536},
+    {"layer": 1, "heads": 12, "heads_before": 12, "neurons": 16, "neurons_before": 1536},
+]
+
+
+def test_each_layer_has_a_bar_for_what_is_left_within_one_for_what_was(figure):
+    heads, neurons = layers_chart(LEFT, title="x").axes
+
+    assert [bar.get_width() for bar in heads.patches] == [12, 7, 12, 12]
+    assert [bar.get_width() for bar in neurons.patches] == [1536, 896, 1536, 16]
+    assert [text.get_text() for text in labels(neurons)] == ["896 of 1,536", "16 of 1,536"]
+    assert [text.get_text() for text in heads.get_yticklabels()] == ["layer 0", "layer 1"]
+    assert heads.get_ylim()[0] > heads.get_ylim()[1]
+
+
+def test_rows_that_count_no_layers_are_not_drawn():
+    assert layers_chart([{"layer": 0, "heads": 3}], title="x") is None
+
+
+def test_a_pruned_run_shows_its_layers_beside_their_table():
+    made = make_manifest(stages=stages_with(layers=LEFT))
+    picture = next(each for each in draw(made) if each.file == LAYERS)
+
+    assert "layer 0 7 and 896; layer 1 12 and 16" in picture.alt
+    assert picture.markdown in render(made, draw(made))
