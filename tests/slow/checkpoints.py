@@ -17,9 +17,9 @@ UNPACK = SHARED / "checkpoints" / "unpack"
 # checkpoint: data, and how many examples judge it here
 CASES = {
     "base": ("stsb", 300),
-    "mlm": ("wikitext2", 300),
+    "mlm": ("wikitext2", 200),
     "sst2": ("sst2", 300),
-    "mutual": ("mutual", 300),
+    "mutual": ("mutual", 150),
     "conll2003": ("conll2003", 300),
     "squad": ("squad", 150),
 }
