@@ -88,7 +88,7 @@ def _tie_projection(graph: Any) -> None:
     """Let a projection whose weight copies a look-up table, transposed, read the table itself.
 
     PyTorch's exporter folds a tied weight's transpose into a copy. optimum 2.1.0 undoes that only where
-    accelerate is installed (`OnnxConfig.post_process_exported_models`), which nothing here depends on.
+    accelerate is installed (`OnnxConfig.post_process_exported_models`), and not for every head.
     """
     from onnx import helper
 
