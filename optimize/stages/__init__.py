@@ -6,6 +6,7 @@ from optimize.interfaces import Stage
 from optimize.stages import (
     attach_tokenizer,
     convert_openvino,
+    distill,
     export,
     fuse,
     prune,
@@ -20,6 +21,7 @@ from optimize.stages import (
 STAGES: dict[str, Stage] = {
     "attach_tokenizer": attach_tokenizer.STAGE,
     "convert_openvino": convert_openvino.STAGE,
+    "distill": distill.STAGE,
     "export": export.STAGE,
     "fuse": fuse.STAGE,
     "prune": prune.STAGE,
