@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
@@ -54,13 +54,20 @@ class Params(StageParams):
     temperature: float = Field(default=2.0, gt=0)
     soft_weight: float = Field(default=1.0, ge=0)
     label_weight: float = Field(default=0.1, ge=0)
-    hidden_weight: float = Field(default=1.0, ge=0)
+    hidden_weight: float = Field(default=1.0, ge=0, validate_default=True)
     train_embedding: bool = False
     evaluate_every: int = Field(default=100, ge=1)
     patience: int = Field(default=10, ge=1)
     tuning_tokens: int = Field(default=32_768, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
     save_every: int = Field(default=100, ge=1)
+
+    @field_validator("hidden_weight")
+    @classmethod
+    def _learns_from_something(cls, weight: float, info: ValidationInfo) -> float:
+        if not (weight or info.data.get("soft_weight", 1) or info.data.get("label_weight", 1)):
+            raise ValueError("all three losses count 0; give one of them a weight, such as 'soft_weight: 1'")
+        return weight
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     from accelerate import Accelerator
 
     lessons = take(context.training, params.examples)
-    require_lessons(lessons, params)
+    if not lessons.features:
+        raise StageError("distill: there are no training examples; give data with a split to train on")
     with reproducible(context):
         crew = Accelerator(cpu=not torch.accelerator.is_available())
         student, teacher = (
@@ -102,14 +110,6 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         facts = _teach(Course(pair, batches, judge, crew, params, context))
         student.cpu().save_pretrained(out)
     return {**facts, "labels": _labels(batches, params), "training_examples": len(lessons.gold)}
-
-
-def require_lessons(lessons: Encoded, params: Params) -> None:
-    """Refuse to train on nothing, or towards nothing."""
-    if not lessons.features:
-        raise StageError("distill: there are no training examples; give data with a split to train on")
-    if not (params.soft_weight or params.label_weight or params.hidden_weight):
-        raise StageError("distill: all three losses count 0; give one of them a weight, such as 'soft_weight: 1'")
 
 
 def take(encoded: Encoded, count: int | None) -> Encoded:

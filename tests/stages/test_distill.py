@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 from optimize import cli
 from optimize.artifact import seal
 from optimize.checkpoint import encoder_layers, load_model, pruned_sizes, size_of
-from optimize.errors import StageError
+from optimize.config import parse_step
+from optimize.errors import RequestError, StageError
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.manifest import read
@@ -373,9 +374,9 @@ def test_without_training_examples_it_refuses_in_one_line(distill):
         distill("token-classification", {"training": Encoded((), (), 0)})
 
 
-def test_without_any_loss_it_refuses_in_one_line(distill):
-    with pytest.raises(StageError, match=r"^distill: all three losses count 0; give one of them a weight, .+$"):
-        distill("token-classification", soft_weight=0, label_weight=0, hidden_weight=0)
+def test_without_any_loss_it_is_refused_before_anything_runs():
+    with pytest.raises(RequestError, match=r"all three losses count 0; give one of them a weight, .+$"):
+        parse_step({"distill": {"soft_weight": 0, "label_weight": 0, "hidden_weight": 0}}, where="here")
 
 
 def test_a_student_with_fewer_layers_is_refused_unless_only_answers_are_matched(random_context, tmp_path):
