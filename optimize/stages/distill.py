@@ -48,7 +48,7 @@ class Params(StageParams):
     examples: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
     batch_tokens: int = Field(default=2048, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    learning_rate: float = Field(default=5e-5, gt=0, le=1)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     temperature: float = Field(default=2.0, gt=0)
