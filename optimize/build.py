@@ -231,8 +231,10 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
         **{name: material_of(loaded, name) for name in sorted(stage.depends)},
     }
 
+    scratch = cache.scratch_of(loaded.plan.cache, material)
+
     def build(out: Path) -> Facts:
-        facts = stage.run(artifact, out, step.params, loaded.context)
+        facts = stage.run(artifact, out, step.params, dataclasses.replace(loaded.context, scratch=scratch))
         copy_companions(artifact.path, artifact.kind, out)
         return facts
 

@@ -9,6 +9,8 @@ winner's. Each hit is verified against its digest, and an entry that does not ma
     <root>/<key>/entry.json       kind, digest, size, facts, seconds
     <root>/<key>/artifact/        the sealed folder
     <root>/.partial-<host>-<pid>-<n>/  being written; removed once its process is gone
+    <root>/.scratch-<key>/        what long work keeps to go on from after a kill; removed with the work's end,
+                                  and where nobody came back to it for two weeks
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ SOURCES = (
 )
 """Code that shapes what is cached. Coarse on purpose: an edit reruns too much rather than too little."""
 
+SCRATCH_SECONDS = 14 * 24 * 3600.0
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -61,20 +65,36 @@ def fetch(root: Path, material: Mapping[str, Any], kind: Kind, build: Callable[[
     Raises StageError where the disk is full; whatever `build` raises passes through. Either way
     nothing half-written stays.
     """
-    full = {**material, "code": code_digest()}
-    text = json.dumps(full, indent=2, sort_keys=True, default=str) + "\n"
-    key = hashlib.sha256(text.encode()).hexdigest()
+    key, text = _key_of(material)
     hit = _read(root / key, kind, key)
     if hit is not None:
         return hit
     try:
-        return _write(root, key, text, kind, build)
+        entry = _write(root, key, text, kind, build)
+        shutil.rmtree(_scratch(root, key), ignore_errors=True)
+        return entry
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StageError(
                 f"{root}: the disk is full; free some space or name another folder with --cache"
             ) from error
         raise
+
+
+def scratch_of(root: Path, material: Mapping[str, Any]) -> Path:
+    """Where work on this material may keep what a kill must not take; nothing is there until the work puts it there."""
+    return _scratch(root, _key_of(material)[0])
+
+
+def _scratch(root: Path, key: str) -> Path:
+    return root / f".scratch-{key}"
+
+
+def _key_of(material: Mapping[str, Any]) -> tuple[str, str]:
+    """The key, and the text that it is the digest of."""
+    full = {**material, "code": code_digest()}
+    text = json.dumps(full, indent=2, sort_keys=True, default=str) + "\n"
+    return hashlib.sha256(text.encode()).hexdigest(), text
 
 
 def _read(folder: Path, kind: Kind, key: str) -> Entry | None:
@@ -158,6 +178,17 @@ def sweep_partials(root: Path) -> None:
         owner = folder.name.removeprefix(f".partial-{_host()}-").split("-")[0]
         if owner.isdigit() and int(owner) != os.getpid() and not _alive(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
+    for folder in root.glob(".scratch-*"):
+        if time.time() - _modified(folder) > SCRATCH_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _modified(folder: Path) -> float:
+    """When the folder last changed; now where it is gone."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _host() -> str:

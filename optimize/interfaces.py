@@ -156,7 +156,8 @@ class Context:
     """What a stage may look at besides its input. The certification split is not in here.
 
     `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics.
-    `training` is empty unless the stage says that it depends on it.
+    `training` is empty unless the stage says that it depends on it. `scratch` is a folder for what long work must not
+    lose when it is killed; the same work finds it again, and it goes once the work is done. None: nothing is kept.
     """
 
     head: Head
@@ -170,6 +171,7 @@ class Context:
     cpu_features: tuple[str, ...]
     progress: Progress
     open: Callable[[Kind, Path], Session]
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -64,19 +64,30 @@ class PlainProgress:
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
 
     def step(self, name: str, done: int, total: int) -> None:
-        """Print how far `name` is, if the last line on it is ten seconds old."""
+        """Print how far `name` is and how long the rest takes at that pace, if the last line is ten seconds old."""
         now = time.monotonic()
+        began, before = self._first.setdefault(name, (now, done))
         if now - self._last.setdefault(name, now) >= PLAIN_SECONDS:
             self._last[name] = now
-            print(f"  {name}: {done} of {total}", file=sys.stderr, flush=True)
+            left = f", {_duration((now - began) / (done - before) * (total - done))} left" if done > before else ""
+            print(f"  {name}: {done} of {total}{left}", file=sys.stderr, flush=True)
         if done >= total:
             self._last.pop(name, None)
+            self._first.pop(name, None)
 
     def say(self, line: str) -> None:
         """Print a line."""
         print(line, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that one would say it in."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def show_run(folder: Path, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -313,3 +314,32 @@ def test_an_entry_of_another_kind_is_not_taken(root, build):
     cache.fetch(root, MATERIAL, "onnx", build)
     assert not cache.fetch(root, MATERIAL, "torch", build).cached
     assert build.calls == 2
+
+
+def test_scratch_is_found_again_after_a_failure_and_goes_with_the_work_done(root, build):
+    scratch = cache.scratch_of(root, MATERIAL)
+
+    def fails(out):
+        scratch.mkdir()
+        (scratch / "state").touch()
+        raise StageError("a stage: broke; mend it")
+
+    with pytest.raises(StageError):
+        cache.fetch(root, MATERIAL, "onnx", fails)
+    assert [path.name for path in cache.scratch_of(root, MATERIAL).iterdir()] == ["state"]
+    entry = cache.fetch(root, MATERIAL, "onnx", build)
+    assert scratch.name == f".scratch-{entry.key}"
+    assert [path.name for path in root.iterdir()] == [entry.key]
+
+
+def test_other_work_has_other_scratch():
+    assert cache.scratch_of(Path(), MATERIAL) != cache.scratch_of(Path(), {**MATERIAL, "seed": 1})
+
+
+def test_scratch_that_nobody_came_back_to_is_swept(root, build):
+    old, young = (root / f".scratch-{name}" for name in ("old", "young"))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, time.time() - cache.SCRATCH_SECONDS - 1))
+    cache.fetch(root, MATERIAL, "onnx", build)
+    assert (old.exists(), young.exists()) == (False, True)

@@ -39,7 +39,8 @@ def test_plain_progress_prints_at_most_every_ten_seconds(at, capsys):
         at(1000.0 + second)
         progress.step("evaluate", second, 100)
 
-    assert capsys.readouterr().err.splitlines() == [f"  evaluate: {done} of 100" for done in (10, 20, 30)]
+    lines = [f"  evaluate: {done} of 100, {100 - done} s left" for done in (10, 20, 30)]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_plain_progress_keeps_a_clock_for_each_kind_of_work(at, capsys):
@@ -48,7 +49,7 @@ def test_plain_progress_keeps_a_clock_for_each_kind_of_work(at, capsys):
         at(second)
         progress.step(name, second, 100)
 
-    assert capsys.readouterr().err.splitlines() == ["  one: 10 of 100", "  two: 16 of 100"]
+    assert capsys.readouterr().err.splitlines() == ["  one: 10 of 100, 90 s left", "  two: 16 of 100, 84 s left"]
 
 
 def test_plain_progress_begins_anew_when_the_work_does(at, capsys):
@@ -57,7 +58,26 @@ def test_plain_progress_begins_anew_when_the_work_does(at, capsys):
         at(second)
         progress.step("train", done, 100)
 
-    assert capsys.readouterr().err.splitlines() == ["  train: 3 of 100"]
+    assert capsys.readouterr().err.splitlines() == ["  train: 3 of 100, 8 min left"]
+
+
+@pytest.mark.parametrize(("total", "left"), [(31, "1 s"), (1230, "20 min"), (11_880, "3.3 h")])
+def test_plain_progress_says_the_time_left_in_a_fitting_unit(total, left, at, capsys):
+    progress = terminal.PlainProgress()
+    for second, done in [(0, 20), (10, 30)]:
+        at(second)
+        progress.step("train", done, total)
+
+    assert capsys.readouterr().err == f"  train: 30 of {total}, {left} left\n"
+
+
+def test_plain_progress_that_stands_still_says_no_time(at, capsys):
+    progress = terminal.PlainProgress()
+    for second in (0, 10):
+        at(second)
+        progress.step("train", 5, 100)
+
+    assert capsys.readouterr().err == "  train: 5 of 100\n"
 
 
 def test_plain_progress_says_lines_on_stderr(capsys):

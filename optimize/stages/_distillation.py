@@ -1,7 +1,7 @@
 """Distillation: how far a student's answers are from its teacher's on the same batch (Hinton et al., 2015).
 
 What is compared is what the head reads. Masked-LM logits are computed at the masked tokens alone:
-those of all tokens would be gigabytes. No labels are needed, and none are looked at.
+those of all tokens would be gigabytes. No labels are needed; where they are there, they may have a say.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from optimize.errors import StageError
 from optimize.evaluate.predict import collate
 from optimize.interfaces import Encoded, Feature, Head
+from optimize.stages._labels import label_loss
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +27,21 @@ Answers = Literal["classes", "sets", "values", "vectors"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded inputs; `real` [B, T] are no padding (each choice is a text), `decides` [B, T] are what the head reads."""
+    """Padded inputs; `real` [B, T] are no padding (each choice is a text), `decides` [B, T] are what the head reads.
+
+    `labels` say what the rows of an answer should be, as `_labels` lays them out; None where nobody knows.
+    """
 
     inputs: dict[str, Any]
     real: Any
     decides: Any
+    labels: Any = None
+
+    def on(self, device: Any) -> Batch:
+        """The same batch on a device."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        labels = None if self.labels is None else self.labels.to(device)
+        return Batch(inputs, self.real.to(device), self.decides.to(device), labels)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,20 @@ class Pair:
     head: Head
     answers: Answers
     temperature: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each part counts in what the student learns from; a part that counts 0 is not computed.
+
+    `soft` is the teacher's softened answers, `labels` the right ones; of the hidden states, `hidden` is the squared
+    error and `cosine` the direction.
+    """
+
+    soft: float = 1.0
+    labels: float = 0.0
+    hidden: float = 0.0
+    cosine: float = 0.0
 
 
 def require_alike(pair: Pair, *, stage: str) -> None:
@@ -147,24 +172,44 @@ def hidden_loss(student: Answer, teacher: Answer, batch: Batch, head: Head) -> t
     """Squared error of the layers' outputs relative to the teacher's, over the tokens that answers depend on."""
     import torch
 
-    errors = []
+    pairs = _hidden_pairs(student, teacher, batch, head)
+    return torch.stack([(ours - theirs).square().mean() / theirs.square().mean() for ours, theirs in pairs]).mean()
+
+
+def cosine_loss(student: Answer, teacher: Answer, batch: Batch, head: Head) -> torch.Tensor:
+    """1 - cosine of the layers' outputs and the teacher's, token by token (Sanh et al., 2019), over the same tokens."""
+    import torch
+    from torch.nn import functional
+
+    pairs = _hidden_pairs(student, teacher, batch, head)
+    return 1.0 - torch.stack([functional.cosine_similarity(*pair, dim=-1).mean() for pair in pairs]).mean()
+
+
+def _hidden_pairs(student: Answer, teacher: Answer, batch: Batch, head: Head) -> Iterator[tuple[Any, Any]]:
+    """Layer by layer the vectors [N, D] of both models; of the last layer, those that the head reads."""
     for layer, (ours, theirs) in enumerate(zip(student.hidden, teacher.hidden, strict=True), start=1):
         last = head.reads == "first token" and layer == len(teacher.hidden)
         count = (slice(None), 0) if last else batch.real
-        errors.append((ours[count] - theirs[count]).square().mean() / theirs[count].square().mean())
-    return torch.stack(errors).mean()
+        yield ours[count], theirs[count]
 
 
-def batch_loss(pair: Pair, batch: Batch, *, hidden_weight: float) -> torch.Tensor:
-    """What the student learns from: the mean loss of a batch's rows, and that of the hidden states."""
+def batch_loss(pair: Pair, batch: Batch, weights: Weights) -> torch.Tensor:
+    """What the student learns from: the mean loss of a batch's rows against the teacher, labels and hidden states."""
     import torch
 
     with torch.no_grad():
         wanted = answer(pair.teacher, batch, pair.head)
     given = answer(pair.student, batch, pair.head)
-    losses = row_losses(given.rows, wanted.rows, pair.answers, temperature=pair.temperature)
-    loss = losses.sum() / max(1, len(losses))
-    return loss + hidden_weight * hidden_loss(given, wanted, batch, pair.head) if hidden_weight else loss
+    loss = torch.zeros((), device=given.rows.device)
+    if weights.soft:
+        losses = row_losses(given.rows, wanted.rows, pair.answers, temperature=pair.temperature)
+        loss = loss + weights.soft * losses.sum() / max(1, len(losses))
+    if weights.labels and batch.labels is not None:
+        loss = loss + weights.labels * label_loss(given.rows, batch.labels, pair.answers)
+    for weight, measure in ((weights.hidden, hidden_loss), (weights.cosine, cosine_loss)):
+        if weight:
+            loss = loss + weight * measure(given, wanted, batch, pair.head)
+    return loss
 
 
 def mean_loss(pair: Pair, batches: Sequence[Batch]) -> float:

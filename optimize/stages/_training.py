@@ -1,16 +1,18 @@
-"""What any stage that trains needs: samples of examples, batches without end, scores, and a seed."""
+"""What any stage that trains needs around its loop: samples of examples, batches without end, scores, and a seed."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from optimize.evaluate.accuracy import COSINE_TO_REFERENCE
 from optimize.evaluate.predict import padded_tokens, plan_batches, run_split
-from optimize.interfaces import Context, Encoded, Feature, Feed, Head, Score
-from optimize.stages._distillation import Batch, make_batch
+from optimize.interfaces import Context, Encoded, Feature, Feed, Head, Score, Session
+from optimize.stages._distillation import Answers, Batch, make_batch
+from optimize.stages._labels import labels_of
 
 
 @contextmanager
@@ -45,6 +47,16 @@ def make_batches(features: Sequence[Feature], model: Any, *, size: int, tokens: 
     return [make_batch([features[index] for index in indices], pad_id=pad_id) for indices in plan]
 
 
+def make_labelled(encoded: Encoded, model: Any, answers: Answers, *, size: int, tokens: int) -> list[Batch]:
+    """The same, with the labels of those batches whose examples have them."""
+    features, pad_id = encoded.features, pad_id_of(model)
+    batches = []
+    for indices in plan_batches(features, size=size, tokens=tokens):
+        some = [features[index] for index in indices]
+        batches.append(replace(make_batch(some, pad_id=pad_id), labels=labels_of(some, encoded.gold, answers)))
+    return batches
+
+
 def supply(batches: Sequence[Batch], *, seed: int) -> Iterator[Batch]:
     """All batches in random order, for ever anew."""
     rng = random.Random(seed)
@@ -52,10 +64,14 @@ def supply(batches: Sequence[Batch], *, seed: int) -> Iterator[Batch]:
         yield from rng.sample(batches, len(batches))
 
 
-def rate_scale(step: int, steps: int, warmup: float) -> float:
-    """Rise linearly over the share `warmup` of the steps, then fall linearly towards zero."""
-    rising = max(1, round(warmup * steps))
-    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
+def trained_parameters(model: Any, *, tables: bool) -> list[Any]:
+    """The parameters to train: all, or all but the embedding tables and what is tied to them."""
+    import torch
+
+    for module in [] if tables else model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.weight.requires_grad_(False)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def pad_id_of(model: Any) -> int:
@@ -63,16 +79,21 @@ def pad_id_of(model: Any) -> int:
     return int(model.config.pad_token_id or 0)
 
 
-def score_of(model: Any, encoded: Encoded, head: Head) -> Score:
-    """What the model scores on its head's metric."""
+def session_of(model: Any, head: Head) -> Session:
+    """The model as it is at the time, asked where it lies."""
     import torch
 
     def session(feed: Feed) -> Feed:
         with torch.no_grad():
-            outputs = model(**{name: torch.from_numpy(array) for name, array in feed.items()})
-        return {name: outputs[name].numpy() for name in head.outputs}
+            outputs = model(**{name: torch.from_numpy(array).to(model.device) for name, array in feed.items()})
+        return {name: outputs[name].cpu().numpy() for name in head.outputs}
 
-    return head.score(encoded, run_split(session, head, encoded, pad_id=pad_id_of(model)).answers)
+    return session
+
+
+def score_of(model: Any, encoded: Encoded, head: Head) -> Score:
+    """What the model scores on its head's metric."""
+    return head.score(encoded, run_split(session_of(model, head), head, encoded, pad_id=pad_id_of(model)).answers)
 
 
 def value_of(score: Score, reference: Score) -> float:

@@ -15,7 +15,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from optimize.artifact import Artifact
@@ -70,11 +69,10 @@ def _slice_readout(model: Any) -> None:
 
 
 def _finish(path: Path, *, sliced: bool, lean: bool) -> None:
-    """Tie what was tied, and note the slice in the metadata: `fuse` expects another count of Attention then."""
+    """Make it lean, and note the slice in the metadata: `fuse` expects another count of Attention then."""
     import onnx
 
     model = onnx.load(path)
-    _tie_projection(model.graph)
     if lean:
         drop_aliases(model.graph)
         copy_batch_axis(model)
@@ -84,34 +82,8 @@ def _finish(path: Path, *, sliced: bool, lean: bool) -> None:
     onnx.save(model, path)
 
 
-def _tie_projection(graph: Any) -> None:
-    """Let a projection whose weight copies a look-up table, transposed, read the table itself.
-
-    PyTorch's exporter folds a tied weight's transpose into a copy. optimum 2.1.0 undoes that only where
-    accelerate is installed (`OnnxConfig.post_process_exported_models`), which nothing here depends on.
-    """
-    from onnx import helper
-
-    weights = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
-    tables = [weights[node.input[0]] for node in graph.node if node.op_type == "Gather" and node.input[0] in weights]
-    for node in [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]:
-        weight = weights[node.input[1]]
-        table = next((table for table in tables if _is_transpose(weight, table)), None)
-        if table is None:
-            continue
-        transpose = helper.make_node("Transpose", [table.name], [weight.name], name=f"{node.name}_tied", perm=[1, 0])
-        graph.node.insert(list(graph.node).index(node), transpose)
-        graph.initializer.remove(weight)
-
-
-def _is_transpose(weight: Any, table: Any) -> bool:
-    from onnx import numpy_helper
-
-    same_shape = tuple(weight.dims) == tuple(table.dims)[::-1]
-    return same_shape and np.array_equal(numpy_helper.to_array(weight), numpy_helper.to_array(table).T)
-
-
 def _export(model: Any, out: Path, *, task: str, opset: int) -> None:
+    """Trace and write; where accelerate is installed, optimum lets a tied projection read the table itself."""
     from optimum.exporters.onnx import onnx_export_from_model
 
     logging.getLogger("optimum").setLevel(logging.ERROR)
@@ -125,6 +97,6 @@ STAGE = Stage(
     params=Params,
     takes="torch",
     gives="onnx",
-    needs=("optimum", "optimum-onnx", "torch", "transformers", "onnx"),
+    needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx"),
     summary="PyTorch to ONNX, with parity proven and the readout slice",
 )

@@ -12,11 +12,10 @@ weights with the lowest loss on tuning data are kept; where none beat the first 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -26,21 +25,19 @@ from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Feature, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.ranges import Method
-from optimize.stages._distillation import Batch, Pair, answer, answers_of, batch_loss, mean_loss, require_alike
-from optimize.stages._fake_quantization import Ranges, fake_quantized, find_tables
+from optimize.stages._distillation import Batch, Pair, Weights, answer, answers_of, batch_loss, mean_loss, require_alike
+from optimize.stages._fake_quantization import Ranges, fake_quantized
 from optimize.stages._training import (
     first_examples,
     make_batches,
-    rate_scale,
     reproducible,
     score_of,
-    supply,
+    trained_parameters,
     value_of,
 )
+from optimize.stages._training_loop import Learner, Outcome, Plan, facts_of, train
 from optimize.stages.quantize_dynamic import Params as RangeParams
 from optimize.stages.quantize_dynamic import choose
-
-GRADIENT_NORM = 1.0
 
 
 class Params(StageParams):
@@ -82,18 +79,6 @@ class Course:
         return make_batches(features, self.pair.student, size=self.params.batch_size, tokens=self.params.batch_tokens)
 
 
-@dataclass
-class Outcome:
-    """Steps taken, tuning losses by step, the best weights so far with their ranges, and how training ended."""
-
-    steps: int = 0
-    losses: dict[int, float] = field(default_factory=dict)
-    kept_step: int = 0
-    weights: list[Any] = field(default_factory=list)
-    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
-    ended: str = "all steps done"
-
-
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the trained checkpoint in FP32; facts say what it lost by rounding before and after."""
     if not context.training.features:
@@ -124,13 +109,7 @@ def _teach(course: Course) -> Facts:
         raise StageError(f"train_quantized: {error}; give a checkpoint whose answers are finite") from error
     after = score_of(student, tuning, head)
     return {
-        "steps": outcome.steps,
-        "ended": outcome.ended,
-        "kept": f"step {outcome.kept_step}" if outcome.kept_step else "the starting weights",
-        "kept_step": outcome.kept_step,
-        "loss_before": outcome.losses[0],
-        "loss_after": outcome.losses[outcome.kept_step],
-        "losses": [{"step": step, "loss": loss} for step, loss in outcome.losses.items()],
+        **facts_of(outcome),
         "metric": reference.metric,
         "metric_fp32": value_of(reference, reference),
         "metric_before": value_of(before, reference),
@@ -153,82 +132,23 @@ def _calibrate(course: Course) -> None:
 
 def _train(course: Course, tuning: Encoded) -> Outcome:
     """Up to `steps` steps; afterwards the student has the weights and ranges with the lowest loss on tuning data."""
-    import torch
-
-    params, context = course.params, course.context
-    trained = _trained(course)
-    optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=params.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_scale(step, params.steps, params.warmup))
+    params, context, ranges = course.params, course.context, course.ranges
     questions = course.batches(tuning.features)
-    outcome = Outcome()
-    if not _judge(course, questions, trained, outcome):
-        raise FloatingPointError("the loss is not finite before training")
-    lessons = supply(course.batches(context.training.features), seed=context.seed)
-    for step in range(1, params.steps + 1):
-        sound = _step(course, next(lessons), optimizer)
-        schedule.step()
-        outcome.steps += sound
-        if sound and (step % params.evaluate_every == 0 or step == params.steps):
-            sound = _judge(course, questions, trained, outcome)
-        if not sound:
-            outcome.ended = f"diverged at step {step}"
-            break
-        context.progress.step("train", step, params.steps)
-    _put_back(course, trained, outcome)
-    return outcome
 
-
-def _trained(course: Course) -> list[Any]:
-    """The parameters to train: all, or all but the tables."""
-    student = course.pair.student
-    for table in [] if course.params.train_embedding else find_tables(student):
-        table.weight.requires_grad_(False)
-    return [parameter for parameter in student.parameters() if parameter.requires_grad]
-
-
-def _step(course: Course, batch: Batch, optimizer: Any) -> bool:
-    """Learn from one batch; False, and nothing learnt, where loss or gradient are not finite."""
-    import torch
-
-    optimizer.zero_grad()
-    try:
-        loss = batch_loss(course.pair, batch, hidden_weight=course.params.hidden_weight)
-    except FloatingPointError:
-        return False
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(course.pair.student.parameters(), GRADIENT_NORM)
-    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-        return False
-    optimizer.step()
-    return True
-
-
-def _judge(course: Course, questions: Sequence[Batch], trained: Sequence[Any], outcome: Outcome) -> bool:
-    """Note the loss after this many steps, and keep the weights if none was lower; False if it is not finite."""
-    params = course.params
-    try:
-        if 0 < outcome.steps <= params.freeze_ranges_after * params.steps:
+    def judge(step: int) -> float:
+        if 0 < step <= params.freeze_ranges_after * params.steps:
             _calibrate(course)
-        loss = mean_loss(course.pair, questions)
-    except FloatingPointError:
-        return False
-    if not math.isfinite(loss):
-        return False
-    outcome.losses[outcome.steps] = loss
-    if loss == min(outcome.losses.values()):
-        outcome.kept_step = outcome.steps
-        outcome.weights = [parameter.detach().clone() for parameter in trained]
-        outcome.bounds = dict(course.ranges.bounds)
-    return True
+        return mean_loss(course.pair, questions)
 
-
-def _put_back(course: Course, trained: Sequence[Any], outcome: Outcome) -> None:
-    import torch
-
-    course.ranges.bounds = outcome.bounds
-    with torch.no_grad():
-        for parameter, kept in zip(trained, outcome.weights, strict=True):
-            parameter.copy_(kept)
+    learner = Learner(
+        parameters=trained_parameters(course.pair.student, tables=params.train_embedding),
+        loss=lambda batch: batch_loss(course.pair, batch, Weights(hidden=params.hidden_weight)),
+        judge=judge,
+        extra=lambda: dict(ranges.bounds),
+        put_back=lambda bounds: setattr(ranges, "bounds", dict(bounds)),
+    )
+    plan = Plan(params.steps, params.learning_rate, params.warmup, params.weight_decay, params.evaluate_every)
+    return train(learner, plan, course.batches(context.training.features), context)
 
 
 STAGE = Stage(

@@ -1,11 +1,11 @@
-"""OpenVINO's INT8 on real checkpoints of two heads; skipped where they are not at hand. The README has all six."""
+"""OpenVINO's INT8 on a real checkpoint of one head; skipped where they are not at hand. The README has all six."""
 
 from __future__ import annotations
 
 import pytest
 from slow.checkpoints import ABSENT, REASON
 
-CASES = ("base", "conll2003")
+CASES = ("conll2003",)
 
 # The stages of openvino-int8.yaml, judged on less tuning data than by default, and by limits that so few can tell.
 PIPELINE = """

@@ -1,0 +1,77 @@
+"""Training that survives a kill: everything the next step depends on, in one file that is there whole or not at all.
+
+That is the weights, the optimizer's moments, the best state so far, the losses, the generator's state and the number
+of steps, which alone says where in the order of batches and in the schedule to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimize.interfaces import Context
+
+if TYPE_CHECKING:
+    from optimize.stages._training_loop import Learner, Outcome
+
+FILE = "training.pt"
+KEPT = ("steps", "seconds", "losses", "kept_step", "weights", "extra")
+
+
+def save(context: Context, learner: Learner, optimizer: Any, outcome: Outcome) -> None:
+    """Replace what was saved before; the first of several processes does it."""
+    import torch
+
+    if context.scratch is None or (learner.crew and not learner.crew.is_main_process):
+        return
+    state = {
+        "parameters": [parameter.detach() for parameter in learner.parameters],
+        "optimizer": optimizer.state_dict(),
+        "now": learner.extra(),
+        "random": torch.get_rng_state(),
+        **{name: getattr(outcome, name) for name in KEPT},
+    }
+    fresh = context.scratch / f"{FILE}.{os.getpid()}"
+    # Another process that does the same work may finish and take the folder away: then nothing is to be kept.
+    with contextlib.suppress(FileNotFoundError):
+        context.scratch.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(fresh, context.scratch / FILE)
+
+
+def load(context: Context, learner: Learner, optimizer: Any, outcome: Outcome) -> bool:
+    """Put everything back as it was saved, in place; False where nothing readable is there."""
+    import torch
+
+    state = _read(context.scratch)
+    if state is None:
+        return False
+    with torch.no_grad():
+        for parameter, saved in zip(learner.parameters, state["parameters"], strict=True):
+            parameter.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    learner.put_back(state["now"])
+    torch.set_rng_state(state["random"])
+    for name in KEPT:
+        setattr(outcome, name, state[name])
+    return True
+
+
+def _read(folder: Path | None) -> dict[str, Any] | None:
+    """What was saved; a file that is damaged says nothing, and the work begins anew."""
+    import torch
+
+    if folder is None or not zipfile.is_zipfile(folder / FILE):
+        return None
+    try:
+        state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError):
+        return None
+    return state

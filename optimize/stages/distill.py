@@ -1,0 +1,197 @@
+"""Recovery: a model that lost something, by pruning above all, learns to answer as the FP32 reference does.
+
+The loss is DistilBERT's own three (Sanh et al., 2019): the teacher's softened answers, the right answers, and the
+direction of the hidden states. Two things differ. The states of every layer are compared, one to one, since pruning
+takes no layer and leaves their width; and labels are optional, since the other two need none. Nothing is dropped out:
+the student is smaller than what it learns from, and more data help it more than noise does.
+
+The layers' sizes stay as they are. The weights that diverge least from the reference on tuning data are kept, the
+first ones where none are better. One process or several learn (`torchrun --nproc_per_node 2 -m optimize run ...`,
+through accelerate), on CPUs or GPUs; a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from optimize.artifact import Artifact
+from optimize.checkpoint import load_model
+from optimize.errors import StageError
+from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.quantization.judge import Judge, Loss, make_judge
+from optimize.stages._distillation import Batch, Pair, Weights, answers_of, batch_loss, require_alike
+from optimize.stages._training import make_labelled, reproducible, session_of, trained_parameters
+from optimize.stages._training_loop import Learner, Outcome, Plan, facts_of, train
+
+TOO_FAR = 10.0
+"""So many times the first divergence is no setback but the wrong way."""
+
+
+class Params(StageParams):
+    """`examples` of the training data are shown `epochs` times, in batches of up to `batch_tokens` padded tokens.
+
+    The rate rises over the share `warmup` of the steps and then falls to zero, by the end of `max_minutes` where that
+    comes first. `soft_weight`, `label_weight` and `hidden_weight` are those of the three losses; one of 0 is left out.
+    Every `evaluate_every` steps the divergence on up to `tuning_tokens` of tuning data is taken, and training ends when
+    it did not fall `patience` times. What a kill must not take is saved every `save_every` steps.
+    `train_embedding: false` leaves the tables as they are: pruning does not touch them, and words that training does
+    not show stay in place.
+    """
+
+    epochs: float = Field(default=3.0, gt=0)
+    examples: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    batch_tokens: int = Field(default=2048, ge=1)
+    learning_rate: float = Field(default=5e-5, gt=0, le=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    temperature: float = Field(default=2.0, gt=0)
+    soft_weight: float = Field(default=1.0, ge=0)
+    label_weight: float = Field(default=0.1, ge=0)
+    hidden_weight: float = Field(default=1.0, ge=0, validate_default=True)
+    train_embedding: bool = False
+    evaluate_every: int = Field(default=100, ge=1)
+    patience: int = Field(default=10, ge=1)
+    tuning_tokens: int = Field(default=32_768, ge=1)
+    max_minutes: float | None = Field(default=None, gt=0)
+    save_every: int = Field(default=100, ge=1)
+
+    @field_validator("hidden_weight")
+    @classmethod
+    def _learns_from_something(cls, weight: float, info: ValidationInfo) -> float:
+        if not (weight or info.data.get("soft_weight", 1) or info.data.get("label_weight", 1)):
+            raise ValueError("all three losses count 0; give one of them a weight, such as 'soft_weight: 1'")
+        return weight
+
+
+@dataclass(frozen=True)
+class Course:
+    """A student and its teacher, what they are asked, and who tells how well the student does."""
+
+    pair: Pair
+    batches: Sequence[Batch]
+    judge: Judge
+    crew: Any
+    params: Params
+    context: Context
+
+    def loss(self) -> Loss:
+        """What the student, as it is, lost on tuning data."""
+        return self.judge.assess(session_of(self.pair.student, self.context.head))
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the trained checkpoint; facts say what it lost on tuning data before and after."""
+    import torch
+    from accelerate import Accelerator
+
+    lessons = take(context.training, params.examples)
+    if not lessons.features:
+        raise StageError("distill: there are no training examples; give data with a split to train on")
+    with reproducible(context):
+        crew = Accelerator(cpu=not torch.accelerator.is_available())
+        student, teacher = (
+            load_model(each.path, context.head.auto_class).eval() for each in (source, context.reference)
+        )
+        answers = answers_of(context.head, lessons)
+        pair = Pair(student, teacher, context.head, answers, params.temperature)
+        if params.hidden_weight:
+            require_alike(pair, stage="distill")
+        batches = make_labelled(lessons, student, answers, size=params.batch_size, tokens=params.batch_tokens)
+        for model in (student, teacher):
+            model.to(crew.device)
+        judge = make_judge(context, session_of(teacher, context.head), tokens=params.tuning_tokens)
+        facts = _teach(Course(pair, batches, judge, crew, params, context))
+        student.cpu().save_pretrained(out)
+    return {**facts, "labels": _labels(batches, params), "training_examples": len(lessons.gold)}
+
+
+def take(encoded: Encoded, count: int | None) -> Encoded:
+    """The first examples."""
+    if count is None or count >= len(encoded.gold):
+        return encoded
+    features = tuple(feature for feature in encoded.features if feature.example < count)
+    return Encoded(features, encoded.gold[:count], encoded.truncated)
+
+
+def _teach(course: Course) -> Facts:
+    """Train, and leave the best weights in the student."""
+    judge, params, losses = course.judge, course.params, {0: course.loss()}
+    try:
+        outcome = _train(course, losses)
+    except FloatingPointError as error:
+        raise StageError(f"distill: {error}; give a checkpoint whose answers are finite") from error
+    before, after = losses[0], losses.get(outcome.kept_step) or course.loss()
+    return {
+        **facts_of(outcome),
+        "epochs": round(outcome.steps * course.crew.num_processes / len(course.batches), 3),
+        "metric": judge.reference.score.metric,
+        "metric_before": before.metric,
+        "relative_drop_before": before.relative_drop,
+        **judge.facts(after),
+        "temperature": params.temperature,
+        "device": course.crew.device.type,
+        "processes": course.crew.num_processes,
+    }
+
+
+def _train(course: Course, losses: dict[int, Loss]) -> Outcome:
+    """Train, and note what was lost after how many steps beside the start, which is there."""
+    params, device = course.params, course.crew.device
+
+    def judge(step: int) -> float:
+        if step not in losses:
+            losses[step] = course.loss()
+        return losses[step].divergence
+
+    weights = Weights(params.soft_weight, params.label_weight, cosine=params.hidden_weight)
+    learner = Learner(
+        parameters=trained_parameters(course.pair.student, tables=params.train_embedding),
+        loss=lambda batch: batch_loss(course.pair, batch.on(device), weights),
+        judge=judge,
+        crew=course.crew,
+        name="distill",
+    )
+    return train(
+        learner, plan_of(params, len(course.batches), course.crew.num_processes), course.batches, course.context
+    )
+
+
+def plan_of(params: Params, batches: int, processes: int) -> Plan:
+    """The steps that so many epochs take, shared by all processes, and what else the loop is to keep to."""
+    return Plan(
+        steps=max(1, round(params.epochs * batches / processes)),
+        learning_rate=params.learning_rate,
+        warmup=params.warmup,
+        weight_decay=params.weight_decay,
+        evaluate_every=params.evaluate_every,
+        patience=params.patience,
+        too_far=TOO_FAR,
+        max_minutes=params.max_minutes,
+        save_every=params.save_every,
+    )
+
+
+def _labels(batches: Sequence[Batch], params: Params) -> str:
+    """Whether labels had a say."""
+    if not params.label_weight:
+        return "not used"
+    known = sum(batch.labels is not None for batch in batches)
+    return "used" if known else "none: soft targets and hidden states alone"
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="torch",
+    gives="torch",
+    needs=("accelerate", "torch", "transformers"),
+    summary="Let a pruned model learn from the FP32 reference what pruning took",
+    depends=frozenset({"training"}),
+)
