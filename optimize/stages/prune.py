@@ -44,8 +44,8 @@ class Params(StageParams):
 
     Neurons are kept in multiples of `neuron_multiple` in each layer, which kernels like. `tune: masks` rescales what
     is left, `weights` fits whole maps; `ridge` holds them back, relative to the mean square of what they read. At
-    most `sample_tokens` tokens of training data are used, without their labels, or of calibration data where none are
-    left for training; and `tuning_tokens` of tuning data for what facts say of the loss.
+    most `sample_tokens` tokens of calibration data are used, without labels, and `tuning_tokens` of tuning data for what
+    facts say of the loss. More texts than quantization needs pay: some 2,000 of a sentence each.
     """
 
     budget: float = Field(default=0.6, gt=0, le=1)
@@ -76,10 +76,9 @@ class Course:
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the pruned checkpoint; facts say what is left, layer by layer, and what that cost on tuning data."""
-    texts = context.training if context.training.features else context.calibration
-    sample = first_examples(texts, params.sample_tokens)
+    sample = first_examples(context.calibration, params.sample_tokens)
     if not sample.features:
-        raise StageError("prune: there are no texts to go by; give some with --training-examples")
+        raise StageError("prune: there are no calibration texts; give some with --calibration-examples")
     with reproducible(context):
         dense = load_model(source.path, context.head.auto_class)
         batches = make_batches(sample.features, dense, size=BATCH_SIZE, tokens=params.batch_tokens)
@@ -165,5 +164,4 @@ STAGE = Stage(
     gives="torch",
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
-    depends=frozenset({"training"}),
 )
