@@ -44,8 +44,8 @@ class Params(StageParams):
 
     Neurons are kept in multiples of `neuron_multiple` in each layer, which kernels like. `tune: masks` rescales what
     is left, `weights` fits whole maps; `ridge` holds them back, relative to the mean square of what they read. At
-    most `sample_tokens` tokens of calibration data are used, without labels, and `tuning_tokens` of tuning data for what
-    facts say of the loss. More texts than quantization needs pay: some 2,000 of a sentence each.
+    most `sample_tokens` tokens of calibration data are used, without labels, and `tuning_tokens` of tuning data for
+    what facts say of the loss. More texts than quantization needs pay: some 2,000 of a sentence each.
     """
 
     budget: float = Field(default=0.6, gt=0, le=1)
