@@ -32,7 +32,7 @@ PIPELINE = """
 target: cpu
 stages:
   - export: {lean: true}
-  - quantize_static: {tuning_tokens: 16384, sensitivity_tokens: 4096}
+  - quantize_static: {tuning_tokens: 16384, sensitivity_tokens: 2048}
 gates: {max_relative_metric_drop: 0.05, min_agreement: 0.8}
 """
 
