@@ -30,18 +30,16 @@ def open_rounded(folder: Path, threads: int, head: Head, *, quantized_in_float: 
 
     path = folder / MODEL_FILE
     settings = {"session.disable_quant_qdq": "1"} if quantized_in_float else {}
-    if not holds_half(path):
-        return open_on_cpu(path, threads, head, where=folder.name, settings=settings)
     model = onnx.load(path)
+    if not holds_half(model):
+        return open_on_cpu(path, threads, head, where=folder.name, settings=settings)
     round_in_float(model)
     return open_on_cpu(model.SerializeToString(), threads, head, where=folder.name, settings=settings)
 
 
-def holds_half(path: Path) -> bool:
+def holds_half(model: onnx.ModelProto) -> bool:
     """Whether any weight of a graph is stored in FP16."""
-    import onnx
-
-    return any(tensor.data_type == FLOAT16 for tensor in onnx.load(path, load_external_data=False).graph.initializer)
+    return any(tensor.data_type == FLOAT16 for tensor in model.graph.initializer)
 
 
 def round_in_float(model: onnx.ModelProto) -> None:

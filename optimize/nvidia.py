@@ -10,12 +10,13 @@ import contextlib
 import ctypes
 import re
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from optimize.errors import OptimizeError, UnavailableError, first_line
+from optimize.errors import UnavailableError, first_line
 
 LIBRARY = "libcuda.so.1"
 NO_DEVICE = 100
@@ -83,9 +84,7 @@ def gpu_errors(what: str) -> Iterator[None]:
     """Say in one line what a runtime says in many, when a GPU's memory is full or `what` fails there otherwise."""
     try:
         yield
-    except OptimizeError:
-        raise
-    except Exception as error:
+    except _runtime_errors() as error:
         told = first_line(error)[:160]
         if re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
             refusal = (
@@ -94,6 +93,16 @@ def gpu_errors(what: str) -> Iterator[None]:
         else:
             refusal = f"the GPU failed at {what} ({told}); `optimize doctor` says what is missing, if anything"
         raise UnavailableError(refusal) from error
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """What PyTorch and ONNX Runtime raise of their own; a mistake of ours is none of it, and stays what it is.
+
+    PyTorch's are RuntimeErrors; ONNX Runtime's share no class but Exception, and are there only once it is imported.
+    """
+    module = sys.modules.get("onnxruntime.capi.onnxruntime_pybind11_state")
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)] if module else []
+    return (RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
 
 
 def memory_in_use(device: Device) -> int | None:

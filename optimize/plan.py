@@ -185,9 +185,9 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
         else:
             found.append(candidate)
     if not found:
-        alike = len(set(left_out.values())) == 1
-        told = [reason if alike else f"{name}: {reason}" for name, reason in left_out.items()]
-        reasons = " | ".join(told[:1] if alike else told)
+        shared = set(left_out.values())
+        told = shared if len(shared) == 1 else [f"{name}: {reason}" for name, reason in left_out.items()]
+        reasons = " | ".join(told)
         raise UnavailableError(f"pipeline {pipeline.name}: none of its candidates can be built here: {reasons}")
     return tuple(found), left_out
 

@@ -70,7 +70,7 @@ def test_numbers_are_rounded_to_fp16_between_nodes(folder):
 def test_a_graph_without_fp16_is_opened_as_it_is(context, apply):
     here = context("text-classification")
     exported = apply(here, "export")
-    assert not holds_half(exported.artifact.path / "model.onnx")
+    assert not holds_half(exported.model())
     assert round_changes(exported.model()) == 0
 
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 
+import onnxruntime
 import pytest
 
 from optimize import environment, nvidia
@@ -114,6 +115,15 @@ def test_whatever_else_fails_there_is_one_line_too():
         raise RuntimeError("no kernel image is available\nat line 1")
 
 
-def test_refusals_of_ours_pass_unchanged():
-    with pytest.raises(StageError, match=r"^lengths: too long$"), nvidia.gpu_errors("the model"):
-        raise StageError("lengths: too long")
+def test_what_onnxruntime_raises_is_one_line_too(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    words = r"^the GPU failed at the model \(.*INVALID_PROTOBUF"
+    with pytest.raises(UnavailableError, match=words), nvidia.gpu_errors("the model"):
+        onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("mistake", [KeyError("input_ids"), TypeError("no array"), StageError("lengths: too long")])
+def test_mistakes_and_refusals_of_ours_stay_what_they_are(mistake):
+    with pytest.raises(type(mistake)) as raised, nvidia.gpu_errors("the model"):
+        raise mistake
+    assert raised.value is mistake

@@ -10,9 +10,9 @@ import contextlib
 import os
 import pickle
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optimize.errors import first_line
 from optimize.interfaces import Context
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def load(context: Context, learner: Learner, optimizer: Any, outcome: Outcome) -
     """Put everything back as it was saved, in place; False where nothing readable is there."""
     import torch
 
-    state = _read(context.scratch)
+    state = _read(context)
     if state is None:
         return False
     with torch.no_grad():
@@ -64,14 +64,17 @@ def load(context: Context, learner: Learner, optimizer: Any, outcome: Outcome) -
     return True
 
 
-def _read(folder: Path | None) -> dict[str, Any] | None:
-    """What was saved; a file that is damaged says nothing, and the work begins anew."""
+def _read(context: Context) -> dict[str, Any] | None:
+    """What was saved, if anything; where that is damaged, the work begins anew, and says so."""
     import torch
 
-    if folder is None or not zipfile.is_zipfile(folder / FILE):
+    if context.scratch is None or not (context.scratch / FILE).is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError):
+        if not zipfile.is_zipfile(context.scratch / FILE):
+            raise pickle.UnpicklingError("is no archive")
+        state: dict[str, Any] = torch.load(context.scratch / FILE, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        context.progress.say(f"training begins anew: what an earlier run saved is damaged ({first_line(error)})")
         return None
     return state

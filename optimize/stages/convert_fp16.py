@@ -70,9 +70,9 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write `model.onnx` in FP16; facts say how many nodes stayed in FP32 and what the rest costs."""
     import onnx
 
-    if holds_half(source.path / MODEL_FILE):
-        raise StageError(f"{NAME}: the model is in FP16 already; leave the stage out")
     model = onnx.load(source.path / MODEL_FILE)
+    if holds_half(model):
+        raise StageError(f"{NAME}: the model is in FP16 already; leave the stage out")
     name_nodes(model)
     types = tensor_types(model)
     seen = limit_tokens(context.calibration, params.calibration_tokens).features

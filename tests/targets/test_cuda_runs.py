@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from models import Silent
 
 from optimize import manifest, nvidia
 from optimize.errors import RequestError, UnavailableError
@@ -35,20 +36,8 @@ def options(tmp_path_factory, checkpoint, data_folder) -> Options:
 
 
 @pytest.fixture(scope="module")
-def quiet_progress():
-    class Quiet:
-        def step(self, name, done, total):
-            pass
-
-        def say(self, line):
-            pass
-
-    return Quiet()
-
-
-@pytest.fixture(scope="module")
-def finished(options, quiet_progress) -> tuple[Path, manifest.Manifest]:
-    return run(make_plan(options), progress=quiet_progress)
+def finished(options) -> tuple[Path, manifest.Manifest]:
+    return run(make_plan(options), progress=Silent())
 
 
 def test_answers_are_judged_and_times_are_not(finished):
@@ -58,7 +47,8 @@ def test_answers_are_judged_and_times_are_not(finished):
     assert reference.runtime["device"] == "cpu"
     assert result.runtime["provider"] == "cpu"
     assert result.metric.examples == 40
-    assert result.drift.padding_max_abs is not None
+    assert 0 < result.drift.max_abs < 1e-2  # FP16 moves the logits, and not by much
+    assert max(result.drift.padding_max_abs, result.drift.batch_max_abs) < 1e-2
     assert result.latency == []
     assert result.not_measured["latency"].startswith("no CUDA device: ")
     outcomes = {each.name: each.outcome for each in found.verdict.checks}
@@ -80,25 +70,25 @@ def test_the_page_says_what_was_not_done_and_where_to_do_it(finished):
     assert "## Latency" not in page
 
 
-def test_without_a_limit_on_speed_it_is_still_not_verified(options, quiet_progress, tmp_path):
+def test_without_a_limit_on_speed_it_is_still_not_verified(options, tmp_path):
     stages = "stages: [{export: {readout_slice: false}}, fuse, convert_fp16]"
     (tmp_path / "mine.yaml").write_text(f"target: cuda\n{stages}\ngates: {{min_agreement: 0.5}}\n", encoding="utf-8")
     plan = make_plan(replace(options, pipeline=str(tmp_path / "mine.yaml"), out=tmp_path))
-    verdict = run(plan, progress=quiet_progress)[1].verdict
+    verdict = run(plan, progress=Silent())[1].verdict
     assert [check.outcome for check in verdict.checks] == ["passed"]
     assert verdict.outcome == "unverified"
 
 
-def test_a_model_that_answers_worse_fails_even_unmeasured(options, quiet_progress, tmp_path):
+def test_a_model_that_answers_worse_fails_even_unmeasured(options, tmp_path):
     stages = "stages: [{export: {readout_slice: false}}, fuse, convert_fp16]"
     (tmp_path / "mine.yaml").write_text(f"target: cuda\n{stages}\ngates: {{max_size_ratio: 0.1}}\n", encoding="utf-8")
     plan = make_plan(replace(options, pipeline=str(tmp_path / "mine.yaml"), out=tmp_path))
-    assert run(plan, progress=quiet_progress)[1].verdict.outcome == "failed"
+    assert run(plan, progress=Silent())[1].verdict.outcome == "failed"
 
 
-def test_it_is_not_certified_without_a_gpu(finished, options, quiet_progress):
+def test_it_is_not_certified_without_a_gpu(finished, options):
     with pytest.raises(UnavailableError, match="no CUDA device"):
-        check(finished[0], model=None, data=None, cache=options.cache, progress=quiet_progress)
+        check(finished[0], model=None, data=None, cache=options.cache, progress=Silent())
 
 
 def test_it_is_not_published(finished, tmp_path):
@@ -113,9 +103,9 @@ def test_the_command_ends_with_exit_code_4(options, optimize, capsys):
     assert "unverified min_speedup: no CUDA device" in capsys.readouterr().out
 
 
-def test_int8_for_tensorrt_is_built_without_it(options, quiet_progress):
+def test_int8_for_tensorrt_is_built_without_it(options):
     plan = make_plan(replace(options, pipeline="cuda-int8"))
-    folder, found = run(plan, progress=quiet_progress)
+    folder, found = run(plan, progress=Silent())
     result = found.measurements[-1]
     assert set(result.size.by_dtype) >= {"int8", "float16"}
     assert result.drift.agreement >= 0.8

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from models import Silent
 
 from optimize import manifest
 from optimize.openvino_runtime import load_openvino
@@ -49,20 +50,8 @@ def options(place, checkpoint, data_folder) -> Options:
 
 
 @pytest.fixture(scope="module")
-def quiet_progress():
-    class Quiet:
-        def step(self, name, done, total):
-            pass
-
-        def say(self, line):
-            pass
-
-    return Quiet()
-
-
-@pytest.fixture(scope="module")
-def finished(options, quiet_progress) -> tuple[Path, manifest.Manifest]:
-    return run(make_plan(options), progress=quiet_progress)
+def finished(options) -> tuple[Path, manifest.Manifest]:
+    return run(make_plan(options), progress=Silent())
 
 
 def test_what_the_target_runs_is_measured_there_and_the_onnx_graph_is_not(finished):
@@ -102,9 +91,9 @@ def test_speed_is_given_over_both_references(finished):
     assert set(finished[1].measurements[-1].latency[0].speedup) == {"pytorch-fp32", "openvino-fp32"}
 
 
-def test_a_run_is_checked_again_with_its_own_settings(finished, quiet_progress, options):
+def test_a_run_is_checked_again_with_its_own_settings(finished, options):
     folder, old = finished
-    _, again = check(folder, model=None, data=None, cache=options.cache, progress=quiet_progress)
+    _, again = check(folder, model=None, data=None, cache=options.cache, progress=Silent())
     assert (again.request, again.stages) == (old.request, old.stages)
     assert again.measurements[-1].metric == old.measurements[-1].metric
     assert again.measurements[-1].runtime == old.request.runtime
@@ -121,10 +110,10 @@ def test_a_publication_holds_the_model_under_the_names_that_others_look_for(fini
     load_openvino().Core().read_model(tmp_path / "out" / "openvino_model.xml")
 
 
-def test_the_shipped_pipeline_takes_the_fastest_that_meets_the_limits(options, place, quiet_progress):
+def test_the_shipped_pipeline_takes_the_fastest_that_meets_the_limits(options, place):
     asked = replace(options, target="openvino", pipeline=None, shapes=("1x128",), out=place / "chosen")
     made = make_plan(asked)
-    _, done = run(made, progress=quiet_progress)
+    _, done = run(made, progress=Silent())
 
     tried = {each.pipeline for each in done.candidates}
     assert tried == {"openvino-int8", "openvino-weights", "openvino-bf16", "openvino-float"}
@@ -138,11 +127,11 @@ def test_the_shipped_pipeline_takes_the_fastest_that_meets_the_limits(options, p
     assert done.request.runtime == chosen.tuning.runtime
 
 
-def test_weights_in_bf16_and_in_fp32_are_two_subjects(options, place, quiet_progress):
+def test_weights_in_bf16_and_in_fp32_are_two_subjects(options, place):
     if "BF16" not in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not compute in BF16")
     asked = replace(options, pipeline="openvino-bf16", shapes=("1x16",), out=place / "bf16")
-    _, done = run(make_plan(asked), progress=quiet_progress)
+    _, done = run(make_plan(asked), progress=Silent())
     reference, last = done.measurements[1], done.measurements[-1]
     assert (reference.runtime["precision"], last.runtime["precision"]) == ("f32", "bf16")
     assert last.drift.max_abs > reference.drift.max_abs
