@@ -21,6 +21,7 @@ from optimize.half_precision import open_rounded
 from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
 from optimize.measure.latency import DeviceMemory
+from optimize.measure.stacks import time_stacks
 from optimize.measure.subjects import Results, Subject
 from optimize.plan import Plan
 from optimize.stages import STAGES
@@ -62,7 +63,7 @@ class Loaded:
     def context(self) -> Context:
         """What stages may look at; certification is not in it."""
         head, request = self.plan.head, self.plan.request
-        return Context(
+        context = Context(
             head=head,
             reference=self.origin.artifact,
             calibration=encode(head, self.splits.calibration, self.text),
@@ -74,7 +75,11 @@ class Loaded:
             cpu_features=environment.cpu_features(),
             progress=self.progress,
             open=functools.partial(open_folder, head=head, threads=request.threads),
+            time_stacks=lambda stacks, tokens: time_stacks(
+                stacks, tokens, target=self.plan.target, runtime=self.settings, context=context
+            ),
         )
+        return context
 
     @property
     def settings(self) -> Params:
@@ -228,7 +233,7 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
         "max_tokens": loaded.max_tokens,
         "seed": request.seed,
         "versions": {name: environment.version(name) for name in stage.needs},
-        **{name: material_of(loaded, name) for name in sorted(stage.depends)},
+        **{name: material_of(loaded, name) for name in sorted(stage.depends(step.params))},
     }
 
     scratch = cache.scratch_of(loaded.plan.cache, material)
@@ -248,6 +253,16 @@ def material_of(loaded: Loaded, name: str) -> object:
             return dataclasses.asdict(loaded.budget)
         case "training":
             return loaded.splits.records["training"].digest
+        case "target":
+            plan = loaded.plan
+            settings, machine = loaded.settings, environment.detect()
+            return {
+                "target": plan.target.name,
+                "runtime": settings.model_dump(mode="json"),
+                "threads": plan.request.threads,
+                "machine": [machine.cpu, *(str(each) for each in plan.target.describe(settings).values())],
+                "versions": {name: environment.version(name) for name in plan.target.needs},
+            }
         case _:
             return list(environment.cpu_features())
 

@@ -61,8 +61,9 @@ RuntimeOption = Annotated[
     Optional[str], typer.Option(help="Settings that the target runs with: hint=throughput,precision=bf16.")
 ]
 DeviceOption = Annotated[Optional[str], typer.Option(help="Device of the target, such as GPU. [default: the target's]")]
-BudgetOption = Annotated[
-    Optional[float], typer.Option(help="Share of the encoder's operations that a pruning pipeline keeps.")
+BudgetOption = Annotated[Optional[float], typer.Option(help="Share of the encoder that a pruning pipeline keeps: 0.6.")]
+FastestWithinOption = Annotated[
+    Optional[str], typer.Option(help="Let a pruning pipeline find the smallest budget that loses no more: 1%.")
 ]
 BenchPipelineOption = Annotated[
     Optional[str], typer.Option(help="Shipped pipeline, or a YAML file. [default: the target's]")
@@ -101,6 +102,7 @@ def _add_request_command(name: str, summary: str, act: Callable[[Options, bool],
         device: DeviceOption = None,
         runtime: RuntimeOption = None,
         budget: BudgetOption = None,
+        fastest_within: FastestWithinOption = None,
         seed: SeedOption = 0,
         out: OutOption = Path("reports/runs"),
         cache: CacheOption = None,
@@ -198,9 +200,21 @@ def _options(values: dict[str, Any]) -> Options:
     columns = _pairs(values.pop("columns", None), "--columns: '{}' is not role=column; write for instance text=review")
     runtime = _pairs(values.pop("runtime", None), "--runtime: '{}' is not setting=value; write hint=throughput")
     shapes = tuple(shape.strip() for shape in str(values.pop("shapes")).split(",") if shape.strip())
+    values["fastest_within"] = _share(values.get("fastest_within"), "--fastest-within")
     known = {field.name for field in fields(Options)}
     rest = {name: value for name, value in values.items() if name in known}
     return Options(columns=columns, runtime=runtime, shapes=shapes, **rest)
+
+
+def _share(text: str | None, option: str) -> float | None:
+    """`1%` or `0.01` as a number."""
+    if text is None:
+        return None
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        return float(number) / (100 if percent else 1)
+    except ValueError:
+        raise RequestError(f"{option}: '{text}' is no share; write for instance 1% or 0.01") from None
 
 
 def _pairs(text: object, refusal: str) -> dict[str, str]:

@@ -84,15 +84,14 @@ class Pipeline:
         """This pipeline with some of the runtime's settings replaced; `where` begins each refusal."""
         return replace(self, runtime=parse_runtime({**self.runtime.model_dump(), **values}, self.target, where=where))
 
-    def with_budget(self, budget: float, *, where: str) -> Pipeline:
-        """This pipeline with another share of the encoder's operations to keep; refuse one that prunes nothing."""
-        if not any("budget" in type(step.params).model_fields for step in self.stages):
-            raise RequestError(f"{where}: pipeline {self.name} has no stage with a budget; name one that prunes")
+    def with_param(self, name: str, value: object, *, where: str) -> Pipeline:
+        """This pipeline with a parameter replaced in all stages that have it; refuse one without such a stage."""
+        have = [name in type(step.params).model_fields for step in self.stages]
+        if not any(have):
+            raise RequestError(f"{where}: pipeline {self.name} has no stage with '{name}'; name one that prunes")
         steps = [
-            parse_step({step.stage: {**step.params.model_dump(), "budget": budget}}, where=where)
-            if "budget" in type(step.params).model_fields
-            else step
-            for step in self.stages
+            parse_step({step.stage: {**step.params.model_dump(), name: value}}, where=where) if has else step
+            for step, has in zip(self.stages, have, strict=True)
         ]
         return replace(self, stages=tuple(steps))
 

@@ -27,6 +27,9 @@ Fact = int | float | str | list[dict[str, int | float | str]]
 Facts = dict[str, Fact]
 """What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]
+Dependence = Literal["cpu_features", "budget", "training", "target"]
+Stack = Sequence[tuple[int, int]]
+"""An encoder's layers by what each has: attention heads and FFN neurons."""
 
 
 class Params(BaseModel):
@@ -158,6 +161,9 @@ class Context:
     `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics.
     `training` is empty unless the stage says that it depends on it. `scratch` is a folder for what long work must not
     lose when it is killed; the same work finds it again, and it goes once the work is done. None: nothing is kept.
+
+    `time_stacks` measures on the target, at so many tokens, the median seconds that models take whose layers have such
+    sizes, and that are like the reference otherwise. It is for stages that depend on "target".
     """
 
     head: Head
@@ -171,6 +177,7 @@ class Context:
     cpu_features: tuple[str, ...]
     progress: Progress
     open: Callable[[Kind, Path], Session]
+    time_stacks: Callable[[Sequence[Stack], int], list[float]]
     scratch: Path | None = None
 
 
@@ -178,8 +185,8 @@ class Context:
 class Stage:
     """One step of a pipeline; `needs` names the distributions whose versions shape its output.
 
-    `depends` names what of the context shapes it besides the input, calibration and tuning data. `max_tokens`
-    tells of its parameters the longest text that its output takes, where it sets a limit of its own.
+    `depends` tells of its parameters what of the context shapes it besides the input, calibration and tuning data.
+    `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own.
     """
 
     run: Callable[[Artifact, Path, Any, Context], Facts]
@@ -188,7 +195,7 @@ class Stage:
     gives: Kind
     needs: tuple[str, ...]
     summary: str
-    depends: frozenset[Literal["cpu_features", "budget", "training"]] = frozenset()
+    depends: Callable[[Any], frozenset[Dependence]] = lambda _: frozenset()
     max_tokens: Callable[[Any], int | None] = lambda _: None
 
 

@@ -203,6 +203,7 @@ class Request(Record):
     data_revision: str | None = None
     training_examples: int = 0
     budget: float | None = None
+    fastest_within: float | None = None
     runtime: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -60,6 +60,7 @@ class Options:
     runtime: Mapping[str, object] = field(default_factory=dict)
     device: str | None = None
     budget: float | None = None
+    fastest_within: float | None = None
     seed: int = 0
     out: Path = Path("reports/runs")
     cache: Path | None = None
@@ -99,7 +100,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
     check_numbers(options)
     check_stages(pipeline)
     check_libraries(pipeline)
-    if not options.build_only:
+    if not options.build_only or measures(pipeline):
         check_runs(pipeline)
     if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
@@ -155,12 +156,17 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
 
 
 def with_options(pipeline: Pipeline, options: Options) -> Pipeline:
-    """The pipeline with the runtime's settings and the budget that options ask for."""
+    """The pipeline with the runtime's settings, and what is to be kept of the encoder, as options ask for."""
     asked = {**options.runtime, **({} if options.device is None else {"device": options.device})}
     where = "--runtime" if options.device is None else "--device"
     if asked:
         pipeline = pipeline.with_runtime(asked, where=where)
-    return pipeline if options.budget is None else pipeline.with_budget(options.budget, where="--budget")
+    if options.budget is not None and options.fastest_within is not None:
+        raise RequestError("--budget: --fastest-within looks for the budget; give one of the two")
+    for name in ("budget", "fastest_within"):
+        if (value := getattr(options, name)) is not None:
+            pipeline = pipeline.with_param(name, value, where=f"--{name.replace('_', '-')}")
+    return pipeline
 
 
 def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
@@ -248,7 +254,12 @@ def check_libraries(pipeline: Pipeline) -> None:
 
 def trains(pipeline: Pipeline) -> bool:
     """Whether any of the stages needs training data."""
-    return any("training" in STAGES[step.stage].depends for step in pipeline.stages)
+    return any("training" in STAGES[step.stage].depends(step.params) for step in pipeline.stages)
+
+
+def measures(pipeline: Pipeline) -> bool:
+    """Whether any of the stages measures on the target, so that nothing can be built without it."""
+    return any("target" in STAGES[step.stage].depends(step.params) for step in pipeline.stages)
 
 
 def choose_data(options: Options, head: Head) -> str:
@@ -295,4 +306,5 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: source
         data_revision=wanted.revision,
         training_examples=wanted.training_examples,
         budget=options.budget,
+        fastest_within=options.fastest_within,
     )

@@ -125,7 +125,7 @@ def test_a_budget_reaches_the_stage_that_prunes(pipeline):
 @pytest.mark.parametrize(
     ("pipeline", "budget", "words"),
     [
-        ("cpu-static", 0.5, "--budget: pipeline cpu-static has no stage with a budget; name one that prunes"),
+        ("cpu-static", 0.5, "--budget: pipeline cpu-static has no stage with 'budget'; name one that prunes"),
         ("cpu-pruned", 0.0, "--budget: prune: budget: input should be greater than 0"),
         ("cpu-pruned", 1.5, "--budget: prune: budget: input should be less than or equal to 1"),
     ],

@@ -22,6 +22,8 @@ HEADINGS = {
     "settings": ("Settings tried", "What each setting scored on tuning data."),
     "tried": ("Tried", "What each configuration scored on tuning data."),
     "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
+    "layer_times": ("Layer times", "What a layer of so many heads and neurons takes on the target, in FP32."),
+    "budgets": ("Budgets tried", "What each budget lost on tuning data."),
 }
 COUNTED = {
     "sensitivity": "{} measured alone",
@@ -30,8 +32,10 @@ COUNTED = {
     "settings": "{} tried",
     "tried": "{} tried",
     "layers": "{} pruned",
+    "layer_times": "{} timed",
+    "budgets": "{} tried",
 }
-NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer"}
+NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer", "layer_times": "size", "budgets": "budget"}
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}
 

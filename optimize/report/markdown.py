@@ -227,6 +227,7 @@ def command(request: Request, *, chosen: bool = False) -> str:
         "--threads": request.threads,
         "--pipeline": request.pipeline,
         "--budget": request.budget,
+        "--fastest-within": request.fastest_within,
         "--device": request.runtime.get("device"),
         "--runtime": None if chosen else _runtime(request) or None,
         "--seed": request.seed,

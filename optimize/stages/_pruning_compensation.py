@@ -8,7 +8,7 @@ layer by layer; G is what makes the costs of different layers comparable, as in 
 1503.05671).
 
 Each site is taken apart once, from the whole down to one head or group of neurons, least cost first. The budget then
-decides how far each goes: steps of all sites are merged by cost per operation saved. Every layer keeps a head and a
+decides how far each goes: steps of all sites are merged by loss per cost saved. Every layer keeps a head and a
 group.
 """
 
@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optimize.interfaces import Progress
+from optimize.stages._pruning_costs import Costs
 from optimize.stages._pruning_evidence import Evidence
-from optimize.stages._pruning_sites import Costs, Site, Wanted
+from optimize.stages._pruning_sites import Site
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +33,8 @@ CANDIDATES = 4
 
 
 @dataclass(frozen=True)
-class _Step:
-    """Taking some heads or neurons of a site away: what that saves, and what it loses for each operation saved."""
+class Step:
+    """Taking some heads or neurons of a site away: what that saves, and what it loses for each unit saved."""
 
     site: int
     members: Any
@@ -41,29 +42,34 @@ class _Step:
     price: float
 
 
-def search_compensated(
-    sites: Sequence[Site], evidence: Sequence[Evidence], costs: Costs, wanted: Wanted, progress: Progress
-) -> list[torch.Tensor]:
-    """A boolean mask for each site, such that what is kept is within the wanted operations."""
-    import torch
-
+def take_apart(
+    sites: Sequence[Site], evidence: Sequence[Evidence], costs: Costs, *, multiple: int, progress: Progress
+) -> list[Step]:
+    """The steps of all sites, the cheapest for what they save first."""
     steps = []
     for index, (site, found) in enumerate(zip(sites, evidence, strict=True)):
-        steps += _take_apart(index, site, found, costs, multiple=wanted.multiple)
+        steps += _take_site_apart(index, site, found, costs, multiple=multiple)
         progress.step("search", index + 1, len(sites))
+    return sorted(steps, key=lambda step: step.price)
+
+
+def keep_within(sites: Sequence[Site], steps: Sequence[Step], costs: Costs, budget: float) -> list[torch.Tensor]:
+    """A boolean mask for each site, such that what is kept costs no more than the budget."""
+    import torch
+
     masks = [torch.ones(site.count, dtype=torch.bool) for site in sites]
-    for step in _affordable(sorted(steps, key=lambda step: step.price), costs.total(sites), wanted.operations):
+    for step in _affordable(steps, costs.total(sites), budget):
         masks[step.site][step.members] = False
     return masks
 
 
-def _affordable(steps: Sequence[_Step], total: float, budget: float) -> list[_Step]:
+def _affordable(steps: Sequence[Step], total: float, budget: float) -> list[Step]:
     """The first steps that bring the total within the budget, but for the last ones of their sites that need not be."""
     count, left = 0, total
     while count < len(steps) and left > budget:
         left -= steps[count].saves
         count += 1
-    taken: list[_Step] = []
+    taken: list[Step] = []
     needed: set[int] = set()
     for step in reversed(steps[:count]):
         if step.site not in needed and left + step.saves <= budget:
@@ -74,14 +80,26 @@ def _affordable(steps: Sequence[_Step], total: float, budget: float) -> list[_St
     return taken
 
 
-def _take_apart(index: int, site: Site, evidence: Evidence, costs: Costs, *, multiple: int) -> list[_Step]:
-    """All steps of a site in their order; a step is as dear as the dearest before it, which it needs."""
-    steps, price = [], 0.0
+def _take_site_apart(index: int, site: Site, evidence: Evidence, costs: Costs, *, multiple: int) -> list[Step]:
+    """All steps of a site in their order; a step is as dear as the dearest before it, which it needs.
+
+    Where taking some away saves nothing by itself, it makes one step with what follows.
+    """
+    import torch
+
+    steps: list[Step] = []
+    price, left, paid, loss = 0.0, site.count, costs.of(site, site.count), 0.0
+    waiting: list[torch.Tensor] = []
     sizes = [1] * (site.count - 1) if site.kind == "heads" else step_sizes(site.count, multiple)
-    for members, loss in removals(site, evidence, sizes):
-        saves = costs.of(site, len(members))
-        price = max(price, loss / saves)
-        steps.append(_Step(index, members, saves, price))
+    for members, lost in removals(site, evidence, sizes):
+        waiting.append(members)
+        loss += lost
+        left -= len(members)
+        saves = paid - costs.of(site, left)
+        if saves > 0:
+            price = max(price, loss / saves)
+            steps.append(Step(index, torch.cat(waiting), saves, price))
+            waiting, loss, paid = [], 0.0, paid - saves
     return steps
 
 

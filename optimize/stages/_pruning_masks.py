@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optimize.stages._pruning_costs import Costs, Wanted
 from optimize.stages._pruning_evidence import Evidence
-from optimize.stages._pruning_sites import Costs, Kind, Site, Wanted
+from optimize.stages._pruning_sites import Kind, Site
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ class _Group:
 def search_masks(
     sites: Sequence[Site], evidence: Sequence[Evidence], costs: Costs, wanted: Wanted
 ) -> list[torch.Tensor]:
-    """A boolean mask for each site: the heads and neurons of the most importance within the wanted operations."""
+    """A boolean mask for each site: the heads and neurons of the most importance within the wanted cost."""
     import torch
 
     groups = _groups(sites, evidence, costs, multiple=wanted.multiple)
@@ -45,10 +46,10 @@ def search_masks(
     layers = len(sites) // 2
     best: tuple[float, list[_Group]] = (-1.0, [])
     for count in range(layers, len(heads) + 1):
-        left = wanted.operations - sum(group.cost for group in heads[:count])
+        left = wanted.cost - sum(group.cost for group in heads[:count])
         chosen = heads[:count] + _affordable(neurons, left, least=layers)
         value = sum(group.importance for group in chosen)
-        if sum(group.cost for group in chosen) <= wanted.operations and value > best[0]:
+        if sum(group.cost for group in chosen) <= wanted.cost and value > best[0]:
             best = (value, chosen)
     masks = [torch.zeros(site.count, dtype=torch.bool) for site in sites]
     for group in best[1]:

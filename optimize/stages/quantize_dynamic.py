@@ -135,5 +135,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="INT8 weights, activations quantized at run time; embedding included",
-    depends=frozenset({"cpu_features"}),
+    depends=lambda _: frozenset({"cpu_features"}),
 )

@@ -283,7 +283,7 @@ splits = data.load(data.Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config
 text = Text(transformers.AutoTokenizer.from_pretrained(reference), config, 64)
 shown, asked = (encode(head, rows, text) for rows in (splits.calibration, splits.tuning))
 context = Context(head, seal(reference, "torch"), shown, asked, shown, Budget(), 0, 1, (), Silent(),
-                  functools.partial(open_folder, head=head, threads=1), folder / "scratch")
+                  functools.partial(open_folder, head=head, threads=1), time_stacks=None, scratch=folder / "scratch")
 out = folder / f"out-{rank}"
 params = Params(epochs=4, batch_size=4, learning_rate=1e-3, evaluate_every=2, save_every=2)
 facts = STAGE.run(seal(source, "torch"), out, params, context)

@@ -19,10 +19,11 @@ from optimize.interfaces import Encoded
 from optimize.stages import STAGES
 from optimize.stages._distillation import answer, answers_of, make_batch, row_losses
 from optimize.stages._pruning_compensation import removals, step_sizes
+from optimize.stages._pruning_costs import Costs, Wanted, count_bytes, count_operations, linear
 from optimize.stages._pruning_evidence import Evidence, directions, gather
 from optimize.stages._pruning_masks import rearrange, search_masks
 from optimize.stages._pruning_refit import refit
-from optimize.stages._pruning_sites import Costs, Site, Wanted, count_costs, find_sites, remove
+from optimize.stages._pruning_sites import Site, find_sites, remove
 from optimize.stages.prune import STAGE, Params
 
 NAMES = sorted(HEADS)
@@ -84,8 +85,8 @@ def some_masks(sites, seed=0):
 def test_every_head_is_pruned_within_the_budget_and_the_facts_are_true(head, prune):
     out, facts, here = prune(head)
     model, before = load_model(out, here.head.auto_class), copy_of(here)
-    costs = count_costs(before, here.calibration.features)
-    step = 8 * costs.neurons[0] / costs.total(find_sites(before))
+    costs = count_operations(before, here.calibration.features)
+    step = costs.of(find_sites(before)[1], 8) / costs.total(find_sites(before))
     assert 0.6 - step <= facts["flops_kept"] <= 0.6
     assert facts["flops_kept"] == costs.total(find_sites(model)) / costs.total(find_sites(before))
     assert facts["parameters"] == sum(each.numel() for each in model.parameters()) < facts["parameters_before"]
@@ -145,8 +146,8 @@ def test_heads_and_neurons_that_say_nothing_go_first(search, context, edited, tm
 
     here = edited(context("text-classification"), silence)
     before = load_model(here.reference.path)
-    sites, costs = find_sites(before), count_costs(before, here.calibration.features)
-    useless = len(sites) // 2 * (costs.heads[0] + 128 * costs.neurons[0]) / costs.total(sites)
+    sites, costs = find_sites(before), count_operations(before, here.calibration.features)
+    useless = len(sites) // 2 * (costs.of(sites[0]) + costs.of(sites[1], 128)) / costs.total(sites)
     params = Params(budget=1 - useless, neuron_multiple=8, search=search, tune="none")
     facts = STAGE.run(here.reference, tmp_path, params, here)
     assert all(row["heads_before"] - row["heads"] == 1 for row in facts["layers"])
@@ -212,7 +213,7 @@ def test_the_tied_embedding_stays_tied_and_untouched(prune):
 
 def test_the_least_budget_keeps_a_head_and_a_group_in_each_layer(prune, context):
     model = copy_of(context("text-classification"))
-    sites, costs = find_sites(model), count_costs(model, context("text-classification").calibration.features)
+    sites, costs = find_sites(model), count_operations(model, context("text-classification").calibration.features)
     least = sum(costs.of(site, 1 if site.kind == "heads" else 8) for site in sites) / costs.total(sites)
     for search in ("compensated", "rearranged", "fisher"):
         _, facts, _ = prune("text-classification", budget=least, search=search)
@@ -295,18 +296,18 @@ def test_masks_gradients_are_those_of_a_masked_model(head, dense):
 def test_costs_are_those_of_the_operations(context):
     here = context("multiple-choice")
     model = copy_of(here)
-    costs = count_costs(model, here.calibration.features)
+    costs = count_operations(model, here.calibration.features)
     lengths = [int(mask.sum()) for one in here.calibration.features for mask in one.inputs["attention_mask"]]
     width, head = 128, 128 // model.config.n_heads
     maps = sum(4 * 2 * tokens * width * head for tokens in lengths)
     products = sum(2 * 2 * tokens * tokens * head for tokens in lengths)
     neurons = sum(2 * 2 * tokens * width for tokens in lengths)
-    assert costs == Costs((maps + products,) * 2, (neurons,) * 2)
-    sliced = count_costs(model, here.calibration.features, sliced=True)
+    assert costs == Costs((linear(maps + products),) * 2, (linear(neurons),) * 2)
+    sliced = count_operations(model, here.calibration.features, sliced=True)
     ones = len(lengths)
     maps = sum(2 * 2 * tokens * width * head for tokens in lengths) + ones * 2 * 2 * width * head
     products = sum(2 * 2 * tokens * head for tokens in lengths)
-    assert sliced == Costs((costs.heads[0], maps + products), (neurons, ones * 2 * 2 * width))
+    assert sliced == Costs((costs.heads[0], linear(maps + products)), (linear(neurons), linear(ones * 2 * 2 * width)))
 
 
 @pytest.mark.parametrize("search", ["compensated", "rearranged", "fisher"])
@@ -316,10 +317,11 @@ def test_where_the_last_layer_is_sliced_its_neurons_are_cheap_and_stay(search, p
     assert sliced["layers"][-1]["neurons"] > whole["layers"][-1]["neurons"]
     assert sliced["flops_kept"] <= 0.6
     model = copy_of(here)
-    costs = count_costs(model, here.calibration.features, sliced=True)
+    costs = count_operations(model, here.calibration.features, sliced=True)
     rows = sliced["layers"]
-    kept = sum(costs.heads[row["layer"]] * row["heads"] + costs.neurons[row["layer"]] * row["neurons"] for row in rows)
-    assert np.isclose(sliced["flops_kept"], kept / costs.total(find_sites(model)))
+    sites = find_sites(model)
+    kept = sum(costs.of(site, rows[site.layer][site.kind]) for site in sites)
+    assert np.isclose(sliced["flops_kept"], kept / costs.total(sites))
     _, all_tokens, _ = prune("token-classification", search=search, readout_slice=True)
     assert all_tokens["layers"] == prune("token-classification", search=search)[1]["layers"]
 
@@ -346,7 +348,7 @@ def test_exchanges_lower_the_loss_within_a_layer_as_far_as_single_ones_can(dense
 
 def test_the_search_keeps_what_no_other_number_of_heads_betters(dense):
     here, model, _, sites, evidence = dense("text-classification")
-    costs = count_costs(model, here.calibration.features)
+    costs = count_operations(model, here.calibration.features)
     wanted = Wanted(0.5 * costs.total(sites), 1)
     masks = search_masks(sites, evidence, costs, wanted)
     values = [found.masks.double().square().sum(dim=0) for found in evidence]
@@ -466,3 +468,83 @@ def test_a_pruned_checkpoint_is_taken_as_a_source_and_checked(context, apply, tm
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match="'pruned_layers' in its config must list"):
         source.inspect(str(tmp_path / "other"))
+
+
+def test_bytes_are_those_of_the_weights_that_go(context):
+    model = copy_of(context("text-classification"))
+    sites, costs = find_sites(model), count_bytes(model)
+    kept = some_masks(sites)
+    before = sum(each.numel() for each in model.parameters())
+    remove(model, kept)
+    gone = sum(costs.of(site, int((~mask).sum())) for site, mask in zip(sites, kept, strict=True))
+    assert 4 * (before - sum(each.numel() for each in model.parameters())) == gone
+
+
+def times(head_ms, neuron_ms, fixed_ms=1.0):
+    """A target on which a head and a neuron of a layer take so long."""
+    asked = []
+
+    def time_stacks(stacks, tokens):
+        asked.append((stacks, tokens))
+        return [0.005 + 1e-3 * sum(fixed_ms + h * head_ms + n * neuron_ms for h, n in stack) for stack in stacks]
+
+    return asked, time_stacks
+
+
+@pytest.mark.parametrize(("head_ms", "neuron_ms", "dear"), [(10.0, 0.001, "heads"), (0.01, 1.0, "neurons")])
+def test_a_budget_of_latency_takes_what_the_target_takes_long_for(head_ms, neuron_ms, dear, prune):
+    asked, time_stacks = times(head_ms, neuron_ms)
+    _, facts, _ = prune("text-classification", {"time_stacks": time_stacks}, measure="latency", budget=0.7, tokens=32)
+
+    def seconds(row, suffix=""):
+        return 1.0 + row[f"heads{suffix}"] * head_ms + row[f"neurons{suffix}"] * neuron_ms
+
+    kept = sum(map(seconds, facts["layers"])) / sum(seconds(row, "_before") for row in facts["layers"])
+    assert facts["latency_kept"] == pytest.approx(kept)
+    assert kept <= 0.7
+    assert facts["flops_kept"] != pytest.approx(kept, abs=0.01)
+    assert all(row[dear] < row[f"{dear}_before"] for row in facts["layers"])
+    assert [tokens for _, tokens in asked] == [32]
+    assert {(row["heads"], row["neurons"]) for row in facts["layer_times"]} == {
+        size for stack in asked[0][0] for size in stack
+    }
+    assert STAGE.depends(Params(measure="latency")) == {"target"}
+
+
+def test_what_saves_no_time_by_itself_goes_with_what_does(prune):
+    def time_stacks(stacks, _):
+        return [sum(1e-3 * (2.0 if n > 128 else 1.0) for _, n in stack) for stack in stacks]
+
+    _, facts, _ = prune("text-classification", {"time_stacks": time_stacks}, measure="latency", budget=0.76)
+    assert {row["heads"] for row in facts["layers"]} == {facts["layers"][0]["heads_before"]}
+    assert facts["latency_kept"] <= 0.76
+
+
+def test_a_target_too_noisy_to_time_layers_is_told(prune):
+    with pytest.raises(StageError, match="layers took no measurable time; measure on a quieter machine"):
+        prune("text-classification", {"time_stacks": lambda stacks, _: [0.001] * len(stacks)}, measure="latency")
+
+
+def test_the_fastest_within_a_tolerance_is_the_smallest_budget_that_keeps_to_it(prune):
+    _, facts, _ = prune("text-classification", fastest_within=0.02)
+    inside = {row["budget"]: row["within"] == "yes" for row in facts["budgets"]}
+    assert all((row["tuning_relative_drop"] <= 0.02) == (row["within"] == "yes") for row in facts["budgets"])
+    assert facts["budget"] == min((budget for budget, fits in inside.items() if fits), default=1.0)
+    assert all(budget < facts["budget"] for budget, fits in inside.items() if not fits)
+    assert facts["flops_kept"] <= facts["budget"]
+
+
+def test_where_no_budget_keeps_to_the_tolerance_the_model_stays_whole(prune, monkeypatch):
+    from optimize.quantization.judge import Judge
+
+    assess = Judge.assess
+    monkeypatch.setattr(Judge, "assess", lambda *given: dataclasses.replace(assess(*given), relative_drop=0.5))
+    _, facts, _ = prune("text-classification", fastest_within=0.02)
+    assert facts["budget"] == facts["flops_kept"] == 1.0
+    assert facts["parameters"] == facts["parameters_before"]
+    assert {row["within"] for row in facts["budgets"]} == {"no"}
+
+
+def test_masks_by_importance_alone_know_no_latency():
+    with pytest.raises(ValidationError, match="for latency, set 'compensated'"):
+        Params(search="fisher", measure="latency")

@@ -1,0 +1,78 @@
+"""How long models take on a target whose layers have other sizes: what layers cost, for stages that trade them.
+
+Weights are random and the vocabulary is small: neither changes what a layer takes. Each model is converted as the
+target's own FP32 reference is, and timed like any engine, in a process of its own and in turns with the others.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from optimize.artifact import Artifact, copy_companions, seal
+from optimize.checkpoint import LayerSize, note_sizes, resize_layers
+from optimize.evaluate.predict import choices
+from optimize.interfaces import Context, Params, Stack, Target
+from optimize.measure.latency import Engine, Settings, Workload, measure_latency
+from optimize.stages import STAGES
+
+VOCABULARY = 1000
+
+
+def time_stacks(
+    stacks: Sequence[Stack], tokens: int, *, target: Target, runtime: Params, context: Context
+) -> list[float]:
+    """Median seconds of each model at 1 x `tokens`; stacks are layers as (heads, neurons)."""
+    config = json.loads((context.reference.path / "config.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        engines = []
+        for done, stack in enumerate(stacks):
+            artifact = _convert(_write(config, stack, Path(folder) / f"{done}", context), target, context)
+            engines.append(Engine(f"stack {done}", target.name, artifact, context.head.name, runtime))
+            context.progress.step("layers to time", done + 1, len(stacks))
+        workload = Workload(
+            (),
+            VOCABULARY,
+            config["max_position_embeddings"],
+            pad_id=config.get("pad_token_id") or 0,
+            seed=context.seed,
+            choices=min(choices(context.calibration.features[0]), 1),
+        )
+        shape, settings = f"1x{tokens}", Settings(context.threads)
+        found = measure_latency(
+            engines, [shape], references=(), workload=workload, settings=settings, progress=context.progress
+        )
+    return [found[engine.name].latency[0].p50_ms / 1000 for engine in engines]
+
+
+def _write(config: dict[str, Any], stack: Stack, folder: Path, context: Context) -> Artifact:
+    """A checkpoint with random weights whose layers have these sizes, and the files that lie beside the reference."""
+    import torch
+    import transformers
+
+    sizes = [LayerSize(*size) for size in stack]
+    changed = {**config, "n_layers": len(sizes), "vocab_size": VOCABULARY}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
+        model = getattr(transformers, context.head.architecture)(transformers.DistilBertConfig(**changed))
+        resize_layers(model, sizes)
+    note_sizes(model.config, sizes)
+    model.save_pretrained(folder)
+    copy_companions(context.reference.path, "torch", folder)
+    return seal(folder, "torch")
+
+
+def _convert(artifact: Artifact, target: Target, context: Context) -> Artifact:
+    """What the target's own FP32 reference makes of a checkpoint."""
+    shown = replace(context, reference=artifact)
+    for number, (name, params) in enumerate(target.reference):
+        stage, out = STAGES[name], artifact.path.parent / f"{artifact.path.name}-{number}"
+        out.mkdir()
+        stage.run(artifact, out, stage.params(**params), shown)
+        copy_companions(artifact.path, artifact.kind, out)
+        artifact = seal(out, stage.gives)
+    return artifact
