@@ -91,6 +91,10 @@ WORDS: dict[str, tuple[list[str], str]] = {
     "no tokens": (["run", "--max-tokens", "2"], "--max-tokens: 2 is too few; give 8 or more"),
     "negative seed": (["run", "--seed", "-1"], "--seed: -1 is too few; give 0 or more"),
     "words for examples": (["run", "--examples", "many"], "--examples"),
+    "no share": (
+        ["run", "--fastest-within", "little"],
+        "--fastest-within: 'little' is no share; write for instance 1%",
+    ),
     "columns": (["run", "--columns", "text"], "--columns: 'text' is not role=column"),
     "no checkpoint": (["run", "--model", "/no/such/folder", "--data", "d"], "/no/such/folder: no such folder"),
     "revision of the demo": (["run", "--revision", "main"], "--revision: 'demo' has no revisions"),

@@ -227,6 +227,11 @@ def test_columns_are_read_as_roles():
     assert cli._pairs(None, "") == {}
 
 
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), (" 0.5 % ", 0.005), ("0.02", 0.02), (None, None)])
+def test_a_share_is_read_as_percent_or_as_a_number(text, share):
+    assert cli._share(text, "--fastest-within") == share
+
+
 def test_all_requests_are_checked_before_the_first_is_run(optimize, monkeypatch, capsys):
     def refuse_the_last(options: Options) -> Options:
         if options.head == list(HEADS)[-1]:

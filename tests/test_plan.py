@@ -133,3 +133,24 @@ def test_a_budget_reaches_the_stage_that_prunes(pipeline):
 def test_a_budget_that_makes_no_sense_is_refused(pipeline, budget, words):
     with pytest.raises(RequestError, match=rf"^{words}"):
         make_plan(Options(pipeline=pipeline, budget=budget))
+
+
+def test_a_tolerance_reaches_the_stage_that_looks_for_the_budget():
+    plan = make_plan(Options(pipeline="cpu-pruned", fastest_within=0.01))
+    assert plan.pipeline.stages[0].params.fastest_within == plan.request.fastest_within == 0.01
+
+
+def test_a_budget_and_a_tolerance_exclude_each_other():
+    with pytest.raises(RequestError, match=r"^--budget: --fastest-within looks for the budget; give one of the two$"):
+        make_plan(Options(pipeline="cpu-pruned", fastest_within=0.01, budget=0.5))
+
+
+def test_what_is_measured_on_a_target_cannot_be_only_built_without_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "target: cuda\nstages: [prune: {measure: latency}, export: {readout_slice: false}, fuse, convert_fp16]\n"
+    )
+    with pytest.raises(UnavailableError, match=r"^target cuda: "):
+        make_plan(Options(pipeline=str(path), build_only=True))
+    path.write_text(path.read_text().replace("latency", "flops"))
+    assert make_plan(Options(pipeline=str(path), build_only=True)).build_only
