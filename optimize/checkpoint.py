@@ -29,6 +29,25 @@ class LayerSize:
     neurons: int
 
 
+def layer_flops(size: LayerSize, *, width: int, head_width: int, tokens: int) -> int:
+    """Operations of a layer for one text of so many tokens, multiply-adds counted as two.
+
+    A head takes four linear maps and two products of activations, a neuron its row of one map and its column of
+    another. Biases, softmax, GELU and LayerNorm are left out: together they are less than 1 % of a layer.
+    """
+    head = 8 * tokens * width * head_width + 4 * tokens**2 * head_width
+    return size.heads * head + size.neurons * 4 * tokens * width
+
+
+def encoder_flops(config: Mapping[str, Any], *, tokens: int, where: str) -> int:
+    """Operations of all layers of a DistilBERT with this config for one text; raises SourceError as `pruned_sizes`."""
+    whole = LayerSize(config.get("n_heads", 12), config.get("hidden_dim", 3072))
+    sizes = pruned_sizes(config, where=where) or [whole] * config.get("n_layers", 6)
+    width = config.get("dim", 768)
+    head_width = width // config.get("n_heads", 12)
+    return sum(layer_flops(size, width=width, head_width=head_width, tokens=tokens) for size in sizes)
+
+
 def load_model(folder: str | Path, auto_class: str | None = None, **options: Any) -> Any:
     """The model of a folder, ready to be asked; without `auto_class`, of the class that its config names.
 

@@ -83,12 +83,18 @@ class Latency(Record):
 
 
 class Size(Record):
-    """Bytes of the model file, split by part of the model and by data type of its tensors."""
+    """Bytes of the model file, split by part of the model and by data type of its tensors.
+
+    `parameters` counts numbers, quantized or not, and with them their scales. `encoder_flops` are the operations of
+    all layers for one text of 128 tokens; `export` may leave some of the last layer's out.
+    """
 
     bytes: int
     ratio: float
     by_component: dict[str, int]
     by_dtype: dict[str, int]
+    parameters: int | None = None
+    encoder_flops: int | None = None
 
 
 class Measurement(Record):

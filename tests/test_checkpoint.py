@@ -12,6 +12,7 @@ import transformers
 import optimize
 from optimize.checkpoint import (
     LayerSize,
+    encoder_flops,
     encoder_layers,
     load_model,
     note_sizes,
@@ -169,3 +170,13 @@ def test_the_loader_is_at_hand_without_torch():
     code = "import sys, optimize; optimize.load_model; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+def test_operations_are_those_of_the_maps_and_the_products_of_all_layers():
+    config = {"dim": 8, "n_heads": 2, "hidden_dim": 32, "n_layers": 2}
+    tokens, width = 3, 8
+    whole = 2 * tokens * width * (4 * width + 2 * 32) + 2 * 2 * tokens * tokens * width
+    assert encoder_flops(config, tokens=tokens, where="here") == 2 * whole
+    half = 2 * tokens * width * (4 * 4 + 2 * 5) + 2 * 2 * tokens * tokens * 4
+    pruned = {**config, "pruned_layers": [{"heads": 2, "neurons": 32}, {"heads": 1, "neurons": 5}]}
+    assert encoder_flops(pruned, tokens=tokens, where="here") == whole + half

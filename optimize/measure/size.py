@@ -7,6 +7,7 @@ since exporters call folded weights "onnx::MatMul_345" and keep the module's pat
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.artifact import Artifact, Kind, read_safetensors_header
+from optimize.checkpoint import encoder_flops
 from optimize.manifest import Size
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ DTYPES = {
     "BOOLEAN": "bool",
 }
 MAX_HOPS = 6
+FLOPS_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,23 @@ def measure_size(artifact: Artifact, reference_bytes: int) -> Size:
         ratio=total / reference_bytes,
         by_component=dict(parts.most_common()),
         by_dtype=dict(dtypes.most_common()),
+        parameters=sum(count_values(name, size) for name, size in dtypes.items()),
+        encoder_flops=flops_of(artifact.path),
     )
+
+
+def count_values(dtype: str, size: int) -> int:
+    """How many numbers of a type fit into so many bytes; shapes and indices, of wider integers, are no parameters."""
+    bits = int(re.sub(r"\D", "", dtype) or 0)
+    return size * 8 // bits if bits and (bits <= 8 or "float" in dtype) else 0
+
+
+def flops_of(folder: Path) -> int | None:
+    """What the config beside a model, if there is one, says its layers take for one text of `FLOPS_TOKENS`."""
+    path = folder / "config.json"
+    if not path.exists():
+        return None
+    return encoder_flops(json.loads(path.read_text(encoding="utf-8")), tokens=FLOPS_TOKENS, where=str(path))
 
 
 def part_of(name: str, users: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]) -> str:

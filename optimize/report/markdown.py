@@ -166,7 +166,8 @@ def _drift(manifest: Manifest) -> str:
 def _size(manifest: Manifest) -> str:
     if not manifest.measurements:
         return ""
-    return "## Size and memory\n\n" + markdown_table(tables.weight_rows(manifest.measurements))
+    table = markdown_table(tables.weight_rows(manifest.measurements))
+    return f"## Size and memory\n\n{table}\n\nFLOPs are those of the encoder's layers for one text of 128 tokens."
 
 
 def _not_measured(manifest: Manifest) -> str:

@@ -1,9 +1,9 @@
 """What heads and neurons cost: operations, bytes, or time as measured on the target.
 
-Operations are multiply-adds counted as two, summed over calibration texts without their padding. For a text of T
-tokens a head takes 8 T D d in its four linear maps and 4 T² d in its two products of activations, and a neuron 4 T
-D. Where `export` lets the last layer compute its first token alone, a head takes 4 (T + 1) D d and 4 T d there, and a
-neuron 4 D. Biases, softmax, GELU and LayerNorm are left out: together they are less than 1 % of a layer.
+Operations are those of `layer_flops`, summed over calibration texts without their padding: for a text of T tokens a
+head takes 8 T D d in its four linear maps and 4 T² d in its two products of activations, and a neuron 4 T D. Where
+`export` lets the last layer compute its first token alone, a head takes 4 (T + 1) D d and 4 T d there, and a neuron
+4 D.
 
 Bytes are weights: 4 D d + 3 d for a head and 2 D + 1 for a neuron, alike in every layer.
 
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from optimize.checkpoint import LayerSize, layer_flops
 from optimize.interfaces import Feature
 from optimize.stages._pruning_sites import Site
 
@@ -66,9 +67,11 @@ def count_operations(model: Any, features: Sequence[Feature], *, sliced: bool = 
     width = int(model.config.dim)
     head = width // int(model.config.n_heads)
     lengths = [int(text.sum()) for one in features for text in one.inputs["attention_mask"].reshape(-1, one.tokens)]
-    texts, tokens, pairs = len(lengths), sum(lengths), sum(length**2 for length in lengths)
-    others = int(model.config.n_layers) - 1
-    heads, neurons = 8.0 * tokens * width * head + 4.0 * pairs * head, 4.0 * tokens * width
+    texts, tokens, others = len(lengths), sum(lengths), int(model.config.n_layers) - 1
+    heads, neurons = (
+        float(sum(layer_flops(one, width=width, head_width=head, tokens=length) for length in lengths))
+        for one in (LayerSize(1, 0), LayerSize(0, 1))
+    )
     last = heads, neurons
     if sliced:
         last = 4.0 * (tokens + texts) * width * head + 4.0 * tokens * head, 4.0 * texts * width

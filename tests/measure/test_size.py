@@ -78,6 +78,7 @@ def test_onnx_bytes_are_split_by_part_and_by_data_type(onnx: ModuleType, tmp_pat
     size = measure_size(seal(tmp_path, "onnx"), reference_bytes=1000)
     assert size.by_component == {"embedding": 128, "head": 24, "attention": 20}
     assert size.by_dtype == {"float32": 132, "int64": 24, "int8": 16}
+    assert (size.parameters, size.encoder_flops) == (132 // 4 + 16, None)
     assert size.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
     assert size.ratio == size.bytes / 1000
 
@@ -99,6 +100,7 @@ def test_safetensors_are_read_from_their_header(tmp_path: Path) -> None:
     size = measure_size(seal(tmp_path, "torch"), reference_bytes=100)
     assert size.by_component == {"embedding": 20, "head": 4}
     assert size.by_dtype == {"float32": 20, "float16": 4}
+    assert size.parameters == 20 // 4 + 4 // 2
 
 
 IR = """<net><layers>
@@ -116,3 +118,10 @@ def test_openvino_constants_are_read_from_the_xml_and_shared_bytes_count_once(tm
     assert size.by_component == {"embedding": 40, "ffn": 12}
     assert size.by_dtype == {"int8": 40, "float32": 12}
     assert size.bytes == 52 + len(IR)
+
+
+def test_operations_follow_from_the_config_beside_the_model(onnx: ModuleType, tmp_path: Path) -> None:
+    save_onnx(onnx, tmp_path)
+    config = {"dim": 4, "n_heads": 2, "hidden_dim": 8, "n_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert measure_size(seal(tmp_path, "onnx"), 100).encoder_flops == 2 * 128 * 4 * (4 * 4 + 2 * 8) + 4 * 128**2 * 4

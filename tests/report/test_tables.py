@@ -76,14 +76,14 @@ def test_latencies_line_up_by_shape_where_one_is_missing():
 
 def test_sizes_line_up_by_part_where_one_is_missing():
     small = measurement("export", 0.9, 20_000_000, [])
-    small["size"] = {**small["size"], "by_component": {"head": 20_000_000}}
+    small["size"] |= {"by_component": {"head": 20_000_000}, "parameters": 5_000_000, "encoder_flops": 1_234_000_000}
     whole = measurement("pytorch-fp32", 0.9, 200_000_000, [])
 
     header, first, last = tables.weight_rows(make_manifest(measurements=[whole, small]).measurements)
 
-    assert header[3:6] == ("ffn", "embedding", "head")
-    assert first[1:6] == ("200.0 MB", "1.000", "100.0 MB", "100.0 MB", "0.0 kB")
-    assert last[3:6] == ("0.0 kB", "0.0 kB", "20.0 MB")
+    assert header[3:8] == ("parameters", "FLOPs", "ffn", "embedding", "head")
+    assert first[1:8] == ("200.0 MB", "1.000", "–", "–", "100.0 MB", "100.0 MB", "0.0 kB")
+    assert last[3:8] == ("5.00 M", "1.23 G", "0.0 kB", "0.0 kB", "20.0 MB")
 
 
 def test_drift_rows_leave_out_models_without_drift_and_dash_missing_numbers(manifest):
