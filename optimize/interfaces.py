@@ -27,6 +27,8 @@ Fact = int | float | str | list[dict[str, int | float | str]]
 Facts = dict[str, Fact]
 """What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]
+Trait = Literal["zeros"]
+"""What a stage may give a model that a later stage can take from it again."""
 
 
 class Params(BaseModel):
@@ -179,7 +181,8 @@ class Stage:
     """One step of a pipeline; `needs` names the distributions whose versions shape its output.
 
     `depends` names what of the context shapes it besides the input, calibration and tuning data. `max_tokens`
-    tells of its parameters the longest text that its output takes, where it sets a limit of its own.
+    tells of its parameters the longest text that its output takes, where it sets a limit of its own. What it `makes`
+    must not come before a stage that `undoes` it: "zeros" among the weights, which whatever moves weights fills.
     """
 
     run: Callable[[Artifact, Path, Any, Context], Facts]
@@ -190,6 +193,8 @@ class Stage:
     summary: str
     depends: frozenset[Literal["cpu_features", "budget", "training"]] = frozenset()
     max_tokens: Callable[[Any], int | None] = lambda _: None
+    makes: frozenset[Trait] = frozenset()
+    undoes: frozenset[Trait] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -83,12 +83,16 @@ class Latency(Record):
 
 
 class Size(Record):
-    """Bytes of the model file, split by part of the model and by data type of its tensors."""
+    """Bytes of the model file, split by part of the model and by data type of its tensors.
+
+    `compressed_bytes` is what gzip makes of it, where a stage zeroed weights for that.
+    """
 
     bytes: int
     ratio: float
     by_component: dict[str, int]
     by_dtype: dict[str, int]
+    compressed_bytes: int | None = None
 
 
 class Measurement(Record):

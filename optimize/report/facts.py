@@ -22,6 +22,10 @@ HEADINGS = {
     "settings": ("Settings tried", "What each setting scored on tuning data."),
     "tried": ("Tried", "What each configuration scored on tuning data."),
     "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
+    "zeroed": (
+        "Zeroed weights",
+        "Zeros in each layer's linear maps; the error is squared, relative to what the maps give, their mean.",
+    ),
 }
 COUNTED = {
     "sensitivity": "{} measured alone",
@@ -30,8 +34,9 @@ COUNTED = {
     "settings": "{} tried",
     "tried": "{} tried",
     "layers": "{} pruned",
+    "zeroed": "{} with zeros",
 }
-NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer"}
+NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer", "zeroed": "layer"}
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}
 

@@ -101,17 +101,19 @@ def percentile_rows(measurements: Sequence[Measurement]) -> Rows:
 
 
 def weight_rows(measurements: Sequence[Measurement]) -> Rows:
-    """Size, its parts, load time and peak memory of each model."""
+    """Size, what gzip makes of it where that was measured, its parts, load time and peak memory of each model."""
     parts = list(dict.fromkeys(part for m in measurements for part in m.size.by_component))
     on_device = any(m.device_memory_bytes is not None for m in measurements)
     memory = ("peak memory", "GPU memory") if on_device else ("peak memory",)
-    rows: Rows = [("model", "file", "ratio", *parts, "by type", "load s", *memory)]
+    packed = any(m.size.compressed_bytes is not None for m in measurements)
+    rows: Rows = [("model", "file", "ratio", *(["gzip"] if packed else []), *parts, "by type", "load s", *memory)]
     for m in measurements:
         rows.append(
             (
                 m.name,
                 megabytes(m.size.bytes),
                 f"{m.size.ratio:.3f}",
+                *([megabytes(m.size.compressed_bytes) if m.size.compressed_bytes else MISSING] if packed else []),
                 *(megabytes(m.size.by_component.get(part, 0)) for part in parts),
                 ", ".join(f"{name} {megabytes(size)}" for name, size in m.size.by_dtype.items()),
                 f"{m.load_seconds:.2f}" if m.load_seconds is not None else MISSING,

@@ -28,10 +28,11 @@ from optimize.checkpoint import load_model
 from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.judge import Judge, make_judge
+from optimize.quantization.judge import make_judge
 from optimize.stages._distillation import Batch, answers_of
 from optimize.stages._pruning_compensation import search_compensated
 from optimize.stages._pruning_evidence import Evidence, gather
+from optimize.stages._pruning_loss import lost
 from optimize.stages._pruning_masks import rearrange, search_masks
 from optimize.stages._pruning_refit import refit
 from optimize.stages._pruning_sites import Costs, Site, Wanted, count_costs, find_sites, remove
@@ -91,11 +92,11 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         remove(pruned, kept)
         pruned.save_pretrained(out)
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-        losses = _lost(judge, out, context, prefix="untuned") if params.tune != "none" else {}
+        losses = lost(judge, out, context, prefix="untuned") if params.tune != "none" else {}
         if params.tune != "none":
             refit(pruned, dense, batches, how=params.tune, ridge=params.ridge, context=context)
             pruned.save_pretrained(out)
-        losses |= _lost(judge, out, context, prefix="tuning")
+        losses |= lost(judge, out, context, prefix="tuning")
     return {**describe(dense, pruned, costs), "examples": len(sample.gold), **losses}
 
 
@@ -145,18 +146,6 @@ def describe(dense: Any, pruned: Any, costs: Costs) -> Facts:
     }
 
 
-def _lost(judge: Judge, folder: Path, context: Context, *, prefix: str) -> Facts:
-    """What a checkpoint lost on tuning data against the FP32 reference."""
-    loss = judge.assess(context.open("torch", folder))
-    facts: Facts = {
-        f"{prefix}_metric": loss.metric,
-        f"{prefix}_relative_drop": loss.relative_drop,
-        f"{prefix}_agreement": loss.agreement,
-        f"{prefix}_divergence": loss.divergence,
-    }
-    return facts if prefix == "untuned" else {"tuning_examples": len(judge.encoded.gold), **facts}
-
-
 STAGE = Stage(
     run=run,
     params=Params,
@@ -164,4 +153,5 @@ STAGE = Stage(
     gives="torch",
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
+    undoes=frozenset({"zeros"}),
 )
