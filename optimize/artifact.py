@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,6 +26,10 @@ MODEL_FILES: dict[Kind, tuple[str, ...]] = {
     "onnx": ("*.onnx", "*.onnx_data", "*.onnx.data"),
     "openvino": ("openvino_model.xml", "openvino_model.bin"),
 }
+
+GZIP = 16
+"""What zlib adds to its window size to write gzip's header and trailer."""
+CHUNK_BYTES = 2**20
 
 
 class Artifact(BaseModel):
@@ -48,6 +54,18 @@ class Artifact(BaseModel):
 def model_files(folder: Path, kind: Kind) -> list[Path]:
     """Files of `folder` that hold a model of `kind`, sorted."""
     return sorted(file for pattern in MODEL_FILES[kind] for file in folder.glob(pattern))
+
+
+def gzip_bytes(files: Iterable[Path]) -> int:
+    """Bytes of files once each is compressed by itself as gzip does by default; nothing is held or written."""
+    total = 0
+    for file in files:
+        packer = zlib.compressobj(wbits=zlib.MAX_WBITS | GZIP)
+        with file.open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                total += len(packer.compress(chunk))
+        total += len(packer.flush())
+    return total
 
 
 def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:

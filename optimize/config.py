@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from optimize.errors import RequestError, unknown_name
 from optimize.heads import HEADS
-from optimize.interfaces import Params
+from optimize.interfaces import Params, Trait
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -96,6 +96,11 @@ class Pipeline:
         return replace(self, stages=tuple(steps))
 
     @property
+    def traits(self) -> frozenset[Trait]:
+        """What the stages make of the model."""
+        return frozenset(trait for step in self.stages for trait in STAGES[step.stage].makes)
+
+    @property
     def max_tokens(self) -> int | None:
         """The longest text that the result takes, where a stage sets a limit."""
         limits = [STAGES[step.stage].max_tokens(step.params) for step in self.stages]
@@ -145,6 +150,7 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
     steps = parse_stages(content.get("stages"), where=where) if "stages" in content or not candidates else ()
     if steps:
         check_kinds(steps, TARGETS[target].runs, where=where)
+        check_traits(steps, where=where)
     gates = parse_gates(content.get("gates"), target, where=f"{where}: gates")
     return Pipeline(
         name=name,
@@ -227,6 +233,19 @@ def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
         kind = STAGES[step.stage].gives
     if kind != runs:
         raise RequestError(f"{where}: the stages end in {kind} but the target runs {runs}; add the stage that converts")
+
+
+def check_traits(steps: tuple[Step, ...], *, where: str) -> None:
+    """Refuse a stage that undoes what one before it made of the model."""
+    makers: dict[Trait, str] = {}
+    for step in steps:
+        stage = STAGES[step.stage]
+        for trait in sorted(stage.undoes & makers.keys()):
+            raise RequestError(
+                f"{where}: '{step.stage}' would undo the {trait} that '{makers[trait]}' makes; put it before, or leave "
+                "one of them out"
+            )
+        makers |= dict.fromkeys(stage.makes, step.stage)
 
 
 def check_gates(gates: Gates, target: str, *, where: str) -> None:

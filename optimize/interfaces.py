@@ -30,6 +30,8 @@ Row = dict[str, Any]
 Dependence = Literal["cpu_features", "budget", "training", "target"]
 Stack = Sequence[tuple[int, int]]
 """An encoder's layers by what each has: attention heads and FFN neurons."""
+Trait = Literal["zeros"]
+"""What a stage may give a model that a later stage can take from it again."""
 
 
 class Params(BaseModel):
@@ -186,7 +188,8 @@ class Stage:
     """One step of a pipeline; `needs` names the distributions whose versions shape its output.
 
     `depends` tells of its parameters what of the context shapes it besides the input, calibration and tuning data.
-    `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own.
+    `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own. What it `makes`
+    must not come before a stage that `undoes` it: "zeros" among the weights, which whatever moves weights fills.
     """
 
     run: Callable[[Artifact, Path, Any, Context], Facts]
@@ -197,6 +200,8 @@ class Stage:
     summary: str
     depends: Callable[[Any], frozenset[Dependence]] = lambda _: frozenset()
     max_tokens: Callable[[Any], int | None] = lambda _: None
+    makes: frozenset[Trait] = frozenset()
+    undoes: frozenset[Trait] = frozenset()
 
 
 @dataclass(frozen=True)

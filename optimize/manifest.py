@@ -87,6 +87,7 @@ class Size(Record):
 
     `parameters` counts numbers, quantized or not, and with them their scales. `encoder_flops` are the operations of
     all layers for one text of 128 tokens; `export` may leave some of the last layer's out.
+    `compressed_bytes` is what gzip makes of it, where a stage zeroed weights for that.
     """
 
     bytes: int
@@ -95,6 +96,7 @@ class Size(Record):
     by_dtype: dict[str, int]
     parameters: int | None = None
     encoder_flops: int | None = None
+    compressed_bytes: int | None = None
 
 
 class Measurement(Record):

@@ -92,7 +92,9 @@ def method_of(loaded: Loaded) -> Method:
     )
     confidence = plan.pipeline.gates.confidence or DEFAULT_CONFIDENCE
     settings = Settings(plan.request.threads)
-    return Method(plan.head, workload, tuple(plan.request.shapes), settings, confidence, device_of(loaded))
+    shapes = tuple(plan.request.shapes)
+    zeros = any("zeros" in each.traits for each in (plan.pipeline, *plan.candidates))
+    return Method(plan.head, workload, shapes, settings, confidence, device_of(loaded), compressed=zeros)
 
 
 def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:

@@ -15,7 +15,7 @@ from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, invariance, measure_drift
 from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded, Head, Params, Progress, Score
-from optimize.manifest import Drift, Measurement, Metric
+from optimize.manifest import Drift, Measurement, Metric, Size
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency
 from optimize.measure.size import measure_size
 from optimize.measure.workers import opener
@@ -49,6 +49,7 @@ class Method:
     """How to measure: shapes and rounds of latency, confidence of intervals, the head and its limits.
 
     `device` is where the models run, if that has memory of its own. `untimed` says why latency is not measured.
+    `compressed` asks for what the models' files compress to.
     """
 
     head: Head
@@ -58,6 +59,7 @@ class Method:
     confidence: float
     device: DeviceMemory | None = None
     untimed: str | None = None
+    compressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,20 @@ def measure_subjects(
     distinct = [subject for subject in subjects if first[subject.key] is subject]
     quality = measure_quality(distinct, encoded, method=method, progress=progress) if encoded else {}
     times = _time(distinct, method=method, progress=progress)
-    weights = subjects[0].artifact.model_bytes()
+    sizes = measure_sizes(subjects, compressed=method.compressed)
     measurements = []
     for subject in subjects:
         found, engine = quality.get(subject.key), first[subject.key].name
-        measurements.append(_assemble(subject, found, times[engine], reference_bytes=weights))
+        measurements.append(_assemble(subject, found, times[engine], sizes[subject.artifact.digest]))
     scores = {each.name: quality[each.key][2] for each in subjects if each.key in quality}
     return Results(measurements, scores)
+
+
+def measure_sizes(subjects: Sequence[Subject], *, compressed: bool) -> dict[str, Size]:
+    """The size of each model by its digest; ratios are to the first."""
+    artifacts = {each.artifact.digest: each.artifact for each in subjects}
+    weights = subjects[0].artifact.model_bytes()
+    return {digest: measure_size(each, weights, compressed=compressed) for digest, each in artifacts.items()}
 
 
 def _time(subjects: Sequence[Subject], *, method: Method, progress: Progress) -> dict[str, EngineTimes]:
@@ -103,7 +112,7 @@ def _time(subjects: Sequence[Subject], *, method: Method, progress: Progress) ->
     )
 
 
-def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, reference_bytes: int) -> Measurement:
+def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, size: Size) -> Measurement:
     metric, drift, _ = quality or (None, None, None)
     missing = {} if quality else {"metric": RANDOM_WEIGHTS, "drift": RANDOM_WEIGHTS}
     return Measurement(
@@ -113,7 +122,7 @@ def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, *, 
         metric=metric,
         drift=drift,
         latency=times.latency,
-        size=measure_size(subject.artifact, reference_bytes),
+        size=size,
         load_seconds=times.load_seconds,
         peak_memory_bytes=times.peak_memory_bytes,
         device_memory_bytes=times.device_memory_bytes,

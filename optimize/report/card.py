@@ -12,6 +12,7 @@ from optimize.report import tables
 from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture
 from optimize.report.facts import fact_rows
 from optimize.report.markdown import command, markdown_table, show
+from optimize.report.remarks import zeros
 
 USAGE = {
     "feature-extraction": ("FeatureExtraction", '"A sentence."'),
@@ -52,6 +53,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         f"{manifest.data['certification'].count:,} examples that no stage saw. Latency: {machine.cpu}, "
         f"{manifest.request.threads} threads; other machines differ, so measure on yours.",
         _left_in_float(manifest),
+        *zeros(manifest),
         show(pictures, SENSITIVITY),
         "## Use",
         _usage(manifest.request.head, manifest.stages[-1].artifact.kind),

@@ -24,6 +24,10 @@ HEADINGS = {
     "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
     "layer_times": ("Layer times", "What a layer of so many heads and neurons takes on the target, in FP32."),
     "budgets": ("Budgets tried", "What each budget lost on tuning data."),
+    "zeroed": (
+        "Zeroed weights",
+        "Zeros in each layer's linear maps; the error is squared, relative to what the maps give, their mean.",
+    ),
 }
 COUNTED = {
     "sensitivity": "{} measured alone",
@@ -34,8 +38,16 @@ COUNTED = {
     "layers": "{} pruned",
     "layer_times": "{} timed",
     "budgets": "{} tried",
+    "zeroed": "{} with zeros",
 }
-NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer", "layer_times": "size", "budgets": "budget"}
+NOUNS = {
+    "settings": "setting",
+    "tried": "configuration",
+    "layers": "layer",
+    "layer_times": "size",
+    "budgets": "budget",
+    "zeroed": "layer",
+}
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}
 

@@ -1,18 +1,52 @@
-"""What a reader should be told in words: where INT8 is not faster than the target's own FP32, and why.
+"""What a reader should be told in words: where INT8 is not faster than the target's own FP32, and what zeros bring.
 
-That is common: without instructions for 8-bit products INT8 saves size and memory, not time.
+That is common: without instructions for 8-bit products INT8 saves size and memory, not time. Zeros among the weights
+save nothing but size, and that only once it is compressed.
 """
 
 from __future__ import annotations
 
-from optimize.manifest import Latency, Manifest, Measurement
+from optimize.manifest import Latency, Manifest, Measurement, StageRecord
 from optimize.quantization.weights import WIDE_SUMS
+from optimize.report.tables import megabytes
 
 INTEGERS = ("int8", "uint8")
 
 
 def remarks(manifest: Manifest) -> list[str]:
-    """One sentence for each INT8 model that is not faster at some shape."""
+    """What to say of each INT8 model that is not faster at some shape, and of zeros among the weights."""
+    return [*_slow_integers(manifest), *zeros(manifest)]
+
+
+def zeros(manifest: Manifest) -> list[str]:
+    """What the zeros that stages left among the weights bring on the target, and what they do not."""
+    return [_of_zeros(manifest, record) for record in manifest.stages if "sparsity" in record.facts]
+
+
+def _of_zeros(manifest: Manifest, record: StageRecord) -> str:
+    pattern, sparsity = record.facts.get("pattern"), float(str(record.facts["sparsity"]))
+    share = f"{sparsity:.1%} of the weights in the encoder's linear maps"
+    last = manifest.measurements[-1].size if manifest.measurements else None
+    size = ""
+    if last is not None and last.compressed_bytes is not None:
+        size = f" (gzip makes {megabytes(last.compressed_bytes)} of {megabytes(last.bytes)})"
+    return (
+        f"**{record.stage}** made {share} zero ({pattern}). That makes the model smaller once it is compressed{size}, "
+        f"{_gain(manifest, str(pattern))}."
+    )
+
+
+def _gain(manifest: Manifest, pattern: str) -> str:
+    """What zeros mean for latency."""
+    if manifest.request.runtime.get("provider") == "tensorrt" and pattern == "2:4":
+        return "and lets TensorRT, which alone has kernels for 2:4, use them where it finds them faster"
+    return (
+        "and not faster: ONNX Runtime, OpenVINO and CUDA's dense kernels multiply by zeros as by any other number; "
+        "TensorRT alone has kernels for zeros, and only for 2:4"
+    )
+
+
+def _slow_integers(manifest: Manifest) -> list[str]:
     reference = f"{manifest.request.target}-fp32"
     found = []
     for measurement in manifest.measurements:

@@ -101,17 +101,22 @@ def percentile_rows(measurements: Sequence[Measurement]) -> Rows:
 
 
 def weight_rows(measurements: Sequence[Measurement]) -> Rows:
-    """Size, parameters, the encoder's operations for 128 tokens, parts, load time and peak memory of each model."""
+    """Size, what gzip makes of it where that was measured, parameters, operations, parts, load time and peak memory.
+
+    Operations are those of the encoder for one text of 128 tokens.
+    """
     parts = list(dict.fromkeys(part for m in measurements for part in m.size.by_component))
     on_device = any(m.device_memory_bytes is not None for m in measurements)
     memory = ("peak memory", "GPU memory") if on_device else ("peak memory",)
-    rows: Rows = [("model", "file", "ratio", "parameters", "FLOPs", *parts, "by type", "load s", *memory)]
+    packed = ("gzip",) if any(m.size.compressed_bytes is not None for m in measurements) else ()
+    rows: Rows = [("model", "file", "ratio", *packed, "parameters", "FLOPs", *parts, "by type", "load s", *memory)]
     for m in measurements:
         rows.append(
             (
                 m.name,
                 megabytes(m.size.bytes),
                 f"{m.size.ratio:.3f}",
+                *(megabytes(m.size.compressed_bytes) if m.size.compressed_bytes else MISSING for _ in packed),
                 f"{m.size.parameters / 1e6:.2f} M" if m.size.parameters else MISSING,
                 f"{m.size.encoder_flops / 1e9:.2f} G" if m.size.encoder_flops else MISSING,
                 *(megabytes(m.size.by_component.get(part, 0)) for part in parts),

@@ -12,19 +12,17 @@ zero. Only tokens that answers depend on count in the last layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from optimize.checkpoint import encoder_layers
 from optimize.errors import StageError
 from optimize.interfaces import Context, Head
-from optimize.stages._distillation import Batch, answer
+from optimize.stages._distillation import Batch
+from optimize.stages._passage import counting, first_inputs, noted
 from optimize.stages._pruning_sites import Site, find_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
 Tune = Literal["weights", "masks"]
@@ -56,7 +54,7 @@ def refit(pruned: Any, dense: Any, batches: Sequence[Batch], *, how: Tune, ridge
     import torch
 
     with torch.no_grad():
-        passages = [_start(pruned, dense, batch, context.head) for batch in batches]
+        passages = [_start(dense, batch, context.head) for batch in batches]
         sites, models = find_sites(pruned), (encoder_layers(pruned), encoder_layers(dense))
         for index, (ours, theirs) in enumerate(zip(*models, strict=True)):
             wanted = [_sums_before_norms(theirs, passage.dense, passage.mask) for passage in passages]
@@ -71,29 +69,15 @@ def refit(pruned: Any, dense: Any, batches: Sequence[Batch], *, how: Tune, ridge
             context.progress.step("tune", index + 1, len(models[0]))
 
 
-def _start(pruned: Any, dense: Any, batch: Batch, head: Head) -> Passage:
+def _start(dense: Any, batch: Batch, head: Head) -> Passage:
     """What the first layer is given; embeddings are the same in both models."""
-    with _noted(encoder_layers(dense)[0]) as found:
-        answer(dense, batch, head)
-    hidden, mask = found[0][:2]
+    hidden, mask = first_inputs(dense, batch, head)
     return Passage(batch, mask, hidden, hidden)
-
-
-@contextmanager
-def _noted(*modules: Any) -> Iterator[list[Any]]:
-    """What modules are given while they are called, in the order of the calls."""
-    found: list[Any] = []
-    hooks = [module.register_forward_pre_hook(lambda _, inputs: found.append(inputs)) for module in modules]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _sums_before_norms(layer: Any, hidden: Any, mask: Any) -> list[Any]:
     """What a layer's two LayerNorms are given, [B, T, D] each."""
-    with _noted(layer.sa_layer_norm, layer.output_layer_norm) as found:
+    with noted(layer.sa_layer_norm, layer.output_layer_norm) as found:
         layer(hidden, mask)
     return [inputs[0] for inputs in found]
 
@@ -108,28 +92,15 @@ def _collect(
     reads = torch.zeros(columns, columns, dtype=torch.float64)
     misses = torch.zeros(columns, rows, dtype=torch.float64)
     for passage, target in zip(passages, targets, strict=True):
-        with _noted(site.joins, site.norm) as found:
+        with noted(site.joins, site.norm) as found:
             layer(passage.pruned, passage.mask)
-        counts = _counting(passage.batch, head, last=last)
+        counts = counting(passage.batch, head, last=last)
         (x,), (total,) = (inputs[:1] for inputs in found)
         x, missing = x[counts], (target - total)[counts]
         x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
         reads += x.T @ x
         misses += x.T @ missing
     return Sums(reads, misses)
-
-
-def _counting(batch: Batch, head: Head, *, last: bool) -> torch.Tensor:
-    """Which tokens [B, T] count: in the last layer those that the head reads."""
-    import torch
-
-    if not last:
-        return batch.real
-    if head.reads == "first token":
-        first = torch.zeros_like(batch.real)
-        first[:, 0] = True
-        return first
-    return batch.decides
 
 
 def _fit(site: Site, sums: Sums, *, how: Tune, ridge: float) -> None:

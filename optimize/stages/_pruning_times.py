@@ -13,10 +13,10 @@ from dataclasses import replace
 from optimize.errors import StageError
 from optimize.interfaces import Context
 from optimize.stages._pruning_costs import Costs, Curve
+from optimize.stages._pruning_loss import Row
 from optimize.stages._pruning_sites import Site
 
 PARTS = 4
-Row = dict[str, int | float | str]
 Table = list[Row]
 
 

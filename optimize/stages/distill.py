@@ -194,4 +194,5 @@ STAGE = Stage(
     needs=("accelerate", "torch", "transformers"),
     summary="Let a pruned model learn from the FP32 reference what pruning took",
     depends=lambda _: frozenset({"training"}),
+    undoes=frozenset({"zeros"}),
 )

@@ -34,10 +34,11 @@ from optimize.stages._distillation import Batch, answers_of
 from optimize.stages._pruning_compensation import keep_within, take_apart
 from optimize.stages._pruning_costs import Costs, Measure, Wanted, count_bytes, count_operations
 from optimize.stages._pruning_evidence import Evidence, gather
+from optimize.stages._pruning_loss import Row, lost
 from optimize.stages._pruning_masks import rearrange, search_masks
 from optimize.stages._pruning_refit import refit
 from optimize.stages._pruning_sites import Site, find_sites, remove
-from optimize.stages._pruning_times import Row, Table, measure_times
+from optimize.stages._pruning_times import Table, measure_times
 from optimize.stages._training import first_examples, make_batches, reproducible, session_of
 
 
@@ -126,9 +127,9 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         **describe(course, pruned.model),
         "examples": len(sample.gold),
         "budget": pruned.budget,
-        **(_lost(pruned.untuned, prefix="untuned") if pruned.untuned else {}),
+        **(lost(pruned.untuned, prefix="untuned") if pruned.untuned else {}),
         "tuning_examples": len(course.judge.encoded.gold),
-        **_lost(pruned.loss, prefix="tuning"),
+        **lost(pruned.loss, prefix="tuning"),
         **facts,
     }
 
@@ -211,7 +212,7 @@ def find_fastest(course: Course, within: float) -> tuple[Pruned, Table]:
         pruned = prune_to(course, STEP * ((least + most) // 2))
         inside = pruned.loss.relative_drop <= within
         rows.append(
-            {"budget": pruned.budget, **_lost(pruned.loss, prefix="tuning"), "within": "yes" if inside else "no"}
+            {"budget": pruned.budget, **lost(pruned.loss, prefix="tuning"), "within": "yes" if inside else "no"}
         )
         course.context.progress.say(
             f"prune: budget {pruned.budget:.3f}: {pruned.loss.relative_drop:+.2%} on tuning data, "
@@ -243,16 +244,6 @@ def describe(course: Course, pruned: Any) -> Facts:
     }
 
 
-def _lost(loss: Loss, *, prefix: str) -> Row:
-    """What a checkpoint lost on tuning data against the FP32 reference."""
-    return {
-        f"{prefix}_metric": loss.metric,
-        f"{prefix}_relative_drop": loss.relative_drop,
-        f"{prefix}_agreement": loss.agreement,
-        f"{prefix}_divergence": loss.divergence,
-    }
-
-
 STAGE = Stage(
     run=run,
     params=Params,
@@ -261,4 +252,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
     depends=lambda params: frozenset({"target"} if params.measure == "latency" else ()),
+    undoes=frozenset({"zeros"}),
 )

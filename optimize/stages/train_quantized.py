@@ -159,4 +159,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Fine-tune with INT8 rounding, towards the FP32 reference's answers",
     depends=lambda _: frozenset({"cpu_features", "training"}),
+    undoes=frozenset({"zeros"}),
 )

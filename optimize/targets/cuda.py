@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from optimize import nvidia
+from optimize.artifact import folder_digest
 from optimize.half_precision import open_rounded
 from optimize.interfaces import Feed, Head, Params, Session, Target
 from optimize.onnx_runtime import CPU, MODEL_FILE
@@ -167,20 +168,27 @@ def providers(model: Path, runtime: Runtime) -> list[tuple[str, dict[str, str]]]
 
 
 def tensorrt_options(model: Path, runtime: Runtime) -> dict[str, str]:
-    """TensorRT's options: types by what the graph holds, caches, and the range of shapes that engines are for."""
+    """TensorRT's options: types by what the graph holds, caches, and the range of shapes that engines are for.
+
+    ONNX Runtime names an engine by the names of a graph's file, inputs and nodes, not by its weights (TRTGenerateId in
+    its source), so each model has a folder of its own. Sparse kernels are always allowed: TensorRT looks at the weights
+    by itself, and where it finds no 2:4 there, builds what it would without.
+    """
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph
     cache = runtime.engine_cache or Path.home() / ".cache" / "distilbert-optimize" / "tensorrt"
-    cache.mkdir(parents=True, exist_ok=True)
+    engines = cache / folder_digest(model.parent)[:16]
+    engines.mkdir(parents=True, exist_ok=True)
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
     typical = runtime.lengths[len(runtime.lengths) // 2]
     return {
         "device_id": str(runtime.device),
         "trt_fp16_enable": "1",
         "trt_int8_enable": str(int(any(node.op_type == "QuantizeLinear" for node in graph.node))),
+        "trt_sparsity_enable": "1",
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(cache),
+        "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(cache),
         "trt_profile_min_shapes": _shapes(ranks, 1, 1, runtime.lengths[0]),

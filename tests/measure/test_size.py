@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from types import ModuleType
@@ -101,6 +102,17 @@ def test_safetensors_are_read_from_their_header(tmp_path: Path) -> None:
     assert size.by_component == {"embedding": 20, "head": 4}
     assert size.by_dtype == {"float32": 20, "float16": 4}
     assert size.parameters == 20 // 4 + 4 // 2
+
+
+def test_what_gzip_makes_of_a_model_is_measured_where_it_is_asked_for(onnx: ModuleType, tmp_path: Path) -> None:
+    save_onnx(onnx, tmp_path, external=True)
+    noise = np.random.default_rng(0).bytes(3_000_000)
+    (tmp_path / "model.onnx_data").write_bytes(noise + bytes(3_000_000))
+    sealed = seal(tmp_path, "onnx")
+    packed = sum(len(gzip.compress(file.read_bytes(), compresslevel=6)) for file in sealed.model_files())
+    assert measure_size(sealed, 1, compressed=True).compressed_bytes == pytest.approx(packed, abs=1000)
+    assert 3_000_000 < packed < 3_010_000
+    assert measure_size(sealed, 1).compressed_bytes is None
 
 
 IR = """<net><layers>

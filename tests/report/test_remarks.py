@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from report.conftest import ENVIRONMENT, REQUEST, STAGES, latency, make_manifest, measurement
 
+from optimize.report.card import render_card
 from optimize.report.markdown import render
 from optimize.report.remarks import remarks
 
@@ -64,6 +65,45 @@ def test_a_float_model_that_is_slower_needs_no_remark():
 def test_only_the_shapes_at_which_it_is_slow_are_named():
     (remark,) = told(0.8)
     assert "8x128" not in remark
+
+
+def sparse(*, pattern="unstructured", runtime=None, compressed=30_000_000):
+    """A run whose first stage zeroed half of the encoder's weights."""
+    facts = {"pattern": pattern, "sparsity": 0.5, "zeroed": []}
+    last = measurement("quantize_static", 0.895, 60_000_000, [])
+    last["size"]["compressed_bytes"] = compressed
+    return make_manifest(
+        request={**REQUEST, "runtime": runtime or {}},
+        stages=[{**STAGES[0], "stage": "prune_weights", "facts": facts}, STAGES[1]],
+        measurements=[measurement("pytorch-fp32", 0.9, 200_000_000, []), last],
+    )
+
+
+def test_zeros_are_said_to_buy_size_once_compressed_and_no_latency():
+    (remark,) = remarks(sparse())
+    assert remark == (
+        "**prune_weights** made 50.0% of the weights in the encoder's linear maps zero (unstructured). That makes the "
+        "model smaller once it is compressed (gzip makes 30.0 MB of 60.0 MB), and not faster: ONNX Runtime, OpenVINO "
+        "and CUDA's dense kernels multiply by zeros as by any other number; TensorRT alone has kernels for zeros, and "
+        "only for 2:4."
+    )
+    assert remark in render(sparse())
+    assert remark in render_card(sparse())
+    assert "gzip" not in remarks(sparse(compressed=None))[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "runtime", "may"),
+    [
+        ("2:4", {"provider": "tensorrt"}, True),
+        ("2:4", {"provider": "cuda"}, False),
+        ("2:4", {}, False),
+        ("unstructured", {"provider": "tensorrt"}, False),
+    ],
+)
+def test_only_tensorrt_and_only_2_4_may_gain_time_by_zeros(pattern, runtime, may):
+    (remark,) = remarks(sparse(pattern=pattern, runtime=runtime))
+    assert ("lets TensorRT" in remark, "not faster" in remark) == (may, not may)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,18 @@ def test_sizes_line_up_by_part_where_one_is_missing():
     assert last[3:8] == ("5.00 M", "1.23 G", "0.0 kB", "0.0 kB", "20.0 MB")
 
 
+def test_what_gzip_makes_of_models_has_a_column_where_it_was_measured(manifest):
+    packed = measurement("prune_weights", 0.9, 20_000_000, [])
+    packed["size"] = {**packed["size"], "compressed_bytes": 12_000_000}
+
+    header, first, last = tables.weight_rows(
+        make_manifest(measurements=[measurement("pytorch-fp32", 0.9, 200_000_000, []), packed]).measurements
+    )
+
+    assert (header[3], first[3], last[3]) == ("gzip", "–", "12.0 MB")
+    assert "gzip" not in tables.weight_rows(manifest.measurements)[0]
+
+
 def test_drift_rows_leave_out_models_without_drift_and_dash_missing_numbers(manifest):
     bare = manifest.measurements[0].model_copy(update={"drift": None})
 

@@ -1,6 +1,7 @@
 """The CUDA target: what its settings mean, and all that keeps a machine from running it, each refused by name."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
@@ -12,7 +13,7 @@ from optimize.config import parse_pipeline
 from optimize.errors import RequestError
 from optimize.plan import check_stages
 from optimize.targets import _cuda_machine, cuda
-from optimize.targets.cuda import Runtime, describe, open_session, providers, references, unavailable
+from optimize.targets.cuda import Runtime, describe, open_session, providers, references, tensorrt_options, unavailable
 
 H100 = nvidia.Device("Imagined H100", "GPU-1", (9, 0), 80 * 2**30)
 V100 = nvidia.Device("Imagined V100", "GPU-2", (7, 0), 16 * 2**30)
@@ -224,6 +225,19 @@ def test_tensorrt_gets_a_profile_for_the_range_of_lengths(head, context, apply, 
     for bound, shape in (choices if head == "multiple-choice" else texts).items():
         assert options[f"trt_profile_{bound}_shapes"] == ",".join(f"{name}:{shape}" for name in inputs)
     assert options["trt_int8_enable"] == "0"
+
+
+def test_tensorrt_may_use_sparse_kernels_and_never_another_models_engines(context, apply, tmp_path):
+    here = context("text-classification")
+    runtime = Runtime(provider="tensorrt", lengths=(16, 64), engine_cache=tmp_path)
+    dense, sparse = apply(here, "export"), apply(here, "export", apply(here, "prune_weights", pattern="2:4"))
+    assert [node.output for node in dense.model().graph.node] == [node.output for node in sparse.model().graph.node]
+    found = [tensorrt_options(each.artifact.path / "model.onnx", runtime) for each in (dense, sparse, sparse)]
+    assert {options["trt_sparsity_enable"] for options in found} == {"1"}
+    engines = [Path(options["trt_engine_cache_path"]) for options in found]
+    assert engines[0] != engines[1] == engines[2]
+    assert all(folder.parent == tmp_path and folder.is_dir() for folder in engines)
+    assert {options["trt_timing_cache_path"] for options in found} == {str(tmp_path)}
 
 
 def test_numerics_are_computed_on_the_cpu_with_lengths_or_without(context, apply, make_feed, difference):

@@ -1,0 +1,200 @@
+"""Sparsity: single weights of the encoder's linear maps become zero, without any training; the others make up for them.
+
+Matrices keep their sizes, so a runtime multiplies by the zeros as by any other number: on CPUs and with OpenVINO the
+model gets smaller once it is compressed, and no faster. TensorRT alone has kernels for one pattern, two of every four
+consecutive inputs of an output (`2:4`). For speed elsewhere there is `prune`, which takes whole heads and neurons.
+
+The method is SparseGPT (Frantar and Alistarh, 2023, arXiv 2301.00774; `_weight_removal`). Maps come in the order in
+which a text passes them, and each is fitted to what it reads once those before it have their zeros. In the last layer
+only tokens that answers depend on count. Embeddings, LayerNorm and the head keep all their weights.
+
+Symmetric INT8 keeps the zeros; training would fill them, and so would fitting maps anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from optimize.artifact import Artifact, gzip_bytes, model_files
+from optimize.checkpoint import encoder_layers, load_model
+from optimize.errors import StageError
+from optimize.interfaces import Context, Facts, Head, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.quantization.judge import make_judge
+from optimize.stages._distillation import Batch
+from optimize.stages._passage import counting, first_inputs, noted
+from optimize.stages._pruning_loss import lost
+from optimize.stages._training import first_examples, make_batches, reproducible, session_of
+from optimize.stages._weight_removal import Pattern, Scheme, fits, remove_weights
+
+HALF = 0.5
+BATCH_SIZE = 32
+
+
+class Params(StageParams):
+    """`sparsity` is the share of weights of the encoder's linear maps to zero, in each map; `2:4` fixes it at a half.
+
+    `2:4` zeroes two of every four consecutive inputs of an output. A map whose inputs are no multiple of four stays
+    dense then, and facts count it. `ridge` damps what the weights that are left take over, relative to the mean square
+    of what a map reads. At most `sample_tokens` tokens of calibration data are used, without labels, and
+    `tuning_tokens` of tuning data for what facts say of the loss.
+    """
+
+    pattern: Pattern = "unstructured"
+    sparsity: float = Field(default=HALF, gt=0, lt=1)
+    ridge: float = Field(default=0.01, gt=0)
+    sample_tokens: int = Field(default=32_768, ge=1)
+    batch_tokens: int = Field(default=2048, ge=1)
+    tuning_tokens: int = Field(default=32_768, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        if self.pattern == "2:4" and self.sparsity != HALF:
+            raise ValueError(
+                f"pattern '2:4' zeroes half of the weights, not {self.sparsity:g}; leave 'sparsity' out, or choose "
+                "'pattern: unstructured'"
+            )
+        return self
+
+
+@dataclass
+class Passage:
+    """One batch on its way through the model: what the next layer reads, and its attention mask."""
+
+    batch: Batch
+    hidden: Any
+    mask: Any
+
+
+@dataclass(frozen=True)
+class Group:
+    """Maps that read the same tensor; of it only the tokens that `last` layers' answers depend on may count."""
+
+    maps: tuple[Any, ...]
+    last: bool
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the checkpoint with zeros; facts say how many, what they cost on tuning data, and what gzip makes of it."""
+    sample = first_examples(context.calibration, params.sample_tokens)
+    if not sample.features:
+        raise StageError("prune_weights: there are no calibration texts; give some with --calibration-examples")
+    with reproducible(context):
+        model = load_model(source.path, context.head.auto_class)
+        batches = make_batches(sample.features, model, size=BATCH_SIZE, tokens=params.batch_tokens)
+        errors = zero_weights(model, batches, params, context)
+        model.save_pretrained(out)
+        judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
+        losses = lost(judge.assess(session_of(model, context.head)), prefix="tuning")
+        zeros = describe(load_model(out, context.head.auto_class), params.pattern, errors)
+    return {
+        "pattern": params.pattern,
+        **zeros,
+        "examples": len(sample.gold),
+        "compressed_bytes_before": gzip_bytes(source.model_files()),
+        "compressed_bytes": gzip_bytes(model_files(out, "torch")),
+        "compression": "gzip",
+        "tuning_examples": len(judge.encoded.gold),
+        **losses,
+    }
+
+
+def maps_of(layer: Any) -> tuple[Any, ...]:
+    """A layer's linear maps, in the order in which a text passes them."""
+    attention, ffn = layer.attention, layer.ffn
+    return attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin, ffn.lin1, ffn.lin2
+
+
+def groups_of(layer: Any, *, last: bool) -> Iterator[Group]:
+    """A layer's maps by what they read. Keys and values of all tokens matter, in the last layer too; queries do not."""
+    query, key, value, *others = maps_of(layer)
+    if last:
+        yield Group((key, value), last=False)
+        yield Group((query,), last=True)
+    else:
+        yield Group((query, key, value), last=False)
+    yield from (Group((each,), last=last) for each in others)
+
+
+def zero_weights(model: Any, batches: Sequence[Batch], params: Params, context: Context) -> list[float]:
+    """Zero weights in place; for each layer the mean of its maps' squared errors, relative to their outputs."""
+    import torch
+
+    errors = []
+    scheme = Scheme(params.pattern, params.sparsity, params.ridge)
+    with torch.no_grad():
+        passages = [Passage(batch, *first_inputs(model, batch, context.head)) for batch in batches]
+        layers = encoder_layers(model)
+        for index, layer in enumerate(layers):
+            found: list[float] = []
+            for group in groups_of(layer, last=index == len(layers) - 1):
+                moment = _moment(layer, group, passages, context.head)
+                found += [_zero(each, moment, scheme) for each in group.maps]
+            errors.append(sum(found) / len(found))
+            for passage in passages:
+                passage.hidden = layer(passage.hidden, passage.mask)[-1]
+            context.progress.step("prune weights", index + 1, len(layers))
+    return errors
+
+
+def _moment(layer: Any, group: Group, passages: Sequence[Passage], head: Head) -> Any:
+    """The second moment [K + 1, K + 1] of what a group's maps read, a one appended, over all tokens that count."""
+    import torch
+
+    columns = group.maps[0].in_features + 1
+    moment = torch.zeros(columns, columns, dtype=torch.float64)
+    for passage in passages:
+        with noted(group.maps[0]) as found:
+            layer(passage.hidden, passage.mask)
+        read = found[0][0][counting(passage.batch, head, last=group.last)]
+        read = torch.cat([read, torch.ones(len(read), 1)], dim=1)
+        moment += read.T @ read
+    if not moment.isfinite().all():
+        raise StageError("prune_weights: what the maps read is not finite; give a checkpoint whose answers are finite")
+    return moment
+
+
+def _zero(linear: Any, moment: Any, scheme: Scheme) -> float:
+    """Zero weights of a map in place; the squared error of its output, relative to the output itself."""
+    import torch
+
+    if not fits(linear.in_features, scheme.pattern):
+        return 0.0
+    before = torch.cat([linear.weight, linear.bias[:, None]], dim=1).double()
+    after = remove_weights(before, moment, scheme)
+    linear.weight.copy_(after[:, :-1])
+    linear.bias.copy_(after[:, -1])
+    change = after - before
+    return float(((change @ moment) * change).sum() / ((before @ moment) * before).sum().clamp_min(1e-300))
+
+
+def describe(model: Any, pattern: Pattern, errors: Sequence[float]) -> Facts:
+    """The zeros of a model's linear maps, in all and in each layer."""
+    rows: list[dict[str, int | float | str]] = []
+    for index, (layer, error) in enumerate(zip(encoder_layers(model), errors, strict=True)):
+        weights = [each.weight for each in maps_of(layer)]
+        zeros, count = sum(int((each == 0).sum()) for each in weights), sum(each.numel() for each in weights)
+        rows.append({"layer": index, "weights": count, "zeros": zeros, "zero_share": zeros / count, "error": error})
+    maps = [each for layer in encoder_layers(model) for each in maps_of(layer)]
+    return {
+        "sparsity": sum(int(row["zeros"]) for row in rows) / sum(int(row["weights"]) for row in rows),
+        "dense_maps": sum(not fits(each.in_features, pattern) for each in maps),
+        "zeroed": rows,
+    }
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="torch",
+    gives="torch",
+    needs=("torch", "transformers"),
+    summary="Zero single weights, for size once compressed and for TensorRT's 2:4 kernels",
+    makes=frozenset({"zeros"}),
+    undoes=frozenset({"zeros"}),
+)
