@@ -64,6 +64,10 @@ DeviceOption = Annotated[Optional[str], typer.Option(help="Device of the target,
 BudgetOption = Annotated[
     Optional[float], typer.Option(help="Share of the encoder's operations that a pruning pipeline keeps.")
 ]
+VocabularyOption = Annotated[
+    Optional[str],
+    typer.Option(metavar="FILE", help="Texts by which the vocabulary is pruned first: .txt, .jsonl, or a folder."),
+]
 BenchPipelineOption = Annotated[
     Optional[str], typer.Option(help="Shipped pipeline, or a YAML file. [default: the target's]")
 ]
@@ -101,6 +105,7 @@ def _add_request_command(name: str, summary: str, act: Callable[[Options, bool],
         device: DeviceOption = None,
         runtime: RuntimeOption = None,
         budget: BudgetOption = None,
+        vocabulary: VocabularyOption = None,
         seed: SeedOption = 0,
         out: OutOption = Path("reports/runs"),
         cache: CacheOption = None,

@@ -76,7 +76,8 @@ def _without_paths(manifest: Manifest) -> Manifest:
     model = request.model if manifest.source.kind != "folder" else manifest.source.id
     data = request.data if request.data_revision is not None else Path(request.data).name
     runtime = {name: value for name, value in request.runtime.items() if name != "model_cache"}
-    update = {"model": model, "data": data, "runtime": runtime}
+    vocabulary = Path(request.vocabulary).name if request.vocabulary else None
+    update = {"model": model, "data": data, "runtime": runtime, "vocabulary": vocabulary}
     return manifest.model_copy(update={"request": request.model_copy(update=update)})
 
 

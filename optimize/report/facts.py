@@ -22,6 +22,10 @@ HEADINGS = {
     "settings": ("Settings tried", "What each setting scored on tuning data."),
     "tried": ("Tried", "What each configuration scored on tuning data."),
     "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
+    "unseen_words": (
+        "Unseen words",
+        "What tuning texts lose in FP32 with words that need dropped pieces, and without.",
+    ),
 }
 COUNTED = {
     "sensitivity": "{} measured alone",
@@ -30,8 +34,9 @@ COUNTED = {
     "settings": "{} tried",
     "tried": "{} tried",
     "layers": "{} pruned",
+    "unseen_words": "{} compared",
 }
-NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer"}
+NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer", "unseen_words": "kind of text"}
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}
 
