@@ -28,6 +28,7 @@ from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
 from optimize.measure.rounds import Settings
 from optimize.plan import Options, make_plan
+from optimize.publish import publish_folder
 from optimize.report.charts import draw
 from optimize.report.markdown import render
 from optimize.run import check, run
@@ -281,6 +282,61 @@ def test_a_pruned_model_is_measured_at_every_step_and_its_checkpoint_runs_again(
     _, again = run(make_plan(request_of(model=str(pruned), pipeline=str(custom))), progress=Heard())
     assert again.measurements[0].metric.value == values["prune"]
     assert again.stages[0].facts["parameters_before"] == manifest.stages[0].facts["parameters"]
+
+
+@pytest.fixture
+def few_words(data_folder, tmp_path) -> Path:
+    """A corpus of the first texts of the data."""
+    lines = (data_folder(HEAD) / "validation.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(lines[:40]), encoding="utf-8")
+    return path
+
+
+def test_a_model_with_a_smaller_vocabulary_is_judged_by_its_own_tokenizer_and_published_with_it(
+    request_of, few_words, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(running, "Settings", FEW_RUNS)
+    path = pipeline(tmp_path, "[export, quantize_dynamic]", "{max_metric_drop: 0.3}")
+    options = request_of(pipeline=str(path), vocabulary=str(few_words), shapes=("1x16", "data"))
+
+    folder, manifest = run(make_plan(options), progress=Heard())
+
+    names = ["pytorch-fp32", "cpu-fp32", "prune_vocabulary", "export", "quantize_dynamic"]
+    assert [each.name for each in manifest.measurements] == names
+    reference, _, pruned, exported, _ = manifest.measurements
+    assert pruned.metric.reference == reference.metric.value
+    assert exported.metric.value == pruned.metric.value
+    assert 0 < pruned.drift.left_out < pruned.metric.examples
+    assert pruned.drift.compared + pruned.drift.left_out == pruned.metric.examples
+    assert pruned.drift.max_abs < 1e-4  # of texts that need no piece that is gone
+    assert f"drift of outputs: {pruned.drift.left_out:,} examples" in render(manifest)
+    assert [len(each.latency) for each in manifest.measurements] == [2] * 5
+    few_words.unlink()
+    path.unlink()
+    _, checked = check(folder, model=None, data=None, cache=tmp_path / "fresh", progress=Heard())
+    again = {each.name: each for each in checked.measurements}
+    assert again["quantize_dynamic"].metric == manifest.measurements[-1].metric
+    assert again["quantize_dynamic"].drift.left_out == pruned.drift.left_out
+    assert checked.request == manifest.request
+    publish_folder(folder, tmp_path / "published")
+    vocabulary = (tmp_path / "published" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert len(vocabulary) == manifest.stages[0].facts["vocabulary"]
+    assert f"--vocabulary {few_words.name}" in (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_corpus_is_known_by_what_it_holds_and_not_by_where_it_lies(request_of, few_words, tmp_path):
+    def build(corpus: Path) -> list[bool]:
+        asked = request_of(vocabulary=str(corpus), build_only=True, pipeline=str(path))
+        return [record.cached for record in run(make_plan(asked), progress=Heard())[1].stages]
+
+    path = pipeline(tmp_path, "[export]", "{}")
+    build(few_words)
+    moved = few_words.rename(tmp_path / "moved.jsonl")
+
+    assert build(moved) == [True, True]
+    moved.write_text(moved.read_text(encoding="utf-8") + '"zebra"\n', encoding="utf-8")
+    assert build(moved)[0] is False
 
 
 def shuffle(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

@@ -8,7 +8,7 @@ import pytest
 import transformers
 from safetensors.numpy import load_file
 
-from optimize.artifact import seal
+from optimize.artifact import copy_companions, seal
 from optimize.errors import StageError
 from optimize.heads import HEADS
 from optimize.stages._corpus import read_corpus, why_no_corpus
@@ -197,8 +197,7 @@ def test_special_tokens_that_come_late_and_added_ones_move_with_the_rest(oddly_m
     old, out = tokenizer_of(oddly_made), tmp_path / "out"
     kept = sorted(set(old.get_vocab().values()) - {0, 5})
     write_tokenizer(oddly_made, out, {token: place for place, token in enumerate(kept)})
-    for name in ("special_tokens_map.json",):
-        (out / name).write_bytes((oddly_made / name).read_bytes())
+    copy_companions(oddly_made, "torch", out)
 
     new = tokenizer_of(out)
 
@@ -232,17 +231,24 @@ def test_pad_and_other_ids_of_the_config_are_the_new_ones(random_context, tmp_pa
     assert config["pad_token_id"] == pieces_of(tmp_path / "out")["[PAD]"] != 9
 
 
-@pytest.mark.parametrize(
-    ("part", "value", "words"),
-    [("model", "BPE", "the tokenizer is BPE, not WordPiece"), ("post_processor", "ByteLevel", "has a ByteLevel")],
-)
-def test_a_tokenizer_that_is_not_known_here_is_refused_in_one_line(part, value, words, oddly_made, tmp_path):
-    path = oddly_made / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+def retyped(folder, part, value):
+    """Let a tokenizer's file call one of its parts by another type."""
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     content[part]["type"] = value
-    path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(StageError, match=words) as refused:
-        write_tokenizer(oddly_made, tmp_path / "out", dict(zip(*[read_vocabulary(oddly_made).pieces] * 2, strict=True)))
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_a_tokenizer_that_is_no_word_piece_is_refused_in_one_line(oddly_made):
+    with pytest.raises(StageError, match="the tokenizer is BPE, not WordPiece; leave the stage out") as refused:
+        read_vocabulary(retyped(oddly_made, "model", "BPE"))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_post_processor_that_is_not_known_is_refused_in_one_line(oddly_made, tmp_path):
+    same = {token: token for token in range(12)}
+    with pytest.raises(StageError, match="has a ByteLevel, which is not known here") as refused:
+        write_tokenizer(retyped(oddly_made, "post_processor", "ByteLevel"), tmp_path / "out", same)
     assert "\n" not in str(refused.value)
 
 
