@@ -51,6 +51,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         f"Accuracy: `{manifest.request.data}`, split {manifest.data['certification'].origin}, "
         f"{manifest.data['certification'].count:,} examples that no stage saw. Latency: {machine.cpu}, "
         f"{manifest.request.threads} threads; other machines differ, so measure on yours.",
+        _vocabulary(manifest),
         _left_in_float(manifest),
         show(pictures, SENSITIVITY),
         "## Use",
@@ -62,6 +63,17 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         "`manifest.json` holds everything that was measured; `SHA256SUMS` the digest of every file.",
     )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _vocabulary(manifest: Manifest) -> str:
+    """What became of the vocabulary, where a stage made it smaller."""
+    for facts in (record.facts for record in manifest.stages if "rows_dropped" in record.facts):
+        return (
+            f"Its tokenizer knows {facts['vocabulary']:,} of the original's {facts['vocabulary_before']:,} word pieces: "
+            f"those that {facts['corpus_texts']:,} texts use. Other words are split into shorter pieces, at a price in "
+            "accuracy on texts that have them."
+        )
+    return ""
 
 
 def _left_in_float(manifest: Manifest) -> str:
