@@ -104,6 +104,22 @@ def folder_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def content_digest(path: Path) -> str:
+    """SHA-256 of what a file or a folder holds, wherever it lies."""
+    return folder_digest(path) if path.is_dir() else file_digest(path)
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 over what says how a model folder's texts become ids; two folders that agree have one tokenizer.
+
+    It does not depend on the file's layout, nor on cutting and padding, which a tokenizer that was used saves along.
+    """
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    says = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()
+
+
 def seal(folder: Path, kind: Kind) -> Artifact:
     """Describe a finished folder; nobody writes into it afterwards."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

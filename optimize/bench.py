@@ -7,6 +7,7 @@ measured, and the table says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Subject, measure_subjects
 from optimize.plan import Options, choose_pipeline, find_candidates, make_plan, with_options
+from optimize.tokenized import fewest_tokens
 
 HEAD = "text-classification"
 VOCABULARY = 30522
@@ -44,7 +46,7 @@ class Benchmark:
 def bench(options: Options, *, calibration: bool, progress: Progress) -> Benchmark:
     """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph."""
     loaded, subjects = prepare(options, progress=progress)
-    measured = measure_subjects(subjects, None, method=method_of(loaded), progress=progress).measurements
+    measured = measure_subjects(subjects, None, method=method_of(loaded, subjects), progress=progress).measurements
     return Benchmark(measured, compare_calibrators(loaded) if calibration else [])
 
 
@@ -101,7 +103,7 @@ def write_random(out: Path, seed: int) -> Facts:
     return {"stored_as": "float32"}
 
 
-def synthetic_features(seed: int) -> tuple[Feature, ...]:
+def synthetic_features(seed: int, vocabulary: int = VOCABULARY) -> tuple[Feature, ...]:
     """Texts of random tokens whose lengths are spread as those of sentences are, log-normally: 40 in the median."""
     import numpy as np
 
@@ -110,7 +112,7 @@ def synthetic_features(seed: int) -> tuple[Feature, ...]:
     return tuple(
         Feature(
             {
-                "input_ids": rng.integers(1000, VOCABULARY, length, dtype=np.int64),
+                "input_ids": rng.integers(min(1000, vocabulary // 2), vocabulary, length, dtype=np.int64),
                 "attention_mask": np.ones(length, dtype=np.int64),
             },
             example,
@@ -119,12 +121,13 @@ def synthetic_features(seed: int) -> tuple[Feature, ...]:
     )
 
 
-def method_of(loaded: Loaded) -> Method:
-    """How the models are measured."""
+def method_of(loaded: Loaded, subjects: Sequence[Subject]) -> Method:
+    """How the models are measured; they are timed on token ids that all of them know."""
     plan = loaded.plan
-    features = synthetic_features(plan.request.seed)
+    _, vocabulary = fewest_tokens(each.artifact.path for each in subjects)
+    features = synthetic_features(plan.request.seed, vocabulary)
     workload = Workload(
-        features, VOCABULARY, loaded.config["max_position_embeddings"], pad_id=0, seed=plan.request.seed
+        features, vocabulary, loaded.config["max_position_embeddings"], pad_id=0, seed=plan.request.seed
     )
     settings = Settings(plan.request.threads)
     return Method(HEADS[HEAD], workload, tuple(plan.request.shapes), settings, 0.95, device_of(loaded))

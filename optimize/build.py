@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optimize import cache, data, environment, source
-from optimize.artifact import Artifact, Kind, copy_companions
+from optimize.artifact import Artifact, Kind, content_digest, copy_companions, tokenizer_digest
 from optimize.config import Step, parse_step
 from optimize.half_precision import open_rounded
 from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
 from optimize.measure.latency import DeviceMemory
 from optimize.measure.stacks import time_stacks
-from optimize.measure.subjects import Results, Subject
+from optimize.measure.subjects import Results, Split, Subject
 from optimize.plan import Plan
 from optimize.stages import STAGES
 from optimize.targets import openvino
 from optimize.targets._torch import TorchRuntime, open_torch
+from optimize.tokenized import encode, read_config, read_text, split_by_tokenizer
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,7 @@ class Loaded:
     @functools.cached_property
     def text(self) -> Text:
         """The checkpoint's tokenizer."""
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        tokenizer = transformers.AutoTokenizer.from_pretrained(self.origin.artifact.path, local_files_only=True)
-        return Text(tokenizer, self.config, self.max_tokens)
+        return read_text(self.origin.artifact.path, self.max_tokens)
 
     @functools.cached_property
     def context(self) -> Context:
@@ -78,6 +74,7 @@ class Loaded:
             time_stacks=lambda stacks, tokens: time_stacks(
                 stacks, tokens, target=self.plan.target, runtime=self.settings, context=context
             ),
+            retokenize=self.tuning_split,
         )
         return context
 
@@ -101,9 +98,22 @@ class Loaded:
         return encode(self.plan.head, self.splits.tuning, self.text)
 
     @functools.cached_property
+    def tuning_split(self) -> Split:
+        """The same as any model's own tokenizer splits it."""
+        return self._split(self.splits.tuning, self.tuning)
+
+    @functools.cached_property
     def certification(self) -> Encoded:
         """The split that judges."""
         return encode(self.plan.head, self.splits.certification, self.text)
+
+    @functools.cached_property
+    def certification_split(self) -> Split:
+        """The same as any model's own tokenizer splits it."""
+        return self._split(self.splits.certification, self.certification)
+
+    def _split(self, rows: tuple[Any, ...], known: Encoded) -> Split:
+        return split_by_tokenizer(self.plan.head, rows, self.max_tokens, {self.origin.artifact.path: known})
 
 
 @dataclass(frozen=True)
@@ -118,11 +128,6 @@ class Made:
     results: Results
     candidates: list[Candidate] = field(default_factory=list)
     runtime: Params = field(default_factory=Params)
-
-
-def encode(head: Head, rows: tuple[Any, ...], text: Text) -> Encoded:
-    """Tokenized rows; none give none."""
-    return head.encode(rows, text) if rows else Encoded((), (), 0)
 
 
 def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
@@ -143,7 +148,7 @@ def load(plan: Plan, progress: Progress) -> Loaded:
 
 def load_data(plan: Plan, origin: cache.Entry, progress: Progress) -> Loaded:
     """The data of a plan, matched to a checkpoint."""
-    config = json.loads((origin.artifact.path / "config.json").read_text(encoding="utf-8"))
+    config = read_config(origin.artifact.path)
     progress.say(f"data: {plan.request.data}")
     splits = data.load(plan.wanted, plan.head, config, cache=plan.cache)
     return Loaded(plan, origin, config, splits, progress)
@@ -192,7 +197,10 @@ def device_of(loaded: Loaded) -> DeviceMemory | None:
 
 
 def fold(loaded: Loaded, steps: tuple[Step, ...]) -> tuple[list[StageRecord], list[Artifact]]:
-    """Run the stages one after the other on what the one before gave."""
+    """Run the stages one after the other on what the one before gave.
+
+    What has a tokenizer of its own is the reference of all that comes after: there texts are split as it does.
+    """
     records, artifacts = [], []
     artifact = loaded.origin.artifact
     for step in steps:
@@ -211,6 +219,8 @@ def fold(loaded: Loaded, steps: tuple[Step, ...]) -> tuple[list[StageRecord], li
             )
         )
         artifacts.append(artifact)
+        if tokenizer_digest(artifact.path) != tokenizer_digest(loaded.origin.artifact.path):
+            loaded = dataclasses.replace(loaded, origin=entry, config=read_config(artifact.path))
     return records, artifacts
 
 
@@ -225,7 +235,7 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
     stage, request = STAGES[step.stage], loaded.plan.request
     material: dict[str, object] = {
         "stage": step.stage,
-        "params": step.params.model_dump(mode="json"),
+        "params": params_of(step),
         "input": artifact.digest,
         "reference": loaded.origin.artifact.digest,
         "head": request.head,
@@ -244,6 +254,13 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
         return facts
 
     return cache.fetch(loaded.plan.cache, material, stage.gives, build)
+
+
+def params_of(step: Step) -> dict[str, Any]:
+    """What stands in a cache key for a stage's parameters: of files, what they hold in place of where they lie."""
+    values: dict[str, Any] = step.params.model_dump(mode="json")
+    named = {name for name in STAGES[step.stage].reads if values[name] is not None}
+    return {**values, **{name: content_digest(Path(values[name]).expanduser()) for name in named}}
 
 
 def material_of(loaded: Loaded, name: str) -> object:

@@ -13,7 +13,7 @@ verdict does not depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 
@@ -79,10 +79,11 @@ def _or_worst(value: float | None) -> float:
     return inf if value is None or isnan(value) else value
 
 
-def try_candidates(loaded: Loaded, method: Method) -> Made:
+def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Method]) -> Made:
     """Build all of a plan's candidates, choose on tuning data, and only then evaluate them on certification data.
 
-    Raises DataError where no tuning data are left, StageError where no candidate could be built.
+    `method_of` says how models are measured. Raises DataError where no tuning data are left, StageError where no
+    candidate could be built.
     """
     if not loaded.splits.tuning:
         where = loaded.plan.request.data
@@ -91,12 +92,13 @@ def try_candidates(loaded: Loaded, method: Method) -> Made:
     built, failed = build_candidates(loaded)
     references = reference_subjects(loaded)
     subjects = [*references, *(each.subject for each in built)]
-    tuned = measure_subjects(subjects, loaded.tuning, method=method, progress=loaded.progress).measurements
+    method = method_of(subjects)
+    tuned = measure_subjects(subjects, loaded.tuning_split, method=method, progress=loaded.progress).measurements
     tried = [Tried(*pair, stand(loaded, pair[1])) for pair in zip(built, tuned[len(references) :], strict=True)]
     chosen = tried[choose([each.standing for each in tried])]
     final = chosen.built.subject
     loaded.progress.say(f"chosen on tuning data: {final.name}")
-    quality = measure_quality(subjects, loaded.certification, method=method, progress=loaded.progress)
+    quality = measure_quality(subjects, loaded.certification_split, method=method, progress=loaded.progress)
     results = certify(subjects, tuned, quality, last=final.name)
     unbuilt = {**failed, **loaded.plan.left_out}
     candidates = [describe(each, chosen) for each in tried]

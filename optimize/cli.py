@@ -65,6 +65,10 @@ BudgetOption = Annotated[Optional[float], typer.Option(help="Share of the encode
 FastestWithinOption = Annotated[
     Optional[str], typer.Option(help="Let a pruning pipeline find the smallest budget that loses no more: 1%.")
 ]
+VocabularyOption = Annotated[
+    Optional[str],
+    typer.Option(metavar="FILE", help="Texts by which the vocabulary is pruned first: .txt, .jsonl, or a folder."),
+]
 BenchPipelineOption = Annotated[
     Optional[str], typer.Option(help="Shipped pipeline, or a YAML file. [default: the target's]")
 ]
@@ -103,6 +107,7 @@ def _add_request_command(name: str, summary: str, act: Callable[[Options, bool],
         runtime: RuntimeOption = None,
         budget: BudgetOption = None,
         fastest_within: FastestWithinOption = None,
+        vocabulary: VocabularyOption = None,
         seed: SeedOption = 0,
         out: OutOption = Path("reports/runs"),
         cache: CacheOption = None,

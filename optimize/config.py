@@ -22,6 +22,7 @@ from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
 KEYS = ("target", "stages", "candidates", "runtime", "gates", "head_gates")
+PRUNE_VOCABULARY = "prune_vocabulary"
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -94,6 +95,15 @@ class Pipeline:
             for step, has in zip(self.stages, have, strict=True)
         ]
         return replace(self, stages=tuple(steps))
+
+    def with_vocabulary(self, corpus: str, *, where: str) -> Pipeline:
+        """This pipeline with the vocabulary pruned by a corpus first; one without stages is left to its candidates."""
+        if not self.stages:
+            return self
+        asked = [step.params.model_dump() for step in self.stages if step.stage == PRUNE_VOCABULARY]
+        params = {**(asked[0] if asked else {}), "corpus": corpus}
+        others = [step for step in self.stages if step.stage != PRUNE_VOCABULARY]
+        return replace(self, stages=(parse_step({PRUNE_VOCABULARY: params}, where=where), *others))
 
     @property
     def traits(self) -> frozenset[Trait]:
@@ -225,7 +235,9 @@ def parse_step(entry: object, *, where: str) -> Step:
 def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
     """Refuse stages whose kinds don't line up from a torch checkpoint to what the target runs."""
     kind = "torch"
-    for step in steps:
+    for place, step in enumerate(steps):
+        if STAGES[step.stage].first and place:
+            raise RequestError(f"{where}: '{step.stage}' has to come before all other stages; make it the first")
         if STAGES[step.stage].takes != kind:
             raise RequestError(
                 f"{where}: '{step.stage}' takes {STAGES[step.stage].takes} but comes after {kind}; reorder the stages"

@@ -160,7 +160,8 @@ class Budget:
 class Context:
     """What a stage may look at besides its input. The certification split is not in here.
 
-    `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics.
+    `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics. `retokenize` gives the
+    tuning data as the tokenizer of another folder splits them; where that is not said, none.
     `training` is empty unless the stage says that it depends on it. `scratch` is a folder for what long work must not
     lose when it is killed; the same work finds it again, and it goes once the work is done. None: nothing is kept.
 
@@ -181,6 +182,7 @@ class Context:
     open: Callable[[Kind, Path], Session]
     time_stacks: Callable[[Sequence[Stack], int], list[float]]
     scratch: Path | None = None
+    retokenize: Callable[[Path], Encoded] = lambda _: Encoded((), (), 0)
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,9 @@ class Stage:
     `depends` tells of its parameters what of the context shapes it besides the input, calibration and tuning data.
     `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own. What it `makes`
     must not come before a stage that `undoes` it: "zeros" among the weights, which whatever moves weights fills.
+    `reads` are parameters that name files or folders, whose content shapes the output and whose place does not.
+    `refuses` says of parameters and a head why they do not go together, or None. Where `first`, no stage may come
+    before.
     """
 
     run: Callable[[Artifact, Path, Any, Context], Facts]
@@ -202,6 +207,9 @@ class Stage:
     max_tokens: Callable[[Any], int | None] = lambda _: None
     makes: frozenset[Trait] = frozenset()
     undoes: frozenset[Trait] = frozenset()
+    reads: tuple[str, ...] = ()
+    refuses: Callable[[Any, Head], str | None] = lambda *_: None
+    first: bool = False
 
 
 @dataclass(frozen=True)

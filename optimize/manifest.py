@@ -56,7 +56,10 @@ Finite = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class Drift(Record):
-    """How far the outputs moved from the PyTorch FP32 reference's, beyond the task's metric."""
+    """How far the outputs moved from the PyTorch FP32 reference's, beyond the task's metric.
+
+    Outputs of `left_out` examples cannot be compared one by one: the model's own tokenizer splits them otherwise.
+    """
 
     agreement: float
     flips: int
@@ -68,6 +71,7 @@ class Drift(Record):
     padding_max_abs: Finite
     batch_max_abs: Finite
     compared: int
+    left_out: int = 0
 
 
 class Latency(Record):
@@ -212,6 +216,7 @@ class Request(Record):
     training_examples: int = 0
     budget: float | None = None
     fastest_within: float | None = None
+    vocabulary: str | None = None
     runtime: dict[str, Any] = Field(default_factory=dict)
 
 

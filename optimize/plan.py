@@ -61,6 +61,7 @@ class Options:
     device: str | None = None
     budget: float | None = None
     fastest_within: float | None = None
+    vocabulary: str | None = None
     seed: int = 0
     out: Path = Path("reports/runs")
     cache: Path | None = None
@@ -90,8 +91,11 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
-    """Check a request and fill in its defaults; `pipeline` stands in for the one that options name."""
+def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool = False) -> Plan:
+    """Check a request and fill in its defaults; `pipeline` stands in for the one that options name.
+
+    Of one that is `built` already, nothing has to be there that its stages read.
+    """
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
     pipeline = with_options(pipeline or choose_pipeline(options.target, options.pipeline), options)
@@ -106,6 +110,8 @@ def make_plan(options: Options, pipeline: Pipeline | None = None) -> Plan:
         candidates, left_out = find_candidates(pipeline, options)
     longest = longest_text(options, (pipeline, *candidates))
     found, head = source.inspect(options.model, options.revision, options.head)
+    for each in () if built else (pipeline, *candidates):
+        check_steps(each, head)
     wanted = data.Wanted(
         data=choose_data(options, head),
         config=options.data_config,
@@ -156,7 +162,7 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
 
 
 def with_options(pipeline: Pipeline, options: Options) -> Pipeline:
-    """The pipeline with the runtime's settings, and what is to be kept of the encoder, as options ask for."""
+    """The pipeline with the runtime's settings, the vocabulary, and what is to be kept of the encoder, as asked for."""
     asked = {**options.runtime, **({} if options.device is None else {"device": options.device})}
     where = "--runtime" if options.device is None else "--device"
     if asked:
@@ -166,6 +172,8 @@ def with_options(pipeline: Pipeline, options: Options) -> Pipeline:
     for name in ("budget", "fastest_within"):
         if (value := getattr(options, name)) is not None:
             pipeline = pipeline.with_param(name, value, where=f"--{name.replace('_', '-')}")
+    if options.vocabulary is not None:
+        pipeline = pipeline.with_vocabulary(options.vocabulary, where="--vocabulary")
     return pipeline
 
 
@@ -241,6 +249,13 @@ def check_stages(pipeline: Pipeline) -> None:
         raise RequestError(f"pipeline {pipeline.name}: {reason}")
 
 
+def check_steps(pipeline: Pipeline, head: Head) -> None:
+    """Refuse a stage whose parameters do not go with the head, or name files that it cannot read."""
+    for step in pipeline.stages:
+        if reason := STAGES[step.stage].refuses(step.params, head):
+            raise RequestError(f"stage {step.stage}: {reason}")
+
+
 def check_libraries(pipeline: Pipeline) -> None:
     """Refuse where a stage's libraries are not installed."""
     from optimize.environment import version
@@ -307,4 +322,5 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: source
         training_examples=wanted.training_examples,
         budget=options.budget,
         fastest_within=options.fastest_within,
+        vocabulary=options.vocabulary,
     )

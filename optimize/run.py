@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from optimize import environment, gates, manifest
@@ -33,7 +34,9 @@ from optimize.manifest import Manifest, Source, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.plan import Options, Plan, make_plan
+from optimize.quantization.judge import pad_id_of
 from optimize.report.write import write_report
+from optimize.tokenized import fewest_tokens
 
 __all__ = ["check", "describe", "load", "run"]
 
@@ -44,7 +47,7 @@ GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_posit
 def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     """Carry out a plan; the run's folder and its manifest."""
     loaded = load(plan, progress)
-    made = try_candidates(loaded, method_of(loaded)) if plan.candidates else carry_out(loaded)
+    made = try_candidates(loaded, partial(method_of, loaded)) if plan.candidates else carry_out(loaded)
     measured = made.results.measurements
     verdict = gates.judge(plan.pipeline.gates, measured[-1]) if measured else Verdict(outcome="unverified", checks=[])
     if plan.build_only and verdict.outcome == "passed":
@@ -69,25 +72,27 @@ def carry_out(loaded: Loaded) -> Made:
 def measure(loaded: Loaded, built: list[Subject]) -> Results:
     """Measure the references and what was built."""
     subjects = [*reference_subjects(loaded), *built]
-    return measure_subjects(subjects, loaded.certification, method=method_of(loaded), progress=loaded.progress)
+    method = method_of(loaded, subjects)
+    return measure_subjects(subjects, loaded.certification_split, method=method, progress=loaded.progress)
 
 
 def measure_answers(loaded: Loaded, built: Subject) -> Results:
     """Metric, drift and size of what was built, computed on this machine in place of the target's; no times."""
     missing = loaded.plan.target.unavailable(loaded.plan.pipeline.runtime) or "it was only to be built"
-    method = replace(method_of(loaded), untimed=missing.split(";")[0])
-    reference = pytorch_subjects(loaded)[0]
-    return measure_subjects([reference, built], loaded.certification, method=method, progress=loaded.progress)
+    subjects = [pytorch_subjects(loaded)[0], built]
+    method = replace(method_of(loaded, subjects), untimed=missing.split(";")[0])
+    return measure_subjects(subjects, loaded.certification_split, method=method, progress=loaded.progress)
 
 
-def method_of(loaded: Loaded) -> Method:
-    """How a plan's models are measured."""
+def method_of(loaded: Loaded, subjects: Sequence[Subject]) -> Method:
+    """How a plan's models are measured; they are timed on token ids that all of them know."""
     plan = loaded.plan
+    folder, vocab_size = fewest_tokens(each.artifact.path for each in subjects)
     workload = Workload(
-        features=loaded.certification.features,
-        vocab_size=loaded.config["vocab_size"],
+        features=loaded.certification_split(folder).features,
+        vocab_size=vocab_size,
         max_positions=loaded.longest,
-        pad_id=loaded.config.get("pad_token_id", 0),
+        pad_id=pad_id_of(folder),
         seed=plan.request.seed,
     )
     confidence = plan.pipeline.gates.confidence or DEFAULT_CONFIDENCE
@@ -169,7 +174,7 @@ def check(
     final = manifest.final_model(folder, old)
     asked = {name: getattr(old.request, name) for name in ("target", "stages", "runtime", "gates")}
     pipeline = parse_pipeline(asked, name=old.request.pipeline, where=f"{folder}/manifest.json")
-    plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent), pipeline)
+    plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent), pipeline, built=True)
     plan = replace(plan, request=old.request)
     loaded = load(plan, progress)
     _require_same(folder, old, loaded)

@@ -17,10 +17,11 @@ import pytest
 
 from optimize import data, environment
 from optimize.artifact import Artifact, copy_companions, seal
-from optimize.build import encode, open_folder
+from optimize.build import open_folder
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Stack, Text
 from optimize.stages import STAGES
+from optimize.tokenized import encode, split_by_tokenizer
 
 TINY = {
     "vocab_size": 203,
@@ -108,7 +109,8 @@ def context(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPath
         splits = data.load(wanted, HEADS[head], config, cache=tmp_path_factory.mktemp("cache"))
         text = Text(transformers.AutoTokenizer.from_pretrained(folder), config, 64)
         encoded = [encode(HEADS[head], rows, text) for rows in (splits.calibration, splits.tuning)]
-        return make_context(head, folder, *encoded, Silent())
+        retokenize = split_by_tokenizer(HEADS[head], splits.tuning, 64, {folder: encoded[1]})
+        return dataclasses.replace(make_context(head, folder, *encoded, Silent()), retokenize=retokenize)
 
     return make
 

@@ -25,6 +25,9 @@ def refusal(**changes):
     return str(caught.value)
 
 
+VOCABULARY = {"prune_vocabulary": {"corpus": "a.txt"}}
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_pipeline_loads_by_name_and_by_path(path):
     by_name, by_path = load_pipeline(path.stem), load_pipeline(str(path))
@@ -126,6 +129,27 @@ def test_an_unknown_word_far_from_all_others_is_refused_with_the_choice():
 )
 def test_stages_whose_kinds_do_not_line_up_are_refused(stages, message):
     assert refusal(stages=stages) == message
+
+
+@pytest.mark.parametrize("stages", [["prune", VOCABULARY, "export"], [VOCABULARY, VOCABULARY, "export"]])
+def test_a_stage_that_has_to_come_first_is_refused_elsewhere(stages):
+    with pytest.raises(RequestError, match="'prune_vocabulary' has to come before all other stages; make it the first"):
+        parse_pipeline({"target": "cpu", "stages": stages}, name="x", where="x")
+
+
+def test_a_pipeline_with_a_vocabulary_prunes_it_first_and_keeps_what_else_it_says():
+    plain = parse_pipeline({"target": "cpu", "stages": ["export"]}, name="x", where="x")
+    own = parse_pipeline(
+        {"target": "cpu", "stages": [{"prune_vocabulary": {"corpus": "a.txt", "min_count": 3}}, "export"]},
+        name="x",
+        where="x",
+    )
+    found = [each.with_vocabulary("b.txt", where="--vocabulary").stages for each in (plain, own)]
+    assert [[step.stage for step in stages] for stages in found] == [["prune_vocabulary", "export"]] * 2
+    assert [(str(stages[0].params.corpus), stages[0].params.min_count) for stages in found] == [
+        ("b.txt", 1),
+        ("b.txt", 3),
+    ]
 
 
 def test_stages_that_do_not_end_in_what_the_target_runs_are_refused(monkeypatch):

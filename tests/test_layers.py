@@ -22,7 +22,7 @@ LAYERS = [
     {"choose"},
     {"build"},
     {"plan"},
-    {"config", "measure", "gates", "cache", "source", "data", "hub", "demo", "environment"},
+    {"config", "measure", "gates", "cache", "source", "data", "hub", "demo", "environment", "tokenized"},
     {"stages", "targets", "heads"},
     {"half_precision"},
     {"openvino_runtime", "onnx_runtime", "nvidia"},

@@ -154,3 +154,66 @@ def test_what_is_measured_on_a_target_cannot_be_only_built_without_it(tmp_path):
         make_plan(Options(pipeline=str(path), build_only=True))
     path.write_text(path.read_text().replace("latency", "flops"))
     assert make_plan(Options(pipeline=str(path), build_only=True)).build_only
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A file of the given content."""
+
+    def write(content, name="corpus.txt"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.txt", None, "no such file or folder"),
+        ("empty.txt", b"\n \n", "holds no text"),
+        ("latin.txt", b"caf\xe9\n", "cannot be read"),
+        ("broken.jsonl", b'{"text": "one"}\n{"text":\n', "line 2 is no JSON"),
+        ("numbers.jsonl", b'{"label": 1}\n', "holds no text"),
+        (".", None, "holds no text"),
+    ],
+)
+def test_a_corpus_that_gives_no_texts_is_refused_in_one_line(name, content, words, corpus, tmp_path, optimize, capsys):
+    if content is not None:
+        corpus(content, name)
+
+    assert optimize("run", "--vocabulary", str(tmp_path / name), "--cache", str(tmp_path / "cache")) == 2
+
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("optimize: stage prune_vocabulary: ")
+    assert words in err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_fill_mask_keeps_its_vocabulary(corpus):
+    with pytest.raises(RequestError, match="head 'fill-mask' answers with the very words that would go"):
+        make_plan(Options(head="fill-mask", vocabulary=corpus(b"one")))
+
+
+@pytest.mark.parametrize("pipeline", [name for name in config.shipped_pipelines() if name.startswith("cpu")])
+def test_a_vocabulary_is_pruned_first_in_any_pipeline(pipeline, corpus):
+    path = corpus(b"one")
+    made = make_plan(Options(pipeline=pipeline, vocabulary=path))
+    own = [step.stage for step in config.load_pipeline(pipeline).stages]
+    assert [step.stage for step in made.pipeline.stages] == ["prune_vocabulary", *own]
+    assert made.request.stages[0]["prune_vocabulary"]["corpus"] == made.request.vocabulary == path
+
+
+def test_every_candidate_prunes_its_vocabulary(corpus):
+    made = make_plan(Options(pipeline=AUTO, vocabulary=corpus(b"one")))
+    assert made.pipeline.stages == ()
+    assert {each.stages[0].stage for each in made.candidates} == {"prune_vocabulary"}
+
+
+def test_what_is_built_already_needs_no_corpus(tmp_path):
+    options = Options(vocabulary=str(tmp_path / "gone.txt"))
+    with pytest.raises(RequestError, match="no such file or folder"):
+        make_plan(options)
+    assert make_plan(options, built=True).pipeline.stages[0].stage == "prune_vocabulary"

@@ -28,6 +28,7 @@ from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
 from optimize.measure.rounds import Settings
 from optimize.plan import Options, make_plan
+from optimize.publish import publish_folder
 from optimize.report.charts import draw
 from optimize.report.markdown import render
 from optimize.run import check, run
@@ -281,6 +282,74 @@ def test_a_pruned_model_is_measured_at_every_step_and_its_checkpoint_runs_again(
     _, again = run(make_plan(request_of(model=str(pruned), pipeline=str(custom))), progress=Heard())
     assert again.measurements[0].metric.value == values["prune"]
     assert again.stages[0].facts["parameters_before"] == manifest.stages[0].facts["parameters"]
+
+
+@pytest.fixture
+def few_words(data_folder, tmp_path) -> Path:
+    """A corpus of the first texts of the data."""
+    lines = (data_folder(HEAD) / "validation.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(lines[:40]), encoding="utf-8")
+    return path
+
+
+def test_a_model_with_a_smaller_vocabulary_is_judged_by_its_own_tokenizer_and_published_with_it(
+    request_of, few_words, tmp_path, untimed
+):
+    path = pipeline(tmp_path, "[export, quantize_dynamic]", "{max_size_ratio: 0.5}")
+
+    folder, manifest = run(make_plan(request_of(pipeline=str(path), vocabulary=str(few_words))), progress=Heard())
+
+    reference, _, pruned, exported, last = manifest.measurements
+    assert (pruned.name, last.name) == ("prune_vocabulary", "quantize_dynamic")
+    assert pruned.metric.reference == reference.metric.value
+    assert exported.metric.value == pruned.metric.value
+    assert 0 < pruned.drift.left_out < pruned.metric.examples
+    assert pruned.drift.compared + pruned.drift.left_out == pruned.metric.examples
+    assert f"drift of outputs: {pruned.drift.left_out:,} examples" in render(manifest)
+    few_words.unlink()
+    path.unlink()
+    _, checked = check(folder, model=None, data=None, cache=tmp_path / "fresh", progress=Heard())
+    again = checked.measurements[-1]
+    assert (again.metric, again.drift.left_out) == (last.metric, pruned.drift.left_out)
+    assert checked.request == manifest.request
+    publish_folder(folder, tmp_path / "published")
+    vocabulary = (tmp_path / "published" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert len(vocabulary) == manifest.stages[0].facts["vocabulary"]
+    card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
+    assert f"Its tokenizer knows {len(vocabulary):,} of" in card
+    assert f"--vocabulary {few_words.name}" in card
+
+
+def test_models_are_timed_on_tokens_that_the_smallest_vocabulary_has(request_of, few_words, tmp_path, monkeypatch):
+    seen = []
+
+    def watch(engines, *_, workload, **__):
+        seen.append(workload)
+        return {engine.name: EngineTimes() for engine in engines}
+
+    monkeypatch.setattr(subjects, "measure_latency", watch)
+    asked = request_of(pipeline=str(pipeline(tmp_path, "[export]", "{}")), vocabulary=str(few_words))
+
+    _, manifest = run(make_plan(asked), progress=Heard())
+
+    (workload,) = seen
+    assert workload.vocab_size == manifest.stages[0].facts["vocabulary"] < manifest.source.geometry["vocab_size"]
+    assert max(int(each.inputs["input_ids"].max()) for each in workload.features) < workload.vocab_size
+
+
+def test_a_corpus_is_known_by_what_it_holds_and_not_by_where_it_lies(request_of, few_words, tmp_path):
+    def build(corpus: Path) -> list[bool]:
+        asked = request_of(vocabulary=str(corpus), build_only=True, pipeline=str(path))
+        return [record.cached for record in run(make_plan(asked), progress=Heard())[1].stages]
+
+    path = pipeline(tmp_path, "[export]", "{}")
+    build(few_words)
+    moved = few_words.rename(tmp_path / "moved.jsonl")
+
+    assert build(moved) == [True, True]
+    moved.write_text(moved.read_text(encoding="utf-8") + '"zebra"\n', encoding="utf-8")
+    assert build(moved)[0] is False
 
 
 def shuffle(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

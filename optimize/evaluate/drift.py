@@ -7,7 +7,7 @@ text differently in another batch is hard to trust: both are seen here, neither 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
@@ -33,30 +33,67 @@ class Observed:
 
 
 def measure_drift(
-    candidate: Observed, reference: Observed, *, head: Head, padding_max_abs: float, batch_max_abs: float
+    candidate: Observed,
+    reference: Observed,
+    *,
+    head: Head,
+    padding_max_abs: float,
+    batch_max_abs: float,
+    left_out: int = 0,
 ) -> Drift:
     """Compare decisions, and the rows behind them where both models' were kept.
 
+    `left_out` is how many examples `alike` took the rows of; where it took all, what rows tell is None.
     `flips` is the share of `decisions` without agreement, as a number; where the score is
     ordinal, the decisions are pairs of examples and agreement is that of their order.
     """
     pairs = list(zip(candidate.rows, reference.rows, strict=False))
-    if not pairs or any(ours.shape != theirs.shape for ours, theirs in pairs):
+    if not (pairs or left_out) or any(ours.shape != theirs.shape for ours, theirs in pairs):
         raise StageError("drift: the rows of candidate and reference differ in shape; run both on the same features")
     agreement, flips, decisions = agree(candidate.score, reference.score)
-    max_abs, mean_abs = distances(pairs)
+    max_abs, mean_abs = distances(pairs) if pairs else (None, None)
     return Drift(
         agreement=agreement,
         flips=flips,
         decisions=decisions,
         kl=divergence(pairs) if head.rows_are == "logits" else None,
-        cosine=cosine(pairs) if head.rows_are == "vectors" else None,
+        cosine=cosine(pairs) if head.rows_are == "vectors" and pairs else None,
         max_abs=max_abs,
         mean_abs=mean_abs,
         padding_max_abs=padding_max_abs,
         batch_max_abs=batch_max_abs,
         compared=len(pairs),
+        left_out=left_out,
     )
+
+
+def alike(
+    candidate: tuple[Observed, Sequence[Feature]], reference: tuple[Observed, Sequence[Feature]]
+) -> tuple[Observed, Observed, int]:
+    """Both with the rows of those examples alone that gave rows of the same shapes, and how many did not.
+
+    That is for models with tokenizers of their own, under which a text may have other numbers of tokens.
+    """
+    ours, theirs = _by_example(*candidate), _by_example(*reference)
+    both = [example for example in theirs if example in ours]
+    kept = [example for example in both if _shapes(ours[example]) == _shapes(theirs[example])]
+    first, second = (
+        replace(observed, rows=[row for example in kept for row in rows[example]])
+        for (observed, _), rows in ((candidate, ours), (reference, theirs))
+    )
+    return first, second, len(both) - len(kept)
+
+
+def _by_example(observed: Observed, features: Sequence[Feature]) -> dict[int, list[Array]]:
+    """The rows that were kept, those of the first features, by their example."""
+    found: dict[int, list[Array]] = {}
+    for row, feature in zip(observed.rows, features, strict=False):
+        found.setdefault(feature.example, []).append(row)
+    return found
+
+
+def _shapes(rows: Sequence[Array]) -> list[tuple[int, ...]]:
+    return [row.shape for row in rows]
 
 
 def agree(candidate: Score, reference: Score) -> tuple[float, int, int]:

@@ -7,22 +7,26 @@ once and reported under each of their names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from optimize.artifact import Artifact
 from optimize.evaluate.accuracy import compare
-from optimize.evaluate.drift import Observed, invariance, measure_drift
+from optimize.evaluate.drift import Observed, alike, invariance, measure_drift
 from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded, Head, Params, Progress, Score
 from optimize.manifest import Drift, Measurement, Metric, Size
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency
 from optimize.measure.size import measure_size
 from optimize.measure.workers import opener
+from optimize.quantization.judge import pad_id_of
 
 RANDOM_WEIGHTS = "the weights are random"
 
 Quality = tuple[Metric, Drift, Score]
+Split = Callable[[Path], Encoded]
+"""A split's rows as the tokenizer of a model's folder splits them; the same object for models that share one."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,15 @@ class Results:
 
 
 def measure_subjects(
-    subjects: Sequence[Subject], encoded: Encoded | None, *, method: Method, progress: Progress
+    subjects: Sequence[Subject], split: Split | None, *, method: Method, progress: Progress
 ) -> Results:
     """One measurement a subject, in order; `subjects[0]` is the reference of them all.
 
-    Without `encoded` the weights are random: accuracy and drift are noted as not measured.
+    Without `split` the weights are random: accuracy and drift are noted as not measured.
     """
     first = {subject.key: subject for subject in reversed(subjects)}
     distinct = [subject for subject in subjects if first[subject.key] is subject]
-    quality = measure_quality(distinct, encoded, method=method, progress=progress) if encoded else {}
+    quality = measure_quality(distinct, split, method=method, progress=progress) if split else {}
     times = _time(distinct, method=method, progress=progress)
     sizes = measure_sizes(subjects, compressed=method.compressed)
     measurements = []
@@ -131,27 +135,44 @@ def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, siz
 
 
 def measure_quality(
-    subjects: Sequence[Subject], encoded: Encoded, *, method: Method, progress: Progress
+    subjects: Sequence[Subject], split: Split, *, method: Method, progress: Progress
 ) -> dict[tuple[str, str], Quality]:
-    """Metric, drift and score by the subject's key, against the first; one model is in memory at a time."""
+    """Metric, drift and score by the subject's key, against the first; one model is in memory at a time.
+
+    Each is asked what its own tokenizer makes of the examples.
+    """
     found: dict[tuple[str, str], Quality] = {}
+    base = split(subjects[0].artifact.path)
     reference: Observed | None = None
     for subject in subjects:
         if subject.key in found:
             continue
         progress.say(f"evaluating {subject.name}")
-        observed, (padding, batch) = _observe(subject, encoded, method=method, progress=progress)
+        encoded = split(subject.artifact.path)
+        observed, moved = _observe(subject, encoded, method=method, progress=progress)
         reference = reference or observed
         metric = compare(observed.score, reference.score, confidence=method.confidence, seed=method.workload.seed)
-        drift = measure_drift(observed, reference, head=method.head, padding_max_abs=padding, batch_max_abs=batch)
+        drift = _drift((observed, encoded), (reference, base), method.head, moved)
         found[subject.key] = (metric, drift, observed.score)
     return found
+
+
+def _drift(
+    candidate: tuple[Observed, Encoded], reference: tuple[Observed, Encoded], head: Head, moved: tuple[float, float]
+) -> Drift:
+    """How far a model is from the reference; output by output only where both see as many tokens."""
+    (ours, encoded), (theirs, base) = candidate, reference
+    left_out = 0
+    if encoded is not base:
+        ours, theirs, left_out = alike((ours, encoded.features), (theirs, base.features))
+    padding, batch = moved
+    return measure_drift(ours, theirs, head=head, padding_max_abs=padding, batch_max_abs=batch, left_out=left_out)
 
 
 def _observe(
     subject: Subject, encoded: Encoded, *, method: Method, progress: Progress
 ) -> tuple[Observed, tuple[float, float]]:
-    head, pad_id = method.head, method.workload.pad_id
+    head, pad_id = method.head, pad_id_of(subject.artifact.path)
     session = opener(subject.target)(subject.artifact.path, method.settings.threads, head, subject.runtime)
     outputs = run_split(session, head, encoded, pad_id=pad_id, progress=progress)
     score = head.score(encoded, outputs.answers)

@@ -52,6 +52,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         f"Accuracy: `{manifest.request.data}`, split {manifest.data['certification'].origin}, "
         f"{manifest.data['certification'].count:,} examples that no stage saw. Latency: {machine.cpu}, "
         f"{manifest.request.threads} threads; other machines differ, so measure on yours.",
+        _vocabulary(manifest),
         _left_in_float(manifest),
         *zeros(manifest),
         show(pictures, SENSITIVITY),
@@ -66,6 +67,17 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _vocabulary(manifest: Manifest) -> str:
+    """What became of the vocabulary, where a stage made it smaller."""
+    for facts in (record.facts for record in manifest.stages if "rows_dropped" in record.facts):
+        return (
+            f"Its tokenizer knows {facts['vocabulary']:,} of {facts['vocabulary_before']:,} word pieces: "
+            f"those that {facts['corpus_texts']:,} texts use. Other words are split into shorter pieces, at a price in "
+            "accuracy on texts that have them."
+        )
+    return ""
+
+
 def _left_in_float(manifest: Manifest) -> str:
     """Which groups of operators a stage left in float, if any."""
     names = [str(row["group"]) for r in manifest.stages for row in fact_rows(r, "reverted") if "group" in row]
@@ -78,7 +90,8 @@ def _without_paths(manifest: Manifest) -> Manifest:
     model = request.model if manifest.source.kind != "folder" else manifest.source.id
     data = request.data if request.data_revision is not None else Path(request.data).name
     runtime = {name: value for name, value in request.runtime.items() if name != "model_cache"}
-    update = {"model": model, "data": data, "runtime": runtime}
+    vocabulary = Path(request.vocabulary).name if request.vocabulary else None
+    update = {"model": model, "data": data, "runtime": runtime, "vocabulary": vocabulary}
     return manifest.model_copy(update={"request": request.model_copy(update=update)})
 
 

@@ -28,6 +28,10 @@ HEADINGS = {
         "Zeroed weights",
         "Zeros in each layer's linear maps; the error is squared, relative to what the maps give, their mean.",
     ),
+    "unseen_words": (
+        "Unseen words",
+        "What tuning texts lose in FP32 with words that need dropped pieces, and without.",
+    ),
 }
 COUNTED = {
     "sensitivity": "{} measured alone",
@@ -39,6 +43,7 @@ COUNTED = {
     "layer_times": "{} timed",
     "budgets": "{} tried",
     "zeroed": "{} with zeros",
+    "unseen_words": "{} compared",
 }
 NOUNS = {
     "settings": "setting",
@@ -47,6 +52,7 @@ NOUNS = {
     "layer_times": "size",
     "budgets": "budget",
     "zeroed": "layer",
+    "unseen_words": "kind of text",
 }
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}

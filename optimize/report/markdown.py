@@ -176,6 +176,11 @@ def _not_measured(manifest: Manifest) -> str:
         for measurement in manifest.measurements
         for what, why in measurement.not_measured.items()
     ]
+    lines += [
+        f"- {each.name}, drift of outputs: {each.drift.left_out:,} examples, which its own tokenizer splits otherwise"
+        for each in manifest.measurements
+        if each.drift and each.drift.left_out
+    ]
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 
 
@@ -229,6 +234,7 @@ def command(request: Request, *, chosen: bool = False) -> str:
         "--pipeline": request.pipeline,
         "--budget": request.budget,
         "--fastest-within": request.fastest_within,
+        "--vocabulary": request.vocabulary,
         "--device": request.runtime.get("device"),
         "--runtime": None if chosen else _runtime(request) or None,
         "--seed": request.seed,

@@ -41,6 +41,11 @@ def features(*lengths: int) -> list[Feature]:
     return [Feature({"input_ids": row, "attention_mask": np.ones_like(row)}, example=0) for row in ids]
 
 
+def seen(*examples: int) -> list[Feature]:
+    ids = np.ones(1, dtype=np.int64)
+    return [Feature({"input_ids": ids, "attention_mask": ids}, example) for example in examples]
+
+
 def test_a_model_beside_itself_has_not_moved() -> None:
     same = observed([0, 1], [[1.0, 2.0]], [[-3.0, 0.5]])
     found = measure(same, same)
@@ -104,6 +109,31 @@ def test_a_value_that_is_not_a_number_is_never_close() -> None:
 def test_rows_of_different_features_are_refused() -> None:
     with pytest.raises(StageError, match="on the same features"):
         measure(observed([0], [[1.0]]), observed([0], [[1.0, 2.0]]))
+
+
+def test_examples_that_two_tokenizers_split_into_other_numbers_of_tokens_are_left_out() -> None:
+    theirs = (observed([0], [[1.0]], [[2.0]], [[3.0], [3.0]], [[4.0]]), seen(0, 1, 1, 2))
+    ours = (observed([0], [[1.5]], [[9.0]], [[9.0]], [[4.0]]), seen(0, 1, 1, 2))
+
+    first, second, left_out = drift.alike(ours, theirs)
+
+    found = drift.measure_drift(first, second, head=HEAD, padding_max_abs=0.0, batch_max_abs=0.0, left_out=left_out)
+    assert (found.compared, found.left_out, found.max_abs) == (2, 1, 0.5)
+
+
+def test_where_no_example_can_be_compared_nothing_is_said_of_rows() -> None:
+    ours, theirs = (observed([0], [[1.0]]), seen(0)), (observed([0], [[1.0], [1.0]]), seen(0))
+
+    first, second, left_out = drift.alike(ours, theirs)
+
+    found = drift.measure_drift(first, second, head=HEAD, padding_max_abs=0.0, batch_max_abs=0.0, left_out=left_out)
+    assert (found.compared, found.left_out, found.agreement) == (0, 1, 1.0)
+    assert (found.max_abs, found.mean_abs, found.kl, found.cosine) == (None, None, None, None)
+
+
+def test_examples_whose_rows_were_not_kept_are_not_counted_as_left_out() -> None:
+    ours, theirs = (observed([0], [[1.0]]), seen(0, 1)), (observed([0], [[1.0]], [[1.0]]), seen(0, 1))
+    assert drift.alike(ours, theirs)[2] == 0
 
 
 def test_a_model_that_minds_its_mask_is_invariant() -> None:

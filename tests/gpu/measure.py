@@ -37,7 +37,7 @@ def main() -> int:
     with progress() as shown:
         loaded, subjects = prepare(Options(target="cuda", pipeline="auto", shapes=SHAPES), progress=shown)
         differences = {each.name: differ(subjects[0], each, loaded) for each in subjects[1:]}
-        results = measure_subjects(subjects, None, method=method_of(loaded), progress=shown)
+        results = measure_subjects(subjects, None, method=method_of(loaded, subjects), progress=shown)
     wrong = sorted(
         name for name, found in differences.items() if "int8" not in name and not found["relative"] <= TOLERANCE
     )

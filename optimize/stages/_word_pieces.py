@@ -1,0 +1,156 @@
+"""A WordPiece tokenizer with fewer pieces: which are left, and its files with the ids that they then have.
+
+WordPiece takes the longest piece that fits, from the left. A text that was split into pieces that are left is
+therefore split as before, and the order of ids is kept, so that its ids map one to one. A word with a piece that is
+gone falls apart into shorter ones, at worst into characters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from optimize.errors import StageError
+
+NAME = "prune_vocabulary"
+BATCH_TEXTS = 1000
+TEMPLATE, PAIRS = "TemplateProcessing", ("BertProcessing", "RobertaProcessing")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A WordPiece tokenizer's pieces by id, the ids of tokens beside them, such as special ones, and [UNK]'s."""
+
+    pieces: Mapping[int, str]
+    added: frozenset[int]
+    unknown: int
+    prefix: str
+
+    def characters(self) -> set[int]:
+        """The pieces that are a single character, at the beginning of a word or within."""
+        return {token for token, piece in self.pieces.items() if len(piece.removeprefix(self.prefix)) == 1}
+
+    def words(self, ids: Iterable[int]) -> list[list[int]]:
+        """The tokens of each word, special ones left out; an unknown word is one token."""
+        found: list[list[int]] = []
+        for token in ids:
+            if token != self.unknown and token in self.added:
+                continue
+            if found and self.pieces[token].startswith(self.prefix):
+                found[-1].append(token)
+            else:
+                found.append([token])
+        return found
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """The pieces of a folder's tokenizer; raises StageError for one that is no WordPiece."""
+    tokenizer = _read(folder / "tokenizer.json")
+    model = tokenizer["model"]
+    if model.get("type") != "WordPiece":
+        raise StageError(f"{NAME}: the tokenizer is {model.get('type')}, not WordPiece; leave the stage out")
+    added = frozenset(int(each["id"]) for each in tokenizer["added_tokens"])
+    pieces = {int(token): piece for piece, token in model["vocab"].items()}
+    return Vocabulary(pieces, added, model["vocab"][model["unk_token"]], model["continuing_subword_prefix"])
+
+
+def count_tokens(folder: Path, texts: Iterable[str]) -> tuple[Counter[int], int]:
+    """How often each id comes up in texts that are not cut, and how many texts there are."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    counts: Counter[int] = Counter()
+    number, rest = 0, iter(texts)
+    while batch := list(islice(rest, BATCH_TEXTS)):
+        number += len(batch)
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+            counts.update(encoding.ids)
+    return counts, number
+
+
+def choose_kept(
+    vocabulary: Vocabulary, counts: Mapping[int, int], *, min_count: int, named: Iterable[int]
+) -> list[int]:
+    """The ids that are left, in order: characters, what comes up often enough, what is added, and `named` ones."""
+    used = {token for token, count in counts.items() if count >= min_count}
+    return sorted(used | vocabulary.characters() | vocabulary.added | {vocabulary.unknown} | set(named))
+
+
+def named_ids(config: Mapping[str, Any]) -> dict[str, int]:
+    """Ids of the vocabulary that a model's config names, such as `pad_token_id`."""
+    ids = {name: value for name, value in config.items() if name.endswith("_token_id") and isinstance(value, int)}
+    return {name: value for name, value in ids.items() if 0 <= value < config["vocab_size"]}
+
+
+def write_tokenizer(source: Path, out: Path, new_ids: Mapping[int, int]) -> None:
+    """Write those of a tokenizer's files that hold ids, with new ones and without pieces that have none.
+
+    Raises StageError for a post-processor that is not known here.
+    """
+    tokenizer = _read(source / "tokenizer.json")
+    kept = sorted((new_ids[old], piece) for piece, old in tokenizer["model"]["vocab"].items() if old in new_ids)
+    tokenizer["model"]["vocab"] = {piece: token for token, piece in kept}
+    for each in tokenizer["added_tokens"]:
+        each["id"] = new_ids[each["id"]]
+    if tokenizer["padding"]:
+        tokenizer["padding"]["pad_id"] = new_ids[tokenizer["padding"]["pad_id"]]
+    for processor in _processors(tokenizer["post_processor"]):
+        _renumber(processor, new_ids)
+    _write(out / "tokenizer.json", tokenizer)
+    (out / "vocab.txt").write_text("".join(f"{piece}\n" for _, piece in kept), encoding="utf-8")
+    for name, change in REWRITTEN.items():
+        if (source / name).is_file():
+            _write(out / name, change(_read(source / name), new_ids))
+
+
+def _processors(processor: Any) -> Iterator[dict[str, Any]]:
+    """The steps of a post-processor, which may be one, several or none."""
+    if processor and processor["type"] == "Sequence":
+        for each in processor["processors"]:
+            yield from _processors(each)
+    elif processor:
+        yield processor
+
+
+def _renumber(processor: dict[str, Any], new_ids: Mapping[int, int]) -> None:
+    """Give the special tokens that a post-processor adds their new ids, in place."""
+    if processor["type"] == TEMPLATE:
+        for token in processor["special_tokens"].values():
+            token["ids"] = [new_ids[old] for old in token["ids"]]
+    elif processor["type"] in PAIRS:
+        for name in ("sep", "cls"):
+            processor[name][1] = new_ids[processor[name][1]]
+    else:
+        raise StageError(
+            f"{NAME}: the tokenizer has a {processor['type']}, which is not known here; leave the stage out"
+        )
+
+
+def _in_config(config: Any, new_ids: Mapping[int, int]) -> Any:
+    decoder = config.get("added_tokens_decoder", {})
+    return {**config, "added_tokens_decoder": {str(new_ids[int(old)]): token for old, token in decoder.items()}}
+
+
+def _in_added(added: Any, new_ids: Mapping[int, int]) -> Any:
+    return {token: new_ids[old] for token, old in added.items()}
+
+
+REWRITTEN: dict[str, Callable[[Any, Mapping[int, int]], Any]] = {
+    "tokenizer_config.json": _in_config,
+    "added_tokens.json": _in_added,
+}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,176 @@
+"""A smaller vocabulary: rows of the embedding go whose word pieces a corpus never uses, and the tokenizer goes along.
+
+With INT8 the table is a third of the file or more, and texts of one domain use half of it. Special tokens, characters
+and every piece that the corpus is split into stay (Abdaoui et al., 2020, arXiv 2010.05609, keep what a language uses).
+On texts of such pieces the model says bit for bit what it said before. What words cost whose pieces are gone is told
+apart on tuning data: most texts have none, so averages hide it.
+
+Everything after works with the new tokenizer, so this stage comes first. Words are what fill-mask answers with, and a
+masked word is one token, so that head is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from optimize.artifact import Artifact, content_digest
+from optimize.checkpoint import load_model
+from optimize.evaluate.accuracy import compare
+from optimize.interfaces import Context, Encoded, Facts, Feature, Head, Score, Stage
+from optimize.interfaces import Params as StageParams
+from optimize.quantization.judge import RESAMPLES, limit_tokens, observe, pad_id_of
+from optimize.stages._corpus import read_corpus, why_no_corpus
+from optimize.stages._word_pieces import (
+    Vocabulary,
+    choose_kept,
+    count_tokens,
+    named_ids,
+    read_vocabulary,
+    write_tokenizer,
+)
+
+REFUSED = "fill-mask"
+CONFIDENCE = 0.95
+
+
+class Params(StageParams):
+    """`corpus` is a UTF-8 file with a text a line, a `.jsonl` file, or a folder of `.txt` and `.jsonl` files.
+
+    A piece that it uses at least `min_count` times is kept. At most `tuning_tokens` tokens of tuning data are used for
+    what facts say of the loss.
+    """
+
+    corpus: Path
+    min_count: int = Field(default=1, ge=1)
+    tuning_tokens: int = Field(default=32_768, ge=1)
+
+
+def refuses(params: Params, head: Head) -> str | None:
+    """Why a head has to keep its vocabulary, or why there is nothing to go by."""
+    if head.name == REFUSED:
+        return f"head '{REFUSED}' answers with the very words that would go; leave the stage out"
+    return why_no_corpus(params.corpus)
+
+
+def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
+    """Write the checkpoint with fewer rows, and its tokenizer; facts say what went, and what that costs."""
+    vocabulary = read_vocabulary(source.path)
+    counts, texts = count_tokens(source.path, read_corpus(params.corpus))
+    model = load_model(source.path, context.head.auto_class)
+    named = named_ids(model.config.to_dict())
+    kept = choose_kept(vocabulary, counts, min_count=params.min_count, named=named.values())
+    new_ids = {old: new for new, old in enumerate(kept)}
+    sizes = keep_rows(model, new_ids, named)
+    model.save_pretrained(out)
+    write_tokenizer(source.path, out, new_ids)
+    return {
+        "corpus_texts": texts,
+        "corpus_digest": content_digest(params.corpus.expanduser())[:12],
+        **sizes,
+        **tell_losses(out, vocabulary, new_ids, params.tuning_tokens, context),
+    }
+
+
+def keep_rows(model: Any, new_ids: Mapping[int, int], named: Mapping[str, int]) -> Facts:
+    """Leave a model the rows of these ids, in this order, in place; how many those are, and the bytes saved."""
+    import torch
+
+    table = model.get_input_embeddings()
+    rows = table.weight.detach()[list(new_ids)].clone()
+    pad = None if table.padding_idx is None else new_ids[table.padding_idx]
+    model.set_input_embeddings(torch.nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=pad))
+    model.config.vocab_size = len(rows)
+    for name, old in named.items():
+        setattr(model.config, name, new_ids[old])
+    before = len(table.weight)
+    return {
+        "vocabulary_before": before,
+        "vocabulary": len(rows),
+        "rows_dropped": before - len(rows),
+        "embedding_bytes_saved": (before - len(rows)) * rows.shape[1] * rows.element_size(),
+    }
+
+
+def tell_losses(out: Path, vocabulary: Vocabulary, new_ids: Mapping[int, int], tokens: int, context: Context) -> Facts:
+    """What becomes of the words of tuning texts, and of the answers to texts that have unseen words and that have none.
+
+    Nothing is told where there are no tuning texts.
+    """
+    before = limit_tokens(context.tuning, tokens)
+    after = _first(context.retokenize(out), len(before.gold))
+    if not after.gold:
+        return {}
+    scores = [
+        observe(context.open("torch", folder), context.head, encoded, pad_id=pad_id_of(folder)).score
+        for folder, encoded in ((context.reference.path, before), (out, after))
+    ]
+    unseen = np.zeros(len(before.gold), dtype=bool)
+    rows = [(each.example, vocabulary.words(tokens_of(each))) for each in before.features]
+    split = 0
+    for example, words in rows:
+        found = sum(not new_ids.keys() >= set(word) for word in words)
+        split += found
+        unseen[example] |= found > 0
+    return {
+        "tuning_examples": len(before.gold),
+        "words_resplit_share": split / max(sum(len(words) for _, words in rows), 1),
+        "unknown_share_before": share_of(before, vocabulary.unknown),
+        "unknown_share": share_of(after, new_ids[vocabulary.unknown]),
+        "tokens_per_text_before": count_all(before) / len(before.gold),
+        "tokens_per_text": count_all(after) / len(after.gold),
+        "unseen_words": [
+            {"texts": name, **loss_on(chosen, *scores, seed=context.seed)}
+            for name, chosen in (("with an unseen word", unseen), ("without", ~unseen))
+        ],
+    }
+
+
+def _first(encoded: Encoded, examples: int) -> Encoded:
+    """The first so many examples."""
+    features = tuple(each for each in encoded.features if each.example < examples)
+    return Encoded(features, encoded.gold[:examples], encoded.truncated)
+
+
+def tokens_of(feature: Feature) -> list[int]:
+    """The ids of a feature, padding left out."""
+    ids: list[int] = feature.inputs["input_ids"][feature.inputs["attention_mask"] == 1].tolist()
+    return ids
+
+
+def count_all(encoded: Encoded) -> int:
+    """How many tokens features have, special ones included."""
+    return sum(len(tokens_of(each)) for each in encoded.features)
+
+
+def share_of(encoded: Encoded, token: int) -> float:
+    """How many of all tokens are this one."""
+    return sum(tokens_of(each).count(token) for each in encoded.features) / max(count_all(encoded), 1)
+
+
+def loss_on(chosen: Any, before: Score, after: Score, *, seed: int) -> dict[str, int | float | str]:
+    """What examples scored before and after; of none, nothing but that."""
+    count = int(chosen.sum())
+    if not count:
+        return {"examples": 0}
+    theirs, ours = (replace(each, statistics=each.statistics[chosen], right=None) for each in (before, after))
+    metric = compare(ours, theirs, confidence=CONFIDENCE, seed=seed, resamples=RESAMPLES)
+    return {"examples": count, "metric_before": metric.reference, "metric": metric.value, "drop": metric.drop}
+
+
+STAGE = Stage(
+    run=run,
+    params=Params,
+    takes="torch",
+    gives="torch",
+    needs=("tokenizers", "torch", "transformers"),
+    summary="Drop the word pieces that a corpus never uses, from the embedding and the tokenizer",
+    reads=("corpus",),
+    refuses=refuses,
+    first=True,
+)
