@@ -90,6 +90,13 @@ def count_costs(model: Any, features: Sequence[Feature], *, sliced: bool = False
     return Costs((*[heads] * others, last[0]), (*[neurons] * others, last[1]))
 
 
+def keep_all(sites: Sequence[Site]) -> list[Any]:
+    """The masks that keep everything."""
+    import torch
+
+    return [torch.ones(site.count, dtype=torch.bool) for site in sites]
+
+
 def remove(model: Any, kept: Sequence[Any]) -> None:
     """Leave a model only what each site's mask keeps, in place, its config included; masks are boolean tensors."""
     for layer, heads, neurons in zip(encoder_layers(model), kept[0::2], kept[1::2], strict=True):

@@ -1,8 +1,9 @@
 """Structured pruning: whole attention heads and FFN neurons go, without any training; what is left makes up for them.
 
 Layers come out really smaller, so the model is faster on every runtime and needs no kernel of its own; block or
-single-weight sparsity would. Three steps, minutes on two cores:
+single-weight sparsity would. Four steps, minutes on two cores:
 
+- where asked for, whole layers are dropped first, and others stand in for them (`_pruning_layers`);
 - one backward pass over texts tells what heads and neurons mean for the answers, labels or not
   (`_pruning_evidence`);
 - a search keeps those that matter most within a budget of the encoder's operations. `search: compensated` counts on
@@ -32,14 +33,16 @@ from optimize.quantization.judge import Judge, make_judge
 from optimize.stages._distillation import Batch, answers_of
 from optimize.stages._pruning_compensation import search_compensated
 from optimize.stages._pruning_evidence import Evidence, gather
+from optimize.stages._pruning_layers import Making, drop_layers
 from optimize.stages._pruning_masks import rearrange, search_masks
 from optimize.stages._pruning_refit import refit
-from optimize.stages._pruning_sites import Costs, Site, Wanted, count_costs, find_sites, remove
+from optimize.stages._pruning_sites import Costs, Site, Wanted, count_costs, find_sites, keep_all, remove
 from optimize.stages._training import first_examples, make_batches, reproducible
 
 
 class Params(StageParams):
-    """`budget` is the share of the encoder's operations to keep, as `_pruning_sites` counts them.
+    """`budget` is the share of the given encoder's operations to keep, as `_pruning_sites` counts them. `drop_layers`
+    whole layers go first; where the budget is met by that, nothing more does.
     `readout_slice` counts the last layer as `export` with that parameter leaves it, where the head reads one token.
 
     Neurons are kept in multiples of `neuron_multiple` in each layer, which kernels like. `tune: masks` rescales what
@@ -49,6 +52,7 @@ class Params(StageParams):
     """
 
     budget: float = Field(default=0.6, gt=0, le=1)
+    drop_layers: int = Field(default=0, ge=0)
     readout_slice: bool = False
     neuron_multiple: int = Field(default=16, ge=1)
     search: Literal["compensated", "rearranged", "fisher"] = "compensated"
@@ -65,9 +69,10 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Course:
-    """A dense model to prune, and the texts to go by."""
+    """A model to prune, the operations that it may keep, and the texts to go by."""
 
     model: Any
+    operations: float
     sample: Encoded
     batches: list[Batch]
     params: Params
@@ -82,41 +87,48 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     with reproducible(context):
         dense = load_model(source.path, context.head.auto_class)
         batches = make_batches(sample.features, dense, size=BATCH_SIZE, tokens=params.batch_tokens)
-        course = Course(dense, sample, batches, params, context)
         sliced = params.readout_slice and context.head.reads == "first token"
-        sites, costs = find_sites(dense), count_costs(dense, sample.features, sliced=sliced)
-        require_room(sites, costs, params)
+        given = count_costs(dense, sample.features, sliced=sliced).total(find_sites(dense))
+        answers = answers_of(context.head, sample)
+        making = Making(dense, batches, answers, context, params.tune, params.ridge)
+        short = drop_layers(making, params.drop_layers)
+        course = Course(short.model, (1 + ROUNDING) * params.budget * given, sample, batches, params, context)
+        sites, costs = find_sites(short.model), count_costs(short.model, sample.features, sliced=sliced)
+        require_room(sites, costs, params, given=given)
         kept = choose(course, sites, costs)
-        pruned = copy.deepcopy(dense)
+        pruned = copy.deepcopy(short.model)
         remove(pruned, kept)
         pruned.save_pretrained(out)
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
         losses = _lost(judge, out, context, prefix="untuned") if params.tune != "none" else {}
         if params.tune != "none":
-            refit(pruned, dense, batches, how=params.tune, ridge=params.ridge, context=context)
+            refit(pruned, dense, batches, how=params.tune, ridge=params.ridge, context=context, kept=short.kept)
             pruned.save_pretrained(out)
         losses |= _lost(judge, out, context, prefix="tuning")
-    return {**describe(dense, pruned, costs), "examples": len(sample.gold), **losses}
+    left = costs.total(find_sites(pruned)) / given
+    return {"flops_kept": left, **describe(dense, pruned, short.kept), "examples": len(sample.gold), **losses}
 
 
-def require_room(sites: Sequence[Site], costs: Costs, params: Params) -> None:
+def require_room(sites: Sequence[Site], costs: Costs, params: Params, *, given: float) -> None:
     """Refuse a budget that does not pay for one head and one group of neurons in each layer."""
     least = sum(
         costs.of(site, 1 if site.kind == "heads" else min(params.neuron_multiple, site.count)) for site in sites
     )
-    share = least / costs.total(sites)
+    share = least / given
     if params.budget < share:
         raise StageError(
             f"prune: a budget of {params.budget:g} cannot keep a head and {params.neuron_multiple} neurons in each of "
-            f"{len(sites) // 2} layers, which take {share:.3f} of the encoder; raise 'budget'"
+            f"{len(sites) // 2} layers, which take {share:.3f} of the encoder; raise 'budget' or 'drop_layers'"
         )
 
 
 def choose(course: Course, sites: Sequence[Site], costs: Costs) -> list[Any]:
     """What each site keeps, as boolean tensors."""
     params, context = course.params, course.context
+    if costs.total(sites) <= course.operations:
+        return keep_all(sites)
     evidence = gather(course.model, sites, course.batches, answers_of(context.head, course.sample), context)
-    wanted = Wanted((1 + ROUNDING) * params.budget * costs.total(sites), params.neuron_multiple)
+    wanted = Wanted(course.operations, params.neuron_multiple)
     if params.search == "compensated":
         return search_compensated(sites, evidence, costs, wanted, context.progress)
     masks = search_masks(sites, evidence, costs, wanted)
@@ -127,18 +139,14 @@ def _rearranged(masks: Sequence[Any], evidence: Sequence[Evidence]) -> list[Any]
     return [rearrange(mask, found) for mask, found in zip(masks, evidence, strict=True)]
 
 
-def describe(dense: Any, pruned: Any, costs: Costs) -> Facts:
-    """What is left of a model, in all and in each layer."""
+def describe(dense: Any, pruned: Any, kept: Sequence[int]) -> Facts:
+    """What is left of a model, in all and in each layer; of the pruned model's layers these are the places before."""
     before, after = find_sites(dense), find_sites(pruned)
-    rows: list[dict[str, int | float | str]] = []
-    for index in range(0, len(before), 2):
-        pairs = zip(before[index : index + 2], after[index : index + 2], strict=True)
-        row: dict[str, int | float | str] = {"layer": before[index].layer}
-        for old, new in pairs:
-            row |= {new.kind: new.count, f"{new.kind}_before": old.count}
-        rows.append(row)
+    left = {(kept[site.layer], site.kind): site.count for site in after}
+    rows: list[dict[str, int | float | str]] = [{"layer": layer} for layer in range(len(before) // 2)]
+    for site in before:
+        rows[site.layer] |= {site.kind: left.get((site.layer, site.kind), 0), f"{site.kind}_before": site.count}
     return {
-        "flops_kept": costs.total(after) / costs.total(before),
         "parameters": sum(each.numel() for each in pruned.parameters()),
         "parameters_before": sum(each.numel() for each in dense.parameters()),
         "layers": rows,
