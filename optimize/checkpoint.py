@@ -5,20 +5,25 @@ A pruned checkpoint therefore lists, under `pruned_layers` in its config.json, w
 a head stays `dim / n_heads`. The layers are given their sizes before the weights are read, by transformers itself:
 shards, data types, tied weights and its complaints are the usual ones. What comes back is an instance of the usual
 class.
+
+Where whole layers were dropped, `n_layers` is the number left, and a layer whose output is to be that of a later layer
+of the original model says which one it `stands_for`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from optimize.errors import SourceError, first_line
 
 PRUNED_LAYERS = "pruned_layers"
-"""The config's key: a list of {"heads", "neurons"}, one for each layer."""
+"""The config's key: a list of {"heads", "neurons"}, one for each layer, with "stands_for" where layers were dropped."""
+STANDS_FOR = "stands_for"
 
 
 @dataclass(frozen=True)
@@ -78,20 +83,53 @@ def pruned_sizes(config: Mapping[str, Any], *, where: str) -> list[LayerSize]:
             f"{where}: '{PRUNED_LAYERS}' in its config must list 1 to {most['heads']} heads and 1 to {most['neurons']} "
             f"neurons for each of {layers} layers; prune the model again"
         )
-    return [LayerSize(**row) for row in rows]
+    if not _rise(rows):
+        raise SourceError(
+            f"{where}: '{STANDS_FOR}' in its config's '{PRUNED_LAYERS}' must be numbers of layers, each above the one "
+            "before; prune the model again"
+        )
+    return [LayerSize(row["heads"], row["neurons"]) for row in rows]
 
 
 def _makes_sense(row: object, most: Mapping[str, int]) -> bool:
     """Whether a row of `pruned_layers` has just the numbers it must have, within their bounds."""
-    if not isinstance(row, dict) or set(row) != set(most):
+    if not isinstance(row, dict) or set(row) - {STANDS_FOR} != set(most):
         return False
     return all(type(row[name]) is type(limit) is int and 1 <= row[name] <= limit for name, limit in most.items())
 
 
-def note_sizes(config: Any, sizes: list[LayerSize]) -> None:
-    """Let a transformers config say what each layer has left, in our words alone, in place."""
+def _rise(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the layers stand for others in their order."""
+    stood_for = _stood_for(rows)
+    if any(type(layer) is not int for layer in stood_for):
+        return False
+    return all(before < after for before, after in pairwise([-1, *stood_for]))
+
+
+def _stood_for(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [row.get(STANDS_FOR, index) for index, row in enumerate(rows)]
+
+
+def layers_stood_for(config: Any) -> list[int]:
+    """For each layer of a model with this transformers config the original model's layer, from 0, whose output its
+    own stands for.
+    """
+    return _stood_for(getattr(config, PRUNED_LAYERS, None) or [{}] * int(config.n_layers))
+
+
+def note_sizes(config: Any, sizes: list[LayerSize], stand_for: Sequence[int] | None = None) -> None:
+    """Let a transformers config say what each layer has left, in our words alone, in place.
+
+    With `stand_for`, also which layers of the original model they stand for; that stays as it is otherwise.
+    """
+    stand_for = layers_stood_for(config) if stand_for is None else stand_for
+    rows: list[dict[str, int]] = [asdict(size) for size in sizes]
+    for index, (row, layer) in enumerate(zip(rows, stand_for, strict=True)):
+        if layer != index:
+            row[STANDS_FOR] = layer
+    config.n_layers = len(sizes)
     config.pruned_heads = {}
-    setattr(config, PRUNED_LAYERS, [asdict(size) for size in sizes])
+    setattr(config, PRUNED_LAYERS, rows)
 
 
 def encoder_layers(model: Any) -> Any:

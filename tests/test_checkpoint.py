@@ -14,6 +14,7 @@ from optimize.checkpoint import (
     LayerSize,
     encoder_flops,
     encoder_layers,
+    layers_stood_for,
     load_model,
     note_sizes,
     pruned_sizes,
@@ -130,6 +131,7 @@ def test_transformers_own_word_for_pruned_heads_is_replaced(pruned):
         [{"heads": 1, "neurons": 40}, {"heads": 3, "neurons": "7"}],
         [{"heads": 1, "neurons": 40}, {"heads": True, "neurons": 7}],
         [{"heads": 1, "neurons": 40}, {"heads": 3}],
+        [{"heads": 1, "neurons": 40}, {"heads": 3, "stands_for": 7}],
         [{"heads": 1, "neurons": 40}, [3, 7]],
     ],
     ids=str,
@@ -138,6 +140,30 @@ def test_sizes_that_make_no_sense_are_refused_in_one_line(rows, pruned):
     folder, _ = pruned()
     set_config(folder, pruned_layers=rows)
     with pytest.raises(SourceError, match="must list 1 to 4 heads and 1 to 64 neurons for each of 2 layers; ") as told:
+        load_model(folder)
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("stood_for", [(1, 4), (0, 1), (None, 3), (None, None)], ids=str)
+def test_layers_say_which_of_the_original_they_stand_for(stood_for, pruned):
+    folder, model = pruned()
+    rows = [{"heads": size.heads, "neurons": size.neurons} for size in SIZES]
+    said = [row if layer is None else row | {"stands_for": layer} for row, layer in zip(rows, stood_for, strict=True)]
+    set_config(folder, pruned_layers=said)
+    again = optimize.load_model(folder)
+    wanted = [index if layer is None else layer for index, layer in enumerate(stood_for)]
+    assert layers_stood_for(again.config) == wanted
+    note_sizes(again.config, SIZES)
+    assert layers_stood_for(again.config) == wanted
+    assert layers_stood_for(model.config) == [0, 1]
+
+
+@pytest.mark.parametrize("stood_for", [(1, 1), (3, 2), (-1, 0), (True, 2), (0, "1"), (0, None), (0, 1.0)], ids=str)
+def test_layers_that_stand_for_others_out_of_order_are_refused_in_one_line(stood_for, pruned):
+    folder, _ = pruned()
+    rows = [{"heads": size.heads, "neurons": size.neurons} for size in SIZES]
+    set_config(folder, pruned_layers=[row | {"stands_for": x} for row, x in zip(rows, stood_for, strict=True)])
+    with pytest.raises(SourceError, match="numbers of layers, each above the one before; prune the model") as told:
         load_model(folder)
     assert len(str(told.value).splitlines()) == 1
 

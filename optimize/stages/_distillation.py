@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from optimize.checkpoint import layers_stood_for
 from optimize.errors import StageError
 from optimize.evaluate.predict import collate
 from optimize.interfaces import Encoded, Feature, Head
@@ -46,10 +47,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows of logits, values or vectors [N, width], and the hidden states [B, T, D] after every layer."""
+    """Rows of logits, values or vectors [N, width], and the hidden states [B, T, D] after every layer, by the layer of
+    the original model that it stands for."""
 
     rows: Any
-    hidden: tuple[Any, ...]
+    hidden: dict[int, Any]
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,13 @@ class Weights:
 
 
 def require_alike(pair: Pair, *, stage: str) -> None:
-    """Refuse models whose hidden states cannot be matched one by one."""
-    ours, theirs = ((model.config.n_layers, model.config.dim) for model in (pair.student, pair.teacher))
-    if ours != theirs:
+    """Refuse a student with hidden states that its teacher has none to match with, or that end at another layer."""
+    ours, theirs = pair.student.config, pair.teacher.config
+    mine, known = layers_stood_for(ours), layers_stood_for(theirs)
+    if ours.dim != theirs.dim or mine[-1] != known[-1] or not set(mine) <= set(known):
         raise StageError(
-            f"{stage}: the model has {ours[0]} layers of width {ours[1]} and its reference {theirs[0]} of {theirs[1]}: "
-            f"they cannot be matched; set '{stage}: {{hidden_weight: 0}}'"
+            f"{stage}: the model has {len(mine)} layers of width {ours.dim} and its reference {len(known)} of "
+            f"{theirs.dim}: they cannot be matched; set '{stage}: {{hidden_weight: 0}}'"
         )
 
 
@@ -115,7 +118,8 @@ def answer(model: Any, batch: Batch, head: Head) -> Answer:
     with _projecting(model, batch.decides) as projects:
         outputs = model(**batch.inputs, output_hidden_states=True)
     found = [outputs[name] for name in head.outputs]
-    return Answer(found[0] if projects else _rows(found, batch, head), outputs.hidden_states[1:])
+    hidden = dict(zip(layers_stood_for(model.config), outputs.hidden_states[1:], strict=True))
+    return Answer(found[0] if projects else _rows(found, batch, head), hidden)
 
 
 @contextmanager
@@ -186,11 +190,12 @@ def cosine_loss(student: Answer, teacher: Answer, batch: Batch, head: Head) -> t
 
 
 def _hidden_pairs(student: Answer, teacher: Answer, batch: Batch, head: Head) -> Iterator[tuple[Any, Any]]:
-    """Layer by layer the vectors [N, D] of both models; of the last layer, those that the head reads."""
-    for layer, (ours, theirs) in enumerate(zip(student.hidden, teacher.hidden, strict=True), start=1):
-        last = head.reads == "first token" and layer == len(teacher.hidden)
+    """The vectors [N, D] of both models after each layer that the student's stand for; of the last, those that the
+    head reads."""
+    for layer, ours in student.hidden.items():
+        last = head.reads == "first token" and layer == max(teacher.hidden)
         count = (slice(None), 0) if last else batch.real
-        yield ours[count], theirs[count]
+        yield ours[count], teacher.hidden[layer][count]
 
 
 def batch_loss(pair: Pair, batch: Batch, weights: Weights) -> torch.Tensor:

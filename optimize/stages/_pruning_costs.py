@@ -37,6 +37,12 @@ class Costs:
         """What `count` heads or neurons of a site cost."""
         return _at((self.heads if site.kind == "heads" else self.neurons)[site.layer], count)
 
+    def of_layers(self, count: int) -> Costs:
+        """The costs of a model with so many of the layers, which are alike but for the last one."""
+        share = count / len(self.heads)
+        heads, neurons = ((*each[: count - 1], each[-1]) for each in (self.heads, self.neurons))
+        return Costs(heads, neurons, self.fixed * share)
+
     def total(self, sites: Sequence[Site]) -> float:
         """What an encoder's layers cost."""
         return self.fixed + sum(self.of(site, site.count) for site in sites)

@@ -5,8 +5,9 @@ nearest to the dense model's; such masks are folded into the columns of the join
 bias included, costs no more data and leaves less of an error (`tune: weights`).
 
 Sites are fitted in the order in which a text passes them, each to the dense model's sum before its LayerNorm, so
-errors of the layers before are made up for as well. The ridge pulls towards the weights as they are, never towards
-zero. Only tokens that answers depend on count in the last layer.
+errors of the layers before are made up for as well. Where layers were dropped behind one, its neurons are fitted to
+the sum of the last of them, whose LayerNorm the layer has taken over (`_pruning_layers`). The ridge pulls towards the
+weights as they are, never towards zero. Only tokens that answers depend on count in the last layer.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ BIAS_RIDGE = 1e-6
 
 @dataclass
 class Passage:
-    """One batch on its way through both models: what the next layer reads, and its attention mask."""
+    """One batch on its way through both models: what the next layer reads, and its attention mask.
+
+    `passed` layers of the dense model are behind it.
+    """
 
     batch: Batch
     mask: Any
     pruned: Any
     dense: Any
+    passed: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,26 @@ class Sums:
     misses: Any
 
 
-def refit(pruned: Any, dense: Any, batches: Sequence[Batch], *, how: Tune, ridge: float, context: Context) -> None:
-    """Fit the pruned model's joining maps, in place."""
+def refit(
+    pruned: Any,
+    dense: Any,
+    batches: Sequence[Batch],
+    *,
+    how: Tune,
+    ridge: float,
+    context: Context,
+    kept: Sequence[int] | None = None,
+) -> None:
+    """Fit the pruned model's joining maps, in place; its layers were those in the places `kept` of the dense model."""
     import torch
 
     with torch.no_grad():
         passages = [_start(dense, batch, context.head) for batch in batches]
         sites, models = find_sites(pruned), (encoder_layers(pruned), encoder_layers(dense))
-        for index, (ours, theirs) in enumerate(zip(*models, strict=True)):
-            wanted = [_sums_before_norms(theirs, passage.dense, passage.mask) for passage in passages]
+        kept = range(len(models[1])) if kept is None else kept
+        stood_for = places_stood_for(kept, len(models[1]))
+        for index, (ours, *places) in enumerate(zip(models[0], kept, stood_for, strict=True)):
+            wanted = [_pass_dense(models[1], passage, *places) for passage in passages]
             last = index == len(models[0]) - 1
             for place in (0, 1):
                 site = sites[2 * index + place]
@@ -65,8 +81,12 @@ def refit(pruned: Any, dense: Any, batches: Sequence[Batch], *, how: Tune, ridge
                 _fit(site, _collect(site, ours, passages, targets, head=context.head, last=last), how=how, ridge=ridge)
             for passage in passages:
                 passage.pruned = ours(passage.pruned, passage.mask)[-1]
-                passage.dense = theirs(passage.dense, passage.mask)[-1]
             context.progress.step("tune", index + 1, len(models[0]))
+
+
+def places_stood_for(kept: Sequence[int], count: int) -> list[int]:
+    """For each kept one of so many layers the last of those dropped right behind it, or itself."""
+    return [after - 1 for after in (*kept[1:], count)]
 
 
 def _start(dense: Any, batch: Batch, head: Head) -> Passage:
@@ -75,11 +95,26 @@ def _start(dense: Any, batch: Batch, head: Head) -> Passage:
     return Passage(batch, mask, hidden, hidden)
 
 
-def _sums_before_norms(layer: Any, hidden: Any, mask: Any) -> list[Any]:
-    """What a layer's two LayerNorms are given, [B, T, D] each."""
-    with noted(layer.sa_layer_norm, layer.output_layer_norm) as found:
-        layer(hidden, mask)
-    return [inputs[0] for inputs in found]
+def _pass_dense(layers: Any, passage: Passage, own: int, stood_for: int) -> tuple[Any, Any]:
+    """Take a batch through the dense model up to the layer that one stands for; what the layer's two LayerNorms are to
+    be given, [B, T, D]: what its own attention gave, and what the other's neurons did."""
+    sums = {}
+    for place in range(passage.passed, stood_for + 1):
+        layer = layers[place]
+        with noted(layer.sa_layer_norm, layer.output_layer_norm) as found:
+            passage.dense = layer(passage.dense, passage.mask)[-1]
+        sums[place] = [inputs[0] for inputs in found]
+    passage.passed = stood_for + 1
+    return sums[own][0], _scaled_like(sums[own][1], sums[stood_for][1])
+
+
+def _scaled_like(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The other with the mean and deviation of each token's own; to a LayerNorm that is the same, and easier to fit."""
+    if own is other:
+        return own
+    means, scales = own.mean(dim=-1, keepdim=True), own.std(dim=-1, keepdim=True)
+    away = other - other.mean(dim=-1, keepdim=True)
+    return means + away * scales / other.std(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _collect(

@@ -46,6 +46,13 @@ def find_sites(model: Any) -> list[Site]:
     return sites
 
 
+def keep_all(sites: Sequence[Site]) -> list[Any]:
+    """The masks that keep everything."""
+    import torch
+
+    return [torch.ones(site.count, dtype=torch.bool) for site in sites]
+
+
 def remove(model: Any, kept: Sequence[Any]) -> None:
     """Leave a model only what each site's mask keeps, in place, its config included; masks are boolean tensors."""
     for layer, heads, neurons in zip(encoder_layers(model), kept[0::2], kept[1::2], strict=True):

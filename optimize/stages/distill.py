@@ -1,9 +1,10 @@
 """Recovery: a model that lost something, by pruning above all, learns to answer as the FP32 reference does.
 
 The loss is DistilBERT's own three (Sanh et al., 2019): the teacher's softened answers, the right answers, and the
-direction of the hidden states. Two things differ. The states of every layer are compared, one to one, since pruning
-takes no layer and leaves their width; and labels are optional, since the other two need none. Nothing is dropped out:
-the student is smaller than what it learns from, and more data help it more than noise does.
+direction of the hidden states. Two things differ. The states of every layer are compared, with those of the teacher's
+layer that it stands for: its own, or where pruning dropped layers behind it, the last of them. And labels are optional,
+since the other two need none. Nothing is dropped out: the student is smaller than what it learns from, and more data
+help it more than noise does.
 
 The layers' sizes stay as they are. The weights that diverge least from the reference on tuning data are kept, the
 first ones where none are better. One process or several learn (`torchrun --nproc_per_node 2 -m optimize run ...`,

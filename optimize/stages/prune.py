@@ -1,8 +1,9 @@
 """Structured pruning: whole attention heads and FFN neurons go, without any training; what is left makes up for them.
 
 Layers come out really smaller, so the model is faster on every runtime and needs no kernel of its own; block or
-single-weight sparsity would. Three steps, minutes on two cores:
+single-weight sparsity would. Four steps, minutes on two cores:
 
+- where asked for, whole layers are dropped first, and others stand in for them (`_pruning_layers`);
 - one backward pass over texts tells what heads and neurons mean for the answers, labels or not
   (`_pruning_evidence`);
 - a search keeps those that matter most within a budget of the encoder's operations. `search: compensated` counts on
@@ -16,7 +17,6 @@ What is written is an ordinary FP32 checkpoint but for `pruned_layers` in its co
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,25 +29,28 @@ from optimize.checkpoint import load_model
 from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.judge import Judge, Loss, make_judge
-from optimize.stages._distillation import Batch, answers_of
+from optimize.quantization.judge import Judge, make_judge
+from optimize.stages._distillation import Answers, Batch, answers_of
+from optimize.stages._pruning_budget import Pruned, Room, find_fastest
 from optimize.stages._pruning_compensation import keep_within, take_apart
 from optimize.stages._pruning_costs import Costs, Measure, Wanted, count_bytes, count_operations
-from optimize.stages._pruning_evidence import Evidence, gather
-from optimize.stages._pruning_loss import Row, lost
+from optimize.stages._pruning_evidence import gather
+from optimize.stages._pruning_layers import Making, Shortened, drop_layers
+from optimize.stages._pruning_loss import lost
 from optimize.stages._pruning_masks import rearrange, search_masks
 from optimize.stages._pruning_refit import refit
-from optimize.stages._pruning_sites import Site, find_sites, remove
+from optimize.stages._pruning_sites import find_sites, keep_all, remove
 from optimize.stages._pruning_times import Table, measure_times
 from optimize.stages._training import first_examples, make_batches, reproducible, session_of
 
 
 class Params(StageParams):
-    """`budget` is the share to keep of what the encoder takes: its operations, its latency at 1 x `tokens` as measured
-    on the target (which takes minutes), or its size, as `measure` says. `fastest_within` looks for the smallest budget
-    that costs no more than so much of the metric, relative to the reference's, on tuning data; `budget` is then not
-    looked at. `readout_slice` counts the last layer as `export` with that parameter leaves it, where the head reads
-    one token.
+    """`budget` is the share to keep of what the given encoder takes: its operations, its latency at 1 x `tokens` as
+    measured on the target (which takes minutes), or its size, as `measure` says. `fastest_within` looks for the
+    smallest budget that costs no more than so much of the metric, relative to the reference's, on tuning data;
+    `budget` is not looked at then. `drop_layers` whole layers go first; where the budget is met by that, nothing more
+    does. `readout_slice` counts the last layer as `export` with that parameter leaves it, where the head reads one
+    token.
 
     Neurons are kept in multiples of `neuron_multiple` in each layer, which kernels like. `tune: masks` rescales what
     is left, `weights` fits whole maps; `ridge` holds them back, relative to the mean square of what they read. At
@@ -59,6 +62,7 @@ class Params(StageParams):
     measure: Measure = "flops"
     tokens: int = Field(default=128, ge=1)
     fastest_within: float | None = Field(default=None, ge=0, lt=1)
+    drop_layers: int = Field(default=0, ge=0)
     readout_slice: bool = False
     neuron_multiple: int = Field(default=16, ge=1)
     search: Literal["compensated", "rearranged", "fisher"] = Field(default="compensated", validate_default=True)
@@ -78,36 +82,24 @@ class Params(StageParams):
 
 BATCH_SIZE = 32
 ROUNDING = 1e-12
-STEP = 0.025
-"""Budgets that `fastest_within` tells apart."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """A model to prune, the texts to go by, what its parts cost, and who tells what was lost.
+    """A dense model, what is left of its layers, and the texts to go by.
 
-    `masks` says what each site keeps within a budget, as boolean tensors.
+    `operations` and `costs` are the dense model's; `room` is what can be pruned of the shortened one.
     """
 
-    model: Any
-    batches: list[Batch]
-    sites: list[Site]
-    costs: Costs
+    dense: Any
+    short: Shortened
+    batches: Sequence[Batch]
     operations: Costs
+    costs: Costs
+    room: Room
     judge: Judge
     params: Params
     context: Context
-    masks: Callable[[float], list[Any]]
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What a budget left of a model, and what that lost on tuning data, before least squares and after."""
-
-    budget: float
-    model: Any
-    untuned: Loss | None
-    loss: Loss
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -116,12 +108,18 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     if not sample.features:
         raise StageError("prune: there are no calibration texts; give some with --calibration-examples")
     with reproducible(context):
-        course, facts = prepare(load_model(source.path, context.head.auto_class), sample, params, context)
-        if params.fastest_within is None:
-            pruned = prune_to(course, params.budget)
+        answers = answers_of(context.head, sample)
+        course, times = prepare(load_model(source.path, context.head.auto_class), sample, answers, params, context)
+        within = params.fastest_within
+        if within is None:
+            course.room.require(params.budget)
+        keep = choose(course, answers)
+        if within is None:
+            pruned, tried = prune_to(course, params.budget, keep), Table()
         else:
-            pruned, tried = find_fastest(course, params.fastest_within)
-            facts |= {"budgets": tried}
+            pruned, tried = find_fastest(
+                lambda each: prune_to(course, each, keep), course.room, within, context.progress
+            )
         pruned.model.save_pretrained(out)
     return {
         **describe(course, pruned.model),
@@ -130,57 +128,40 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         **(lost(pruned.untuned, prefix="untuned") if pruned.untuned else {}),
         "tuning_examples": len(course.judge.encoded.gold),
         **lost(pruned.loss, prefix="tuning"),
-        **facts,
+        **{name: table for name, table in (("layer_times", times), ("budgets", tried)) if table},
     }
 
 
-def prepare(model: Any, sample: Encoded, params: Params, context: Context) -> tuple[Course, Facts]:
-    """All that does not depend on the budget; facts hold the table of what was timed."""
-    batches = make_batches(sample.features, model, size=BATCH_SIZE, tokens=params.batch_tokens)
-    sites = find_sites(model)
+def prepare(dense: Any, sample: Encoded, answers: Answers, params: Params, context: Context) -> tuple[Course, Table]:
+    """Drop layers, and all else that the budget does not matter to; the table is of layers that were timed."""
+    batches = make_batches(sample.features, dense, size=BATCH_SIZE, tokens=params.batch_tokens)
+    sites, times = find_sites(dense), Table()
     sliced = params.readout_slice and context.head.reads == "first token"
-    operations = count_operations(model, sample.features, sliced=sliced)
-    costs, facts = operations, Facts()
+    costs = operations = count_operations(dense, sample.features, sliced=sliced)
+    multiple = params.neuron_multiple
     if params.measure == "size":
-        costs = count_bytes(model)
+        costs = count_bytes(dense)
     elif params.measure == "latency":
-        costs, table = measure_times(sites, operations, context, tokens=params.tokens, multiple=params.neuron_multiple)
-        facts = {"layer_times": table}
-    if params.fastest_within is None:
-        require_room(sites, costs, params)
-    evidence = gather(model, sites, batches, answers_of(context.head, sample), context)
+        costs, times = measure_times(sites, operations, context, tokens=params.tokens, multiple=multiple)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-    masks = choose(sites, evidence, costs, params, context)
-    return Course(model, batches, sites, costs, operations, judge, params, context, masks), facts
+    short = drop_layers(Making(dense, batches, answers, context, params.tune, params.ridge), params.drop_layers)
+    room = Room(find_sites(short.model), costs.of_layers(len(short.kept)), costs.total(sites), multiple)
+    return Course(dense, short, batches, operations, costs, room, judge, params, context), times
 
 
-def require_room(sites: Sequence[Site], costs: Costs, params: Params) -> None:
-    """Refuse a budget that does not pay for one head and one group of neurons in each layer."""
-    share = least_share(sites, costs, params)
-    if params.budget < share:
-        raise StageError(
-            f"prune: a budget of {params.budget:g} cannot keep a head and {params.neuron_multiple} neurons in each of "
-            f"{len(sites) // 2} layers, which take {share:.3f} of the encoder; raise 'budget'"
-        )
-
-
-def least_share(sites: Sequence[Site], costs: Costs, params: Params) -> float:
-    """The share of the encoder that one head and one group of neurons in each layer take."""
-    least = [costs.of(site, 1 if site.kind == "heads" else min(params.neuron_multiple, site.count)) for site in sites]
-    return (costs.fixed + sum(least)) / costs.total(sites)
-
-
-def choose(
-    sites: Sequence[Site], evidence: Sequence[Evidence], costs: Costs, params: Params, context: Context
-) -> Callable[[float], list[Any]]:
-    """What each site keeps within a budget."""
-    total, multiple = (1 + ROUNDING) * costs.total(sites), params.neuron_multiple
+def choose(course: Course, answers: Answers) -> Callable[[float], list[Any]]:
+    """What each site keeps within a budget, as boolean tensors."""
+    params, context, room = course.params, course.context, course.room
+    sites, costs, total = room.sites, room.costs, (1 + ROUNDING) * room.given
+    if params.fastest_within is None and costs.total(sites) <= params.budget * total:
+        return lambda _: keep_all(sites)
+    evidence = gather(course.short.model, sites, course.batches, answers, context)
     if params.search == "compensated":
-        steps = take_apart(sites, evidence, costs, multiple=multiple, progress=context.progress)
+        steps = take_apart(sites, evidence, costs, multiple=params.neuron_multiple, progress=context.progress)
         return lambda budget: keep_within(sites, steps, costs, budget * total)
 
     def search(budget: float) -> list[Any]:
-        masks = search_masks(sites, evidence, costs, Wanted(budget * total, multiple))
+        masks = search_masks(sites, evidence, costs, Wanted(budget * total, params.neuron_multiple))
         if params.search == "fisher":
             return masks
         return [rearrange(mask, found) for mask, found in zip(masks, evidence, strict=True)]
@@ -188,58 +169,33 @@ def choose(
     return search
 
 
-def prune_to(course: Course, budget: float) -> Pruned:
+def prune_to(course: Course, budget: float, keep: Callable[[float], list[Any]]) -> Pruned:
     """The model with what the budget keeps, tuned."""
-    pruned, params, judge = copy.deepcopy(course.model), course.params, course.judge
-    remove(pruned, course.masks(budget))
+    pruned, params, judge = copy.deepcopy(course.short.model), course.params, course.judge
+    remove(pruned, keep(budget))
     session = session_of(pruned, course.context.head)
     if params.tune == "none":
         return Pruned(budget, pruned, None, judge.assess(session))
     untuned = judge.assess(session)
-    refit(pruned, course.model, course.batches, how=params.tune, ridge=params.ridge, context=course.context)
+    how, ridge, kept = params.tune, params.ridge, course.short.kept
+    refit(pruned, course.dense, course.batches, how=how, ridge=ridge, context=course.context, kept=kept)
     return Pruned(budget, pruned, untuned, judge.assess(session))
 
 
-def find_fastest(course: Course, within: float) -> tuple[Pruned, Table]:
-    """The smallest budget whose loss on tuning data stays within a share of the metric, by bisection.
-
-    Where none does, the model stays whole.
-    """
-    best: Pruned | None = None
-    rows: Table = []
-    least, most = math.ceil(least_share(course.sites, course.costs, course.params) / STEP), round(1 / STEP)
-    while least < most:
-        pruned = prune_to(course, STEP * ((least + most) // 2))
-        inside = pruned.loss.relative_drop <= within
-        rows.append(
-            {"budget": pruned.budget, **lost(pruned.loss, prefix="tuning"), "within": "yes" if inside else "no"}
-        )
-        course.context.progress.say(
-            f"prune: budget {pruned.budget:.3f}: {pruned.loss.relative_drop:+.2%} on tuning data, "
-            f"{'within' if inside else 'beyond'} {within:.2%}"
-        )
-        if inside:
-            best, most = pruned, (least + most) // 2
-        else:
-            least = (least + most) // 2 + 1
-    return best or prune_to(course, 1.0), rows
-
-
 def describe(course: Course, pruned: Any) -> Facts:
-    """What is left of a model, in all and in each layer."""
-    before, after, costs = course.sites, find_sites(pruned), course.costs
-    rows: Table = []
-    for index in range(0, len(before), 2):
-        pairs = zip(before[index : index + 2], after[index : index + 2], strict=True)
-        row: Row = {"layer": before[index].layer}
-        for old, new in pairs:
-            row |= {new.kind: new.count, f"{new.kind}_before": old.count}
-        rows.append(row)
-    shares = {"flops": course.operations, course.params.measure: costs}
+    """What is left of a model, in all and in each layer of the dense one."""
+    before, after, kept = find_sites(course.dense), find_sites(pruned), course.short.kept
+    left = {(kept[site.layer], site.kind): site.count for site in after}
+    rows: Table = [{"layer": layer} for layer in range(len(before) // 2)]
+    for site in before:
+        rows[site.layer] |= {site.kind: left.get((site.layer, site.kind), 0), f"{site.kind}_before": site.count}
+    shares = {"flops": course.operations, course.params.measure: course.costs}
     return {
-        **{f"{name}_kept": each.total(after) / each.total(before) for name, each in shares.items()},
+        **{
+            f"{name}_kept": each.of_layers(len(kept)).total(after) / each.total(before) for name, each in shares.items()
+        },
         "parameters": sum(each.numel() for each in pruned.parameters()),
-        "parameters_before": sum(each.numel() for each in course.model.parameters()),
+        "parameters_before": sum(each.numel() for each in course.dense.parameters()),
         "layers": rows,
     }
 

@@ -229,6 +229,15 @@ def test_each_layer_has_a_bar_for_what_is_left_within_one_for_what_was(figure):
     assert heads.get_ylim()[0] > heads.get_ylim()[1]
 
 
+def test_a_dropped_layer_has_a_bar_for_what_was_and_none_left(figure):
+    dropped = {"layer": 2, "heads": 0, "heads_before": 12, "neurons": 0, "neurons_before": 1536}
+
+    heads, neurons = layers_chart([*LEFT, dropped], title="x").axes
+
+    assert [bar.get_width() for bar in heads.patches[-2:]] == [12, 0]
+    assert [text.get_text() for text in labels(neurons)][-1] == "0 of 1,536"
+
+
 def test_rows_that_count_no_layers_are_not_drawn():
     assert layers_chart([{"layer": 0, "heads": 3}], title="x") is None
 

@@ -370,8 +370,8 @@ def test_only_directions_count_for_hidden_states(head, context):
     batch = make_batch(here.calibration.features[:3], pad_id=0)
     with torch.no_grad():
         found = answer(load_model(here.reference.path, here.head.auto_class), batch, here.head)
-    longer = Answer(found.rows, tuple(3 * states for states in found.hidden))
-    opposite = Answer(found.rows, tuple(-states for states in found.hidden))
+    longer = Answer(found.rows, {layer: 3 * states for layer, states in found.hidden.items()})
+    opposite = Answer(found.rows, {layer: -states for layer, states in found.hidden.items()})
     assert cosine_loss(longer, found, batch, here.head) == pytest.approx(0, abs=1e-6)
     assert cosine_loss(opposite, found, batch, here.head) == pytest.approx(2)
 
