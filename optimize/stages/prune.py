@@ -68,7 +68,7 @@ class Params(StageParams):
     search: Literal["compensated", "rearranged", "fisher"] = Field(default="compensated", validate_default=True)
     tune: Literal["weights", "masks", "none"] = "weights"
     ridge: float = Field(default=0.03, gt=0)
-    sample_tokens: int = Field(default=32_768, ge=1)
+    sample_tokens: int = Field(default=131_072, ge=1)
     batch_tokens: int = Field(default=2048, ge=1)
     tuning_tokens: int = Field(default=32_768, ge=1)
 
