@@ -13,6 +13,7 @@ Symmetric INT8 keeps the zeros; training would fill them, and so would fitting m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from optimize.interfaces import Context, Facts, Head, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.judge import make_judge
 from optimize.stages._distillation import Batch
-from optimize.stages._passage import counting, first_inputs, noted
+from optimize.stages._passage import counting, first_inputs, read_by
 from optimize.stages._pruning_loss import lost
 from optimize.stages._training import first_examples, make_batches, reproducible
 from optimize.stages._weight_removal import Pattern, Scheme, fits, remove_weights
@@ -148,9 +149,8 @@ def _moment(layer: Any, group: Group, passages: Sequence[Passage], head: Head) -
     columns = group.maps[0].in_features + 1
     moment = torch.zeros(columns, columns, dtype=torch.float64)
     for passage in passages:
-        with noted(group.maps[0]) as found:
-            layer(passage.hidden, passage.mask)
-        read = found[0][0][counting(passage.batch, head, last=group.last)]
+        read = read_by(group.maps[0], functools.partial(layer, passage.hidden, passage.mask))
+        read = read[counting(passage.batch, head, last=group.last)]
         read = torch.cat([read, torch.ones(len(read), 1)], dim=1)
         moment += read.T @ read
     if not moment.isfinite().all():
