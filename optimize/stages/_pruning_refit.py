@@ -54,38 +54,38 @@ def refit(pruned: Any, dense: Any, batches: Sequence[Batch], *, how: Tune, ridge
     import torch
 
     with torch.no_grad():
-        passages = [_start(dense, batch, context.head) for batch in batches]
+        passages = [start(dense, batch, context.head) for batch in batches]
         sites, models = find_sites(pruned), (encoder_layers(pruned), encoder_layers(dense))
         for index, (ours, theirs) in enumerate(zip(*models, strict=True)):
-            wanted = [_sums_before_norms(theirs, passage.dense, passage.mask) for passage in passages]
+            wanted = [sums_before_norms(theirs, passage.dense, passage.mask) for passage in passages]
             last = index == len(models[0]) - 1
             for place in (0, 1):
                 site = sites[2 * index + place]
                 targets = [pair[place] for pair in wanted]
-                _fit(site, _collect(site, ours, passages, targets, head=context.head, last=last), how=how, ridge=ridge)
+                _fit(site, collect(site, ours, passages, targets, head=context.head, last=last), how=how, ridge=ridge)
             for passage in passages:
                 passage.pruned = ours(passage.pruned, passage.mask)[-1]
                 passage.dense = theirs(passage.dense, passage.mask)[-1]
             context.progress.step("tune", index + 1, len(models[0]))
 
 
-def _start(dense: Any, batch: Batch, head: Head) -> Passage:
+def start(dense: Any, batch: Batch, head: Head) -> Passage:
     """What the first layer is given; embeddings are the same in both models."""
     hidden, mask = first_inputs(dense, batch, head)
     return Passage(batch, mask, hidden, hidden)
 
 
-def _sums_before_norms(layer: Any, hidden: Any, mask: Any) -> list[Any]:
+def sums_before_norms(layer: Any, hidden: Any, mask: Any) -> list[Any]:
     """What a layer's two LayerNorms are given, [B, T, D] each."""
     with noted(layer.sa_layer_norm, layer.output_layer_norm) as found:
         layer(hidden, mask)
     return [inputs[0] for inputs in found]
 
 
-def _collect(
+def collect(
     site: Site, layer: Any, passages: Sequence[Passage], targets: Sequence[Any], *, head: Head, last: bool
 ) -> Sums:
-    """The sums of a site over all tokens that count."""
+    """The sums of a site over all tokens that count; `targets` are what its LayerNorm is given in the dense model."""
     import torch
 
     columns, rows = site.joins.in_features + 1, site.joins.out_features
@@ -104,14 +104,19 @@ def _collect(
 
 
 def _fit(site: Site, sums: Sums, *, how: Tune, ridge: float) -> None:
-    change = _changed_masks(site, sums, ridge) if how == "masks" else _changed_map(sums, ridge)
+    change = _changed_masks(site, sums, ridge) if how == "masks" else changed_map(sums, ridge)
     if not change.isfinite().all():
         raise StageError("prune: least squares gave weights that are not finite; raise 'ridge', or set 'tune: none'")
+    shift(site, change)
+
+
+def shift(site: Site, change: Any) -> None:
+    """Add to a joining map and its bias, in place."""
     site.joins.weight += change[:-1].T.float()
     site.joins.bias += change[-1].float()
 
 
-def _changed_map(sums: Sums, ridge: float) -> torch.Tensor:
+def changed_map(sums: Sums, ridge: float) -> torch.Tensor:
     """What to add to the joining map and its bias, [K + 1, D]."""
     import torch
 
