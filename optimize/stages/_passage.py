@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from optimize.checkpoint import encoder_layers
@@ -24,6 +24,27 @@ def noted(*modules: Any) -> Iterator[list[Any]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class _Reached(Exception):  # noqa: N818 - a way out of a call, not an error
+    """The call came to the module that it was made for."""
+
+
+def read_by(module: Any, call: Callable[[], object]) -> Any:
+    """The tensor that a module is given by a call, which ends there: what comes after the module is not computed."""
+    found: list[Any] = []
+
+    def stop(_: Any, inputs: tuple[Any, ...]) -> None:
+        found.append(inputs[0])
+        raise _Reached
+
+    hook = module.register_forward_pre_hook(stop)
+    try:
+        with suppress(_Reached):
+            call()
+    finally:
+        hook.remove()
+    return found[0]
 
 
 def first_inputs(model: Any, batch: Batch, head: Head) -> tuple[Any, Any]:

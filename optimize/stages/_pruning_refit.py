@@ -68,17 +68,17 @@ def refit(
     import torch
 
     with torch.no_grad():
-        passages = [_start(dense, batch, context.head) for batch in batches]
+        passages = [start(dense, batch, context.head) for batch in batches]
         sites, models = find_sites(pruned), (encoder_layers(pruned), encoder_layers(dense))
         kept = range(len(models[1])) if kept is None else kept
         stood_for = places_stood_for(kept, len(models[1]))
         for index, (ours, *places) in enumerate(zip(models[0], kept, stood_for, strict=True)):
-            wanted = [_pass_dense(models[1], passage, *places) for passage in passages]
+            wanted = [pass_dense(models[1], passage, *places) for passage in passages]
             last = index == len(models[0]) - 1
             for place in (0, 1):
                 site = sites[2 * index + place]
                 targets = [pair[place] for pair in wanted]
-                _fit(site, _collect(site, ours, passages, targets, head=context.head, last=last), how=how, ridge=ridge)
+                _fit(site, collect(site, ours, passages, targets, head=context.head, last=last), how=how, ridge=ridge)
             for passage in passages:
                 passage.pruned = ours(passage.pruned, passage.mask)[-1]
             context.progress.step("tune", index + 1, len(models[0]))
@@ -89,13 +89,13 @@ def places_stood_for(kept: Sequence[int], count: int) -> list[int]:
     return [after - 1 for after in (*kept[1:], count)]
 
 
-def _start(dense: Any, batch: Batch, head: Head) -> Passage:
+def start(dense: Any, batch: Batch, head: Head) -> Passage:
     """What the first layer is given; embeddings are the same in both models."""
     hidden, mask = first_inputs(dense, batch, head)
     return Passage(batch, mask, hidden, hidden)
 
 
-def _pass_dense(layers: Any, passage: Passage, own: int, stood_for: int) -> tuple[Any, Any]:
+def pass_dense(layers: Any, passage: Passage, own: int, stood_for: int) -> tuple[Any, Any]:
     """Take a batch through the dense model up to the layer that one stands for; what the layer's two LayerNorms are to
     be given, [B, T, D]: what its own attention gave, and what the other's neurons did."""
     sums = {}
@@ -117,10 +117,10 @@ def _scaled_like(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return means + away * scales / other.std(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
-def _collect(
+def collect(
     site: Site, layer: Any, passages: Sequence[Passage], targets: Sequence[Any], *, head: Head, last: bool
 ) -> Sums:
-    """The sums of a site over all tokens that count."""
+    """The sums of a site over all tokens that count; `targets` are what its LayerNorm is given in the dense model."""
     import torch
 
     columns, rows = site.joins.in_features + 1, site.joins.out_features
@@ -139,14 +139,19 @@ def _collect(
 
 
 def _fit(site: Site, sums: Sums, *, how: Tune, ridge: float) -> None:
-    change = _changed_masks(site, sums, ridge) if how == "masks" else _changed_map(sums, ridge)
+    change = _changed_masks(site, sums, ridge) if how == "masks" else changed_map(sums, ridge)
     if not change.isfinite().all():
         raise StageError("prune: least squares gave weights that are not finite; raise 'ridge', or set 'tune: none'")
+    shift(site, change)
+
+
+def shift(site: Site, change: Any) -> None:
+    """Add to a joining map and its bias, in place."""
     site.joins.weight += change[:-1].T.float()
     site.joins.bias += change[-1].float()
 
 
-def _changed_map(sums: Sums, ridge: float) -> torch.Tensor:
+def changed_map(sums: Sums, ridge: float) -> torch.Tensor:
     """What to add to the joining map and its bias, [K + 1, D]."""
     import torch
 

@@ -5,14 +5,18 @@ model gets smaller once it is compressed, and no faster. TensorRT alone has kern
 consecutive inputs of an output (`2:4`). For speed elsewhere there is `prune`, which takes whole heads and neurons.
 
 The method is SparseGPT (Frantar and Alistarh, 2023, arXiv 2301.00774; `_weight_removal`). Maps come in the order in
-which a text passes them, and each is fitted to what it reads once those before it have their zeros. In the last layer
-only tokens that answers depend on count. Embeddings, LayerNorm and the head keep all their weights.
+which a text passes them, and each goes by what it reads once those before it have their zeros. Before their own turn,
+the two maps of a layer that join the residual stream are fitted to the dense model, as `prune` does it: they make up
+for the maps before. In the last layer only tokens that answers depend on count. Embeddings, LayerNorm and the head
+keep all their weights.
 
 Symmetric INT8 keeps the zeros; training would fill them, and so would fitting maps anew.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +31,16 @@ from optimize.interfaces import Context, Facts, Head, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.judge import make_judge
 from optimize.stages._distillation import Batch
-from optimize.stages._passage import counting, first_inputs, noted
+from optimize.stages._passage import counting, read_by
 from optimize.stages._pruning_loss import lost
+from optimize.stages._pruning_refit import Passage, changed_map, collect, pass_dense, shift, start
+from optimize.stages._pruning_sites import Site, find_sites
 from optimize.stages._training import first_examples, make_batches, reproducible, session_of
 from optimize.stages._weight_removal import Pattern, Scheme, fits, remove_weights
 
 HALF = 0.5
 BATCH_SIZE = 32
+FIT_RIDGE = 0.03
 
 
 class Params(StageParams):
@@ -62,21 +69,16 @@ class Params(StageParams):
         return self
 
 
-@dataclass
-class Passage:
-    """One batch on its way through the model: what the next layer reads, and its attention mask."""
-
-    batch: Batch
-    hidden: Any
-    mask: Any
-
-
 @dataclass(frozen=True)
 class Group:
-    """Maps that read the same tensor; of it only the tokens that `last` layers' answers depend on may count."""
+    """Maps that read the same tensor; of it only the tokens that `last` layers' answers depend on may count.
+
+    `site` is the place of a map whose output joins the residual stream.
+    """
 
     maps: tuple[Any, ...]
     last: bool
+    site: Site | None = None
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -110,15 +112,16 @@ def maps_of(layer: Any) -> tuple[Any, ...]:
     return attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin, ffn.lin1, ffn.lin2
 
 
-def groups_of(layer: Any, *, last: bool) -> Iterator[Group]:
+def groups_of(layer: Any, sites: Sequence[Site], *, last: bool) -> Iterator[Group]:
     """A layer's maps by what they read. Keys and values of all tokens matter, in the last layer too; queries do not."""
     query, key, value, *others = maps_of(layer)
+    joins = {id(site.joins): site for site in sites}
     if last:
         yield Group((key, value), last=False)
         yield Group((query,), last=True)
     else:
         yield Group((query, key, value), last=False)
-    yield from (Group((each,), last=last) for each in others)
+    yield from (Group((each,), last, joins.get(id(each))) for each in others)
 
 
 def zero_weights(model: Any, batches: Sequence[Batch], params: Params, context: Context) -> list[float]:
@@ -127,35 +130,54 @@ def zero_weights(model: Any, batches: Sequence[Batch], params: Params, context: 
 
     errors = []
     scheme = Scheme(params.pattern, params.sparsity, params.ridge)
+    dense = copy.deepcopy(model)
     with torch.no_grad():
-        passages = [Passage(batch, *first_inputs(model, batch, context.head)) for batch in batches]
-        layers = encoder_layers(model)
-        for index, layer in enumerate(layers):
+        passages = [start(dense, batch, context.head) for batch in batches]
+        sites, count = find_sites(model), len(encoder_layers(model))
+        for index, ours in enumerate(encoder_layers(model)):
+            wanted = [pass_dense(encoder_layers(dense), passage, index, index) for passage in passages]
             found: list[float] = []
-            for group in groups_of(layer, last=index == len(layers) - 1):
-                moment = _moment(layer, group, passages, context.head)
+            for group in groups_of(ours, sites[2 * index : 2 * index + 2], last=index == count - 1):
+                moment = _prepare(ours, group, passages, wanted, context.head)
                 found += [_zero(each, moment, scheme) for each in group.maps]
             errors.append(sum(found) / len(found))
             for passage in passages:
-                passage.hidden = layer(passage.hidden, passage.mask)[-1]
-            context.progress.step("prune weights", index + 1, len(layers))
+                passage.pruned = ours(passage.pruned, passage.mask)[-1]
+            context.progress.step("prune weights", index + 1, count)
     return errors
 
 
-def _moment(layer: Any, group: Group, passages: Sequence[Passage], head: Head) -> Any:
-    """The second moment [K + 1, K + 1] of what a group's maps read, a one appended, over all tokens that count."""
+def _prepare(layer: Any, group: Group, passages: Sequence[Passage], wanted: Sequence[Any], head: Head) -> Any:
+    """The second moment [K + 1, K + 1] of what a group's maps read, a one appended, over all tokens that count.
+
+    A map that joins the residual stream is fitted to the dense model's sum there, so that it makes up for the maps
+    before it; that is where its own zeros are to leave it.
+    """
+    if group.site is None:
+        return _finite(_second_moment(layer, group, passages, head))
+    targets = [pair[group.site.kind == "neurons"] for pair in wanted]
+    sums = collect(group.site, layer, passages, targets, head=head, last=group.last)
+    moment = _finite(sums.reads)
+    shift(group.site, changed_map(sums, FIT_RIDGE))
+    return moment
+
+
+def _finite(moment: Any) -> Any:
+    if not moment.isfinite().all():
+        raise StageError("prune_weights: what the maps read is not finite; give a checkpoint whose answers are finite")
+    return moment
+
+
+def _second_moment(layer: Any, group: Group, passages: Sequence[Passage], head: Head) -> Any:
     import torch
 
     columns = group.maps[0].in_features + 1
     moment = torch.zeros(columns, columns, dtype=torch.float64)
     for passage in passages:
-        with noted(group.maps[0]) as found:
-            layer(passage.hidden, passage.mask)
-        read = found[0][0][counting(passage.batch, head, last=group.last)]
+        read = read_by(group.maps[0], functools.partial(layer, passage.pruned, passage.mask))
+        read = read[counting(passage.batch, head, last=group.last)]
         read = torch.cat([read, torch.ones(len(read), 1)], dim=1)
         moment += read.T @ read
-    if not moment.isfinite().all():
-        raise StageError("prune_weights: what the maps read is not finite; give a checkpoint whose answers are finite")
     return moment
 
 
