@@ -34,9 +34,9 @@ COUNTED = {
     "settings": "{} tried",
     "tried": "{} tried",
     "layers": "{} pruned",
-    "unseen_words": "{} compared",
+    "unseen_words": "{} of texts compared",
 }
-NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer", "unseen_words": "kind of text"}
+NOUNS = {"settings": "setting", "tried": "configuration", "layers": "layer"}
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}
 

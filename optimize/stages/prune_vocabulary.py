@@ -81,7 +81,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         "corpus_texts": counts.texts,
         "corpus_digest": content_digest(params.corpus.expanduser())[:12],
         **sizes,
-        "tuning_texts_in_corpus": counts.texts_apart,
+        "corpus_texts_of_tuning": counts.texts_apart,
         **told,
     }
 

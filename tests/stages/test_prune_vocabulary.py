@@ -177,8 +177,8 @@ def test_the_loss_on_texts_that_are_in_the_corpus_is_that_of_a_vocabulary_withou
     out, facts, _ = prune(texts=(*texts, "hello"))
     _, strangers, _ = prune(texts=("hello",))
 
-    assert facts["tuning_texts_in_corpus"] == len(texts)
-    assert strangers["tuning_texts_in_corpus"] == 0
+    assert facts["corpus_texts_of_tuning"] == len(texts)
+    assert strangers["corpus_texts_of_tuning"] == 0
     assert facts["vocabulary"] > strangers["vocabulary"]
     told = ("words_resplit_share", "tokens_per_text", "unknown_share", "unseen_words")
     assert [facts[name] for name in told] == [strangers[name] for name in told]
