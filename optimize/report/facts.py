@@ -24,7 +24,7 @@ HEADINGS = {
     "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
     "unseen_words": (
         "Unseen words",
-        "What tuning texts that are not in the corpus lose in FP32 with words that need dropped pieces, and without.",
+        "What tuning texts with words that need dropped pieces lose in FP32, and those without, as if the corpus had none.",
     ),
 }
 COUNTED = {
