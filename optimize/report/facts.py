@@ -24,7 +24,7 @@ HEADINGS = {
     "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
     "unseen_words": (
         "Unseen words",
-        "What tuning texts with words that need dropped pieces lose in FP32, and those without, as if the corpus had none.",
+        "What tuning texts lose in FP32 that need dropped pieces, and that do not, as if the corpus had none of them.",
     ),
 }
 COUNTED = {
