@@ -71,8 +71,8 @@ def _vocabulary(manifest: Manifest) -> str:
     """What became of the vocabulary, where a stage made it smaller."""
     for facts in (record.facts for record in manifest.stages if "rows_dropped" in record.facts):
         return (
-            f"Its tokenizer knows {facts['vocabulary']:,} of {facts['vocabulary_before']:,} word pieces: "
-            f"those that {facts['corpus_texts']:,} texts use. Other words are split into shorter pieces, at a price in "
+            f"Its tokenizer knows {facts['vocabulary']:,} of {facts['vocabulary_before']:,} word pieces: those "
+            f"that {facts['corpus_texts']:,} texts use. Other words are split into shorter pieces, at a price in "
             "accuracy on texts that have them."
         )
     return ""

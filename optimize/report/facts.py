@@ -30,7 +30,7 @@ HEADINGS = {
     ),
     "unseen_words": (
         "Unseen words",
-        "What tuning texts lose in FP32 with words that need dropped pieces, and without.",
+        "What tuning texts lose in FP32 that need dropped pieces, and that do not, as if the corpus had none of them.",
     ),
 }
 COUNTED = {
@@ -43,7 +43,7 @@ COUNTED = {
     "layer_times": "{} timed",
     "budgets": "{} tried",
     "zeroed": "{} with zeros",
-    "unseen_words": "{} compared",
+    "unseen_words": "{} of texts compared",
 }
 NOUNS = {
     "settings": "setting",
@@ -52,7 +52,7 @@ NOUNS = {
     "layer_times": "size",
     "budgets": "budget",
     "zeroed": "layer",
-    "unseen_words": "kind of text",
+    "unseen_words": "kind",
 }
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}

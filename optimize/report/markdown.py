@@ -176,11 +176,7 @@ def _not_measured(manifest: Manifest) -> str:
         for measurement in manifest.measurements
         for what, why in measurement.not_measured.items()
     ]
-    lines += [
-        f"- {each.name}, drift of outputs: {each.drift.left_out:,} examples, which its own tokenizer splits otherwise"
-        for each in manifest.measurements
-        if each.drift and each.drift.left_out
-    ]
+    lines += tables.left_out(manifest.measurements)
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 
 

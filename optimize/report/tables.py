@@ -151,6 +151,15 @@ def drift_rows(measurements: Sequence[Measurement]) -> Rows:
     return rows
 
 
+def left_out(measurements: Sequence[Measurement]) -> list[str]:
+    """How many examples have outputs that were not compared with the reference's, model by model."""
+    return [
+        f"- {each.name}, drift of outputs: {each.drift.left_out:,} examples, which its own tokenizer splits otherwise"
+        for each in measurements
+        if each.drift and each.drift.left_out
+    ]
+
+
 def _small(value: float | None) -> str:
     return f"{value:.2e}" if value is not None else MISSING
 

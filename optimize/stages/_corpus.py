@@ -1,7 +1,7 @@
 """Texts of a corpus: a UTF-8 file with a text a line, a `.jsonl` file whose strings are all texts, or a folder of such.
 
 Which column of a `.jsonl` file is meant need not be said, so the training split of a data set is a corpus as it lies
-there. Names of labels and ids come along, which costs a few word pieces.
+there. Names of labels and ids come along, which costs a few word pieces. A list of strings is one text: its words.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def _texts(stream: Iterator[str], file: Path) -> Iterator[str]:
 
 def _strings(value: object) -> Iterator[str]:
     """All strings in a JSON value but empty ones and the keys."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = " ".join(value)
     if isinstance(value, str) and value.strip():
         yield value
     elif isinstance(value, dict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,16 @@ class Vocabulary:
         """The pieces that are a single character, at the beginning of a word or within."""
         return {token for token, piece in self.pieces.items() if len(piece.removeprefix(self.prefix)) == 1}
 
+    def texts(self, ids: Iterable[int]) -> list[tuple[int, ...]]:
+        """What stands between special tokens: a text, or the texts of a pair."""
+        found: list[list[int]] = [[]]
+        for token in ids:
+            if token != self.unknown and token in self.added:
+                found.append([])
+            else:
+                found[-1].append(token)
+        return [tuple(text) for text in found if text]
+
     def words(self, ids: Iterable[int]) -> list[list[int]]:
         """The tokens of each word, special ones left out; an unknown word is one token."""
         found: list[list[int]] = []
@@ -59,20 +69,37 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     return Vocabulary(pieces, added, model["vocab"][model["unk_token"]], model["continuing_subword_prefix"])
 
 
-def count_tokens(folder: Path, texts: Iterable[str]) -> tuple[Counter[int], int]:
-    """How often each id comes up in texts that are not cut, and how many texts there are."""
+@dataclass(frozen=True)
+class Counts:
+    """How often each id comes up in so many texts, and how often in those of them that were set apart."""
+
+    tokens: Counter[int]
+    texts: int
+    apart: Counter[int]
+    texts_apart: int
+
+    def without_those(self) -> Counter[int]:
+        """How often each id comes up in the other texts."""
+        return self.tokens - self.apart
+
+
+def count_tokens(folder: Path, texts: Iterable[str], apart: Collection[tuple[int, ...]] = ()) -> Counts:
+    """Count the ids of texts, which are not cut; those whose ids are in `apart` are also counted by themselves."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    counts: Counter[int] = Counter()
-    number, rest = 0, iter(texts)
+    counts, counts_apart = Counter[int](), Counter[int]()
+    number, number_apart, rest = 0, 0, iter(texts)
     while batch := list(islice(rest, BATCH_TEXTS)):
         number += len(batch)
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
             counts.update(encoding.ids)
-    return counts, number
+            if tuple(encoding.ids) in apart:
+                number_apart += 1
+                counts_apart.update(encoding.ids)
+    return Counts(counts, number, counts_apart, number_apart)
 
 
 def choose_kept(
@@ -83,8 +110,9 @@ def choose_kept(
     return sorted(used | vocabulary.characters() | vocabulary.added | {vocabulary.unknown} | set(named))
 
 
-def named_ids(config: Mapping[str, Any]) -> dict[str, int]:
-    """Ids of the vocabulary that a model's config names, such as `pad_token_id`."""
+def named_ids(folder: Path) -> dict[str, int]:
+    """Ids of the vocabulary that a checkpoint's config names, such as `pad_token_id`."""
+    config = _read(folder / "config.json")
     ids = {name: value for name, value in config.items() if name.endswith("_token_id") and isinstance(value, int)}
     return {name: value for name, value in ids.items() if 0 <= value < config["vocab_size"]}
 

@@ -3,7 +3,8 @@
 With INT8 the table is a third of the file or more, and texts of one domain use half of it. Special tokens, characters
 and every piece that the corpus is split into stay (Abdaoui et al., 2020, arXiv 2010.05609, keep what a language uses).
 On texts of such pieces the model says bit for bit what it said before. What words cost whose pieces are gone is told
-apart on tuning data: most texts have none, so averages hide it.
+apart on tuning data: most texts have none, so averages hide it. Where tuning texts are in the corpus, as they are in a
+training split, no word of theirs would be unseen; the loss is then that of a twin made without them, which is not kept.
 
 Everything after works with the new tokenizer, so this stage comes first. Words are what fill-mask answers with, and a
 masked word is one token, so that head is refused.
@@ -11,7 +12,8 @@ masked word is one token, so that head is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,21 +62,38 @@ def refuses(params: Params, head: Head) -> str | None:
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the checkpoint with fewer rows, and its tokenizer; facts say what went, and what that costs."""
-    vocabulary = read_vocabulary(source.path)
-    counts, texts = count_tokens(source.path, read_corpus(params.corpus))
-    model = load_model(source.path, context.head.auto_class)
-    named = named_ids(model.config.to_dict())
-    kept = choose_kept(vocabulary, counts, min_count=params.min_count, named=named.values())
-    new_ids = {old: new for new, old in enumerate(kept)}
-    sizes = keep_rows(model, new_ids, named)
-    model.save_pretrained(out)
-    write_tokenizer(source.path, out, new_ids)
+    vocabulary, named = read_vocabulary(source.path), named_ids(source.path)
+    tuning = limit_tokens(context.tuning, params.tuning_tokens)
+    apart = {text for each in tuning.features for text in vocabulary.texts(tokens_of(each))}
+    counts = count_tokens(source.path, read_corpus(params.corpus), apart)
+    kept, kept_without = (
+        choose_kept(vocabulary, each, min_count=params.min_count, named=named.values())
+        for each in (counts.tokens, counts.without_those())
+    )
+    sizes = write_smaller(source, out, kept, context)
+    with tempfile.TemporaryDirectory() as place:
+        judged = out
+        if kept_without != kept:
+            judged = Path(place)
+            write_smaller(source, judged, kept_without, context)
+        told = tell_losses(judged, vocabulary, kept_without, tuning, context)
     return {
-        "corpus_texts": texts,
+        "corpus_texts": counts.texts,
         "corpus_digest": content_digest(params.corpus.expanduser())[:12],
         **sizes,
-        **tell_losses(out, vocabulary, new_ids, params.tuning_tokens, context),
+        "corpus_texts_of_tuning": counts.texts_apart,
+        **told,
     }
+
+
+def write_smaller(source: Artifact, out: Path, kept: Sequence[int], context: Context) -> Facts:
+    """Write the checkpoint and its tokenizer with these ids alone; what that saves."""
+    new_ids = {old: new for new, old in enumerate(kept)}
+    model = load_model(source.path, context.head.auto_class)
+    sizes = keep_rows(model, new_ids, named_ids(source.path))
+    model.save_pretrained(out)
+    write_tokenizer(source.path, out, new_ids)
+    return sizes
 
 
 def keep_rows(model: Any, new_ids: Mapping[int, int], named: Mapping[str, int]) -> Facts:
@@ -85,9 +104,9 @@ def keep_rows(model: Any, new_ids: Mapping[int, int], named: Mapping[str, int]) 
     rows = table.weight.detach()[list(new_ids)].clone()
     pad = None if table.padding_idx is None else new_ids[table.padding_idx]
     model.set_input_embeddings(torch.nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=pad))
-    model.config.vocab_size = len(rows)
     for name, old in named.items():
         setattr(model.config, name, new_ids[old])
+    model.config.vocab_size = len(rows)
     before = len(table.weight)
     return {
         "vocabulary_before": before,
@@ -97,12 +116,11 @@ def keep_rows(model: Any, new_ids: Mapping[int, int], named: Mapping[str, int]) 
     }
 
 
-def tell_losses(out: Path, vocabulary: Vocabulary, new_ids: Mapping[int, int], tokens: int, context: Context) -> Facts:
+def tell_losses(out: Path, vocabulary: Vocabulary, kept: Sequence[int], before: Encoded, context: Context) -> Facts:
     """What becomes of the words of tuning texts, and of the answers to texts that have unseen words and that have none.
 
     Nothing is told where there are no tuning texts.
     """
-    before = limit_tokens(context.tuning, tokens)
     after = _first(context.retokenize(out), len(before.gold))
     if not after.gold:
         return {}
@@ -112,16 +130,16 @@ def tell_losses(out: Path, vocabulary: Vocabulary, new_ids: Mapping[int, int], t
     ]
     unseen = np.zeros(len(before.gold), dtype=bool)
     rows = [(each.example, vocabulary.words(tokens_of(each))) for each in before.features]
-    split = 0
+    known, split = set(kept), 0
     for example, words in rows:
-        found = sum(not new_ids.keys() >= set(word) for word in words)
+        found = sum(not known.issuperset(word) for word in words)
         split += found
         unseen[example] |= found > 0
     return {
         "tuning_examples": len(before.gold),
         "words_resplit_share": split / max(sum(len(words) for _, words in rows), 1),
         "unknown_share_before": share_of(before, vocabulary.unknown),
-        "unknown_share": share_of(after, new_ids[vocabulary.unknown]),
+        "unknown_share": share_of(after, kept.index(vocabulary.unknown)),
         "tokens_per_text_before": count_all(before) / len(before.gold),
         "tokens_per_text": count_all(after) / len(after.gold),
         "unseen_words": [

@@ -31,7 +31,7 @@ def pieces_of(folder):
 
 @pytest.fixture(scope="module")
 def prune(context, tmp_path_factory):
-    """Run the stage by the first tuning texts, or by other texts; the folder, the facts and the context."""
+    """Run the stage by words of the first tuning texts, or by other texts; the folder, the facts and the context."""
     done = {}
 
     def run(head=HEAD, texts=None, **params):
@@ -39,7 +39,8 @@ def prune(context, tmp_path_factory):
         if key not in done:
             here, place = context(head), tmp_path_factory.mktemp("vocabulary")
             seen = [each for each in here.tuning.features if each.example < SEEN]
-            texts = texts or [tokenizer_of(here.reference.path).decode(tokens_of(each)) for each in seen]
+            decode = tokenizer_of(here.reference.path).decode
+            texts = texts or [" ".join(decode(tokens_of(each)) for each in seen)]
             (place / "corpus.txt").write_text("\n".join(texts), encoding="utf-8")
             (place / "out").mkdir()
             facts = STAGE.run(here.reference, place / "out", Params(corpus=place / "corpus.txt", **params), here)
@@ -168,13 +169,30 @@ def test_the_share_of_words_and_of_unknown_ones_is_that_of_the_tuning_texts(prun
     assert facts["tokens_per_text"] > facts["tokens_per_text_before"]
 
 
+def test_the_loss_on_texts_that_are_in_the_corpus_is_that_of_a_vocabulary_without_them(prune, context):
+    here = context(HEAD)
+    decode = tokenizer_of(here.reference.path).decode
+    texts = tuple(decode(tokens_of(each)[1:-1]) for each in here.tuning.features)
+
+    out, facts, _ = prune(texts=(*texts, "hello"))
+    _, strangers, _ = prune(texts=("hello",))
+
+    assert facts["corpus_texts_of_tuning"] == len(texts)
+    assert strangers["corpus_texts_of_tuning"] == 0
+    assert facts["vocabulary"] > strangers["vocabulary"]
+    told = ("words_resplit_share", "tokens_per_text", "unknown_share", "unseen_words")
+    assert [facts[name] for name in told] == [strangers[name] for name in told]
+    assert facts["words_resplit_share"] > 0
+    assert here.retokenize(out).features[-1].tokens == here.tuning.features[-1].tokens
+
+
 def test_without_tuning_texts_nothing_is_told_of_them(context, tmp_path):
     here = dataclasses.replace(context(HEAD), retokenize=lambda _: dataclasses.replace(context(HEAD).tuning, gold=()))
     (tmp_path / "corpus.txt").write_text("hello", encoding="utf-8")
     (tmp_path / "out").mkdir()
     facts = STAGE.run(here.reference, tmp_path / "out", Params(corpus=tmp_path / "corpus.txt"), here)
     assert facts["vocabulary"] < facts["vocabulary_before"]
-    assert not [name for name in facts if "tuning" in name or "unseen" in name]
+    assert not {"tuning_examples", "words_resplit_share", "unseen_words"} & set(facts)
 
 
 @pytest.fixture
@@ -258,13 +276,13 @@ def test_a_corpus_is_read_line_by_line_by_string_and_by_folder(tmp_path):
     (tmp_path / "b.jsonl").write_text(json.dumps(row) + "\n\n", encoding="utf-8")
     (tmp_path / "c.md").write_text("not read", encoding="utf-8")
 
-    assert list(read_corpus(tmp_path)) == ["one", "two", "three", "four", "five"]
+    assert list(read_corpus(tmp_path)) == ["one", "two", "three  four", "five"]
     assert list(read_corpus(tmp_path / "c.md")) == ["not read"]
     assert why_no_corpus(tmp_path) is None
 
 
 def test_texts_of_a_corpus_are_not_cut(context):
     folder = context(HEAD).reference.path
-    counts, number = count_tokens(folder, ["hello " * 2000, "hello"])
-    assert number == 2
-    assert sum(counts.values()) == 2001 * len(tokenizer_of(folder).tokenize("hello"))
+    counts = count_tokens(folder, ["hello " * 2000, "hello"])
+    assert counts.texts == 2
+    assert sum(counts.tokens.values()) == 2001 * len(tokenizer_of(folder).tokenize("hello"))
