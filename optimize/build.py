@@ -120,7 +120,7 @@ class Loaded:
 class Made:
     """What a run made and measured; the last measurement is the model's, which runs with `runtime`.
 
-    `candidates` is what was chosen from.
+    `candidates` is what was chosen from; `checkpoint` what PyTorch loads, where a stage made one.
     """
 
     records: list[StageRecord]
@@ -128,6 +128,7 @@ class Made:
     results: Results
     candidates: list[Candidate] = field(default_factory=list)
     runtime: Params = field(default_factory=Params)
+    checkpoint: Artifact | None = None
 
 
 def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
@@ -222,6 +223,11 @@ def fold(loaded: Loaded, steps: tuple[Step, ...]) -> tuple[list[StageRecord], li
         if tokenizer_digest(artifact.path) != tokenizer_digest(loaded.origin.artifact.path):
             loaded = dataclasses.replace(loaded, origin=entry, config=read_config(artifact.path))
     return records, artifacts
+
+
+def last_checkpoint(artifacts: Iterable[Artifact]) -> Artifact | None:
+    """The last of a pipeline's results that PyTorch loads, if any is."""
+    return next((each for each in reversed(list(artifacts)) if each.kind == "torch"), None)
 
 
 def say_if_cached(loaded: Loaded, records: Iterable[StageRecord]) -> None:

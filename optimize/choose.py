@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from math import inf, isnan
 
 from optimize import gates
-from optimize.build import Loaded, Made, fold, reference_subjects, say_if_cached
+from optimize.artifact import Artifact
+from optimize.build import Loaded, Made, fold, last_checkpoint, reference_subjects, say_if_cached
 from optimize.errors import DataError, StageError
 from optimize.manifest import Candidate, Check, Measurement, StageRecord
 from optimize.measure.subjects import Method, Quality, Results, Subject, measure_quality, measure_subjects
@@ -30,6 +31,7 @@ class Built:
 
     records: list[StageRecord]
     subject: Subject
+    checkpoint: Artifact | None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
     unbuilt = {**failed, **loaded.plan.left_out}
     candidates = [describe(each, chosen) for each in tried]
     candidates += [Candidate(pipeline=name, reason=reason) for name, reason in unbuilt.items()]
-    return Made(chosen.built.records, final.artifact, results, candidates, final.runtime)
+    return Made(chosen.built.records, final.artifact, results, candidates, final.runtime, chosen.built.checkpoint)
 
 
 def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
@@ -119,7 +121,7 @@ def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
             loaded.progress.say(f"candidate {pipeline.name}: not built: {failed[pipeline.name]}")
         else:
             subject = Subject(pipeline.name, artifacts[-1], pipeline.target, pipeline.runtime)
-            built.append(Built(records, subject))
+            built.append(Built(records, subject, last_checkpoint(artifacts)))
     if not built:
         reasons = " | ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise StageError(f"pipeline {loaded.plan.pipeline.name}: no candidate could be built: {reasons}")

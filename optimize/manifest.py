@@ -18,6 +18,8 @@ from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import RequestError
 
 Outcome = Literal["passed", "failed", "unverified"]
+MODEL, CHECKPOINT = "model", "checkpoint"
+"""Folders of a run's and a publication's models: what the target runs, and what PyTorch loads of it."""
 
 
 class Record(BaseModel):
@@ -293,11 +295,22 @@ def read(folder: Path) -> Manifest:
 
 def final_model(folder: Path, manifest: Manifest) -> Artifact:
     """The model of a run folder; refuse one that is not the model that was judged."""
-    judged = manifest.stages[-1].artifact
-    found = seal(folder / "model", judged.kind)
-    if found.digest != judged.digest:
+    return _as_recorded(folder / MODEL, manifest.stages[-1].artifact)
+
+
+def kept_checkpoint(folder: Path, manifest: Manifest) -> Artifact | None:
+    """What PyTorch loads of a run's model, where a stage made one; refuse one that is not the run's."""
+    made = [record.artifact for record in manifest.stages if record.artifact.kind == "torch"]
+    if not made or not (folder / CHECKPOINT).exists():
+        return None
+    return _as_recorded(folder / CHECKPOINT, made[-1])
+
+
+def _as_recorded(folder: Path, record: ArtifactRecord) -> Artifact:
+    found = seal(folder, record.kind)
+    if found.digest != record.digest:
         raise RequestError(
-            f"{folder}/model: is not the model of the manifest (digest {found.digest[:12]}, not {judged.digest[:12]}); "
+            f"{folder}: is not what the manifest says (digest {found.digest[:12]}, not {record.digest[:12]}); "
             "run it again"
         )
     return found

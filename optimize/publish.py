@@ -42,11 +42,14 @@ def publish_folder(run: Path, destination: Path) -> None:
 
 def assemble(run: Path, record: Manifest, folder: Path) -> None:
     """Fill `folder` with the publication; checksums of all other files come last."""
-    shutil.copytree(run / "model", folder, dirs_exist_ok=True)
+    shutil.copytree(run / manifest.MODEL, folder, dirs_exist_ok=True)
+    if checkpoint := manifest.kept_checkpoint(run, record):
+        shutil.copytree(checkpoint.path, folder / manifest.CHECKPOINT)
     shutil.copyfile(run / "manifest.json", folder / "manifest.json")
     pictures = write_pictures(record, folder)
-    (folder / "README.md").write_text(render_card(record, pictures), encoding="utf-8")
-    lines = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    card = render_card(record, pictures, checkpoint=checkpoint is not None)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    lines = [f"{file_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
     folder.chmod(0o755)
 
@@ -61,9 +64,14 @@ def _put(partial: Path, destination: Path) -> None:
     partial.rename(destination)
 
 
+def _files(folder: Path) -> list[str]:
+    """The files of a folder, those of folders in it as well."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def _intact(folder: Path) -> bool:
     """Whether a folder holds just what its checksums say."""
     lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     stated = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    found = {path.name for path in folder.iterdir()} - {CHECKSUMS}
+    found = set(_files(folder)) - {CHECKSUMS}
     return found == set(stated) and all(file_digest(folder / name) == digest for name, digest in stated.items())

@@ -20,6 +20,7 @@ from optimize.build import (
     Made,
     build,
     device_of,
+    last_checkpoint,
     load,
     pytorch_subjects,
     reference_subjects,
@@ -53,7 +54,7 @@ def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     if plan.build_only and verdict.outcome == "passed":
         verdict = verdict.model_copy(update={"outcome": "unverified"})  # proven elsewhere, if at all
     result = describe(loaded, made, verdict)
-    return write_run(plan.out, result, made.model.path, scores=made.results.scores), result
+    return write_run(plan.out, result, made), result
 
 
 def carry_out(loaded: Loaded) -> Made:
@@ -66,7 +67,8 @@ def carry_out(loaded: Loaded) -> Made:
         results = measure_answers(loaded, built[-1])
     else:
         results = Results([], {})
-    return Made(records, built[-1].artifact, results, runtime=loaded.plan.pipeline.runtime)
+    checkpoint = last_checkpoint(each.artifact for each in built)
+    return Made(records, built[-1].artifact, results, runtime=loaded.plan.pipeline.runtime, checkpoint=checkpoint)
 
 
 def measure(loaded: Loaded, built: list[Subject]) -> Results:
@@ -136,14 +138,16 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     )
 
 
-def write_run(out: Path, result: Manifest, model: Path, *, scores: Mapping[str, Score]) -> Path:
-    """Write the run's folder: model, scores per example, report, and the manifest last."""
+def write_run(out: Path, result: Manifest, made: Made) -> Path:
+    """Write the run's folder: model, what PyTorch loads of it, scores per example, report, and the manifest last."""
     stamp = result.created.replace(":", "").replace("-", "").replace("+0000", "Z")
     name = f"{stamp}-{Path(result.request.pipeline).stem}-{result.request.head}-{result.id}"
     partial = out / f".{name}.partial"
     try:
-        shutil.copytree(model, partial / "model")
-        write_scores(scores, partial)
+        shutil.copytree(made.model.path, partial / manifest.MODEL)
+        if made.checkpoint:
+            shutil.copytree(made.checkpoint.path, partial / manifest.CHECKPOINT)
+        write_scores(made.results.scores, partial)
         write_report(result, partial)
         manifest.write(result, partial)
         partial.rename(out / name)

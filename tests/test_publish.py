@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import optimize
 from optimize import cli, manifest
 from optimize import run as running
+from optimize.checkpoint import encoder_layers, size_of
 from optimize.errors import RequestError
 from optimize.heads import HEADS
 from optimize.interfaces import Params
@@ -270,3 +272,46 @@ def test_transformers_pipeline_answers(head, built):
 
 def test_every_head_has_a_class_to_load_it_with():
     assert set(CLASSES) == set(HEADS)
+
+
+@pytest.fixture(scope="module")
+def pruned(request_of, tmp_path_factory) -> Path:
+    """A run folder of a pruned model that passed; not to be written to."""
+    path = tmp_path_factory.mktemp("pipeline") / "pruned.yaml"
+    path.write_text(
+        "target: cpu\nstages: [prune: {neuron_multiple: 8}, export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n",
+        encoding="utf-8",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "Settings", partial(Settings, min_runs=4, min_seconds=0.0, rounds=2))
+        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Quiet())[0]
+
+
+def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(pruned, tmp_path):
+    publish_folder(pruned, tmp_path / "out")
+
+    model = optimize.load_model(tmp_path / "out" / "checkpoint")
+    rows = next(record.facts["layers"] for record in manifest.read(pruned).stages if record.stage == "prune")
+    assert [(size.heads, size.neurons) for size in map(size_of, encoder_layers(model))] == [
+        (row["heads"], row["neurons"]) for row in rows
+    ]
+    assert "checkpoint/model.safetensors" in (tmp_path / "out" / CHECKSUMS).read_text(encoding="utf-8")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert 'optimize.load_model("PATH/checkpoint")' in card
+    assert "![" in card.split("layers.png")[0].splitlines()[-1]
+
+
+def test_the_same_publication_twice_sees_a_checkpoint_that_was_changed(pruned, tmp_path):
+    publish_folder(pruned, tmp_path / "out")
+    publish_folder(pruned, tmp_path / "out")
+    (tmp_path / "out" / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RequestError, match="has other content"):
+        publish_folder(pruned, tmp_path / "out")
+
+
+def test_a_checkpoint_that_is_not_the_runs_is_not_published(pruned, tmp_path):
+    copied = Path(shutil.copytree(pruned, tmp_path / "run"))
+    (copied / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RequestError, match="checkpoint: is not what the manifest says"):
+        publish_folder(copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

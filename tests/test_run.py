@@ -431,7 +431,7 @@ def test_check_refuses_a_model_that_was_tampered_with(built, untimed):
     graph.write_bytes(graph.read_bytes() + b"\0")
     before = (built.folder / "manifest.json").read_bytes()
 
-    with pytest.raises(RequestError, match="is not the model of the manifest"):
+    with pytest.raises(RequestError, match="model: is not what the manifest says"):
         check(built.folder, model=None, data=None, cache=built.options.cache, progress=Heard())
     assert (built.folder / "manifest.json").read_bytes() == before
 

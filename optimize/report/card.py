@@ -9,7 +9,7 @@ from typing import Any
 from optimize.artifact import Kind
 from optimize.manifest import Manifest, Measurement
 from optimize.report import tables
-from optimize.report.charts import OVERVIEW, SENSITIVITY, Picture
+from optimize.report.charts import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.facts import fact_rows
 from optimize.report.markdown import command, markdown_table, show
 from optimize.report.remarks import zeros
@@ -21,6 +21,10 @@ USAGE = {
     "token-classification": ("TokenClassification", '"Ada lives in Lisbon."'),
     "question-answering": ("QuestionAnswering", 'question="Who?", context="Ada did."'),
 }
+CHECKPOINT_USAGE = (
+    "`checkpoint` holds the same in FP32 as PyTorch loads it, to train or to prune further:\n\n"
+    '```python\nimport optimize\n\nmodel = optimize.load_model("PATH/checkpoint")\n```'
+)
 LOADERS: dict[Kind, tuple[str, str]] = {
     "onnx": ("optimum.onnxruntime", "ORTModelFor"),
     "openvino": ("optimum.intel", "OVModelFor"),
@@ -28,10 +32,10 @@ LOADERS: dict[Kind, tuple[str, str]] = {
 """Per kind of artifact the module and the beginning of the classes that load it."""
 
 
-def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
+def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpoint: bool = False) -> str:
     """The card as Markdown with YAML front matter; folders of this machine appear by their names alone.
 
-    It shows the pictures that are given, which lie beside it.
+    It shows the pictures that are given, which lie beside it, and says how to load the `checkpoint` where there is one.
     """
     manifest = _without_paths(manifest)
     last = manifest.measurements[-1]
@@ -55,9 +59,11 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         _vocabulary(manifest),
         _left_in_float(manifest),
         *zeros(manifest),
+        show(pictures, LAYERS),
         show(pictures, SENSITIVITY),
         "## Use",
         _usage(manifest.request.head, manifest.stages[-1].artifact.kind),
+        CHECKPOINT_USAGE if checkpoint else "",
         "## Limits that it met",
         "\n".join(f"- {check.name}: {check.reason}" for check in manifest.verdict.checks),
         "## Reproduce",
