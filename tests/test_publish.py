@@ -161,7 +161,7 @@ def test_a_model_that_was_tampered_with_is_refused(name, copy, tmp_path):
     with (copy / "model" / name).open("ab") as stream:
         stream.write(b" ")
 
-    with pytest.raises(RequestError, match="of the manifest"):
+    with pytest.raises(RequestError, match="is not what the manifest says"):
         publish_folder(copy, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
