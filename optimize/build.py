@@ -15,6 +15,7 @@ from typing import Any
 
 from optimize import cache, data, environment, source
 from optimize.artifact import Artifact, Kind, content_digest, copy_companions, tokenizer_digest
+from optimize.checkpoint import read_config
 from optimize.config import Step, parse_step
 from optimize.half_precision import open_rounded
 from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
@@ -26,7 +27,7 @@ from optimize.plan import Plan
 from optimize.stages import STAGES
 from optimize.targets import openvino
 from optimize.targets._torch import TorchRuntime, open_torch
-from optimize.tokenized import encode, read_config, read_text, split_by_tokenizer
+from optimize.tokenized import encode, read_text, split_by_tokenizer
 
 
 @dataclass(frozen=True)

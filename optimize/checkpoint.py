@@ -61,7 +61,7 @@ def load_model(folder: str | Path, auto_class: str | None = None, **options: Any
     """
     import transformers
 
-    config = _read_config(Path(folder))
+    config = read_config(Path(folder))
     name = _class_name(config, auto_class, where=str(folder))
     sizes = pruned_sizes(config, where=str(folder))
     usual = getattr(transformers, name)
@@ -142,7 +142,8 @@ def size_of(layer: Any) -> LayerSize:
     return LayerSize(int(layer.attention.n_heads), int(layer.ffn.lin1.out_features))
 
 
-def _read_config(folder: Path) -> Mapping[str, Any]:
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The config beside a model; raises SourceError where it cannot be read."""
     try:
         config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -6,19 +6,13 @@ text; two folders with the same tokenizer files get the very same features.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optimize.artifact import tokenizer_digest
+from optimize.checkpoint import read_config
 from optimize.interfaces import Encoded, Head, Text
-
-
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """A model folder's config."""
-    config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
 
 
 def read_text(folder: Path, max_tokens: int) -> Text:

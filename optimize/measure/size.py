@@ -7,7 +7,6 @@ since exporters call folded weights "onnx::MatMul_345" and keep the module's pat
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.artifact import Artifact, Kind, gzip_bytes, read_safetensors_header
-from optimize.checkpoint import encoder_flops
+from optimize.checkpoint import encoder_flops, read_config
 from optimize.manifest import Size
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def flops_of(folder: Path) -> int | None:
     path = folder / "config.json"
     if not path.exists():
         return None
-    return encoder_flops(json.loads(path.read_text(encoding="utf-8")), tokens=FLOPS_TOKENS, where=str(path))
+    return encoder_flops(read_config(folder), tokens=FLOPS_TOKENS, where=str(path))
 
 
 def part_of(name: str, users: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]) -> str:

@@ -6,15 +6,14 @@ target's own FP32 reference is, and timed like any engine, in a process of its o
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optimize.artifact import Artifact, copy_companions, seal
-from optimize.checkpoint import LayerSize, note_sizes, resize_layers
+from optimize.checkpoint import LayerSize, note_sizes, read_config, resize_layers
 from optimize.evaluate.predict import choices
 from optimize.interfaces import Context, Params, Stack, Target
 from optimize.measure.latency import Engine, Settings, Workload, measure_latency
@@ -27,7 +26,7 @@ def time_stacks(
     stacks: Sequence[Stack], tokens: int, *, target: Target, runtime: Params, context: Context
 ) -> list[float]:
     """Median seconds of each model at 1 x `tokens`; stacks are layers as (heads, neurons)."""
-    config = json.loads((context.reference.path / "config.json").read_text(encoding="utf-8"))
+    config = read_config(context.reference.path)
     with tempfile.TemporaryDirectory() as folder:
         engines = []
         for done, stack in enumerate(stacks):
@@ -49,7 +48,7 @@ def time_stacks(
     return [found[engine.name].latency[0].p50_ms / 1000 for engine in engines]
 
 
-def _write(config: dict[str, Any], stack: Stack, folder: Path, context: Context) -> Artifact:
+def _write(config: Mapping[str, Any], stack: Stack, folder: Path, context: Context) -> Artifact:
     """A checkpoint with random weights whose layers have these sizes, and the files that lie beside the reference."""
     import torch
     import transformers

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from optimize.checkpoint import read_config
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
@@ -127,10 +128,7 @@ def make_judge(context: Context, session: Session, *, tokens: int, doubt: float 
 
 def pad_id_of(folder: Path) -> int:
     """The token that a checkpoint pads with."""
-    import json
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("pad_token_id") or 0)
+    return int(read_config(folder).get("pad_token_id") or 0)
 
 
 def limit_tokens(encoded: Encoded, tokens: int) -> Encoded:
