@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from optimize.errors import StageError
 from optimize.evaluate.accuracy import COSINE_TO_REFERENCE
 from optimize.evaluate.predict import padded_tokens, plan_batches, run_split
 from optimize.interfaces import Context, Encoded, Feature, Feed, Head, Score, Session
 from optimize.stages._distillation import Answers, Batch, make_batch
 from optimize.stages._labels import labels_of
+
+BATCH_SIZE = 32
+"""Features that stages without training look at together, at most."""
 
 
 @contextmanager
@@ -39,6 +43,14 @@ def first_examples(encoded: Encoded, tokens: int) -> Encoded:
             kept = tuple(one for one in encoded.features if one.example < feature.example)
             return Encoded(kept, encoded.gold[: feature.example], 0)
     return encoded
+
+
+def calibration_sample(context: Context, tokens: int, *, stage: str) -> Encoded:
+    """The calibration texts that a stage without training goes by; raises StageError where there are none."""
+    sample = first_examples(context.calibration, tokens)
+    if not sample.features:
+        raise StageError(f"{stage}: there are no calibration texts; give some with --calibration-examples")
+    return sample
 
 
 def make_batches(features: Sequence[Feature], model: Any, *, size: int, tokens: int) -> list[Batch]:

@@ -26,7 +26,6 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
-from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.judge import Judge, make_judge
@@ -41,7 +40,7 @@ from optimize.stages._pruning_masks import rearrange, search_masks
 from optimize.stages._pruning_refit import refit
 from optimize.stages._pruning_sites import find_sites, keep_all, remove
 from optimize.stages._pruning_times import Table, measure_times
-from optimize.stages._training import first_examples, make_batches, reproducible, session_of
+from optimize.stages._training import BATCH_SIZE, calibration_sample, make_batches, reproducible, session_of
 
 
 class Params(StageParams):
@@ -80,7 +79,6 @@ class Params(StageParams):
         return search
 
 
-BATCH_SIZE = 32
 ROUNDING = 1e-12
 
 
@@ -104,9 +102,7 @@ class Course:
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the pruned checkpoint; facts say what is left, layer by layer, and what that cost on tuning data."""
-    sample = first_examples(context.calibration, params.sample_tokens)
-    if not sample.features:
-        raise StageError("prune: there are no calibration texts; give some with --calibration-examples")
+    sample = calibration_sample(context, params.sample_tokens, stage="prune")
     with reproducible(context):
         answers = answers_of(context.head, sample)
         course, times = prepare(load_model(source.path, context.head.auto_class), sample, answers, params, context)

@@ -35,11 +35,10 @@ from optimize.stages._passage import counting, read_by
 from optimize.stages._pruning_loss import lost
 from optimize.stages._pruning_refit import Passage, changed_map, collect, pass_dense, shift, start
 from optimize.stages._pruning_sites import Site, find_sites
-from optimize.stages._training import first_examples, make_batches, reproducible, session_of
+from optimize.stages._training import BATCH_SIZE, calibration_sample, make_batches, reproducible, session_of
 from optimize.stages._weight_removal import Pattern, Scheme, fits, remove_weights
 
 HALF = 0.5
-BATCH_SIZE = 32
 FIT_RIDGE = 0.03
 
 
@@ -83,9 +82,7 @@ class Group:
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the checkpoint with zeros; facts say how many, what they cost on tuning data, and what gzip makes of it."""
-    sample = first_examples(context.calibration, params.sample_tokens)
-    if not sample.features:
-        raise StageError("prune_weights: there are no calibration texts; give some with --calibration-examples")
+    sample = calibration_sample(context, params.sample_tokens, stage="prune_weights")
     with reproducible(context):
         model = load_model(source.path, context.head.auto_class)
         batches = make_batches(sample.features, model, size=BATCH_SIZE, tokens=params.batch_tokens)
