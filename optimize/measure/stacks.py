@@ -14,34 +14,42 @@ from typing import Any
 
 from optimize.artifact import Artifact, copy_companions, seal
 from optimize.checkpoint import LayerSize, note_sizes, read_config, resize_layers
+from optimize.errors import StageError
 from optimize.evaluate.predict import choices
 from optimize.interfaces import Context, Params, Stack, Target
-from optimize.measure.latency import Engine, Settings, Workload, measure_latency
+from optimize.measure.latency import Engine, Settings, measure_latency
+from optimize.measure.workload import Workload, why_not
 from optimize.stages import STAGES
 
-VOCABULARY = 1000
+VOCABULARY, PAD_ID = 1000, 0
+SMALL = {"vocab_size": VOCABULARY, "pad_token_id": PAD_ID}
 
 
 def time_stacks(
     stacks: Sequence[Stack], tokens: int, *, target: Target, runtime: Params, context: Context
 ) -> list[float]:
-    """Median seconds of each model at 1 x `tokens`; stacks are layers as (heads, neurons)."""
-    config = read_config(context.reference.path)
+    """Median seconds of each model at 1 x `tokens`; stacks are layers as (heads, neurons).
+
+    Raises StageError where the model does not take so many tokens.
+    """
+    config, shape = {**read_config(context.reference.path), **SMALL}, f"1x{tokens}"
+    workload = Workload(
+        (),
+        VOCABULARY,
+        config["max_position_embeddings"],
+        pad_id=PAD_ID,
+        seed=context.seed,
+        choices=min(choices(context.calibration.features[0]), 1),
+    )
+    if reason := why_not(shape, workload):
+        raise StageError(f"layers to time: {shape} is {reason}; lower 'tokens'")
     with tempfile.TemporaryDirectory() as folder:
         engines = []
         for done, stack in enumerate(stacks):
             artifact = _convert(_write(config, stack, Path(folder) / f"{done}", context), target, context)
             engines.append(Engine(f"stack {done}", target.name, artifact, context.head.name, runtime))
             context.progress.step("layers to time", done + 1, len(stacks))
-        workload = Workload(
-            (),
-            VOCABULARY,
-            config["max_position_embeddings"],
-            pad_id=config.get("pad_token_id") or 0,
-            seed=context.seed,
-            choices=min(choices(context.calibration.features[0]), 1),
-        )
-        shape, settings = f"1x{tokens}", Settings(context.threads)
+        settings = Settings(context.threads)
         found = measure_latency(
             engines, [shape], references=(), workload=workload, settings=settings, progress=context.progress
         )
@@ -54,7 +62,7 @@ def _write(config: Mapping[str, Any], stack: Stack, folder: Path, context: Conte
     import transformers
 
     sizes = [LayerSize(*size) for size in stack]
-    changed = {**config, "n_layers": len(sizes), "vocab_size": VOCABULARY}
+    changed = {**config, "n_layers": len(sizes)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         model = getattr(transformers, context.head.architecture)(transformers.DistilBertConfig(**changed))

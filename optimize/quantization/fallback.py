@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from optimize.errors import StageError
 from optimize.interfaces import Budget, Progress
-from optimize.quantization.judge import Loss
+from optimize.quantization.judge import Loss, describe
 from optimize.quantization.sensitivity import Cost
 from optimize.quantization.sites import Group
 from optimize.quantization.variants import Variants
@@ -121,11 +121,6 @@ def _put_back(search: _Search, loss: Loss) -> Outcome:
         if search.variants.judge.allows(found):
             search.steps, loss = rest, found
     return Outcome(tuple(search.steps), loss, search.tried)
-
-
-def describe(loss: Loss) -> str:
-    """A loss in words."""
-    return f"relative drop {loss.relative_drop:.4f}, agreement {loss.agreement:.4f}, divergence {loss.divergence:.2g}"
 
 
 def _excess(loss: Loss, budget: Budget) -> float:

@@ -19,7 +19,7 @@ from optimize.checkpoint import read_config
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
-from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Session
+from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Progress, Session
 
 RESAMPLES = 200
 ROUNDING = 1e-9
@@ -124,6 +124,23 @@ def make_judge(context: Context, session: Session, *, tokens: int, doubt: float 
     pad_id = pad_id_of(context.reference.path)
     reference = observe(session, context.head, encoded, pad_id=pad_id)
     return Judge(context.head, encoded, reference, context.budget, pad_id, context.seed, doubt)
+
+
+def beyond_help(judge: Judge, given: Session, *, stage: str, progress: Progress) -> Facts:
+    """What a stage states where the model that it was given misses the budget by itself; nothing where it does not.
+
+    No layer left in float could mend that, so none is to be left there for it.
+    """
+    loss = judge.assess(given)
+    if judge.allows(loss):
+        return {}
+    progress.say(f"{stage}: what it was given misses the limits by itself: {describe(loss)}; no layer stays in float")
+    return {"tuning_budget": "missed before this stage", "given_relative_drop": loss.relative_drop}
+
+
+def describe(loss: Loss) -> str:
+    """A loss in words."""
+    return f"relative drop {loss.relative_drop:.4f}, agreement {loss.agreement:.4f}, divergence {loss.divergence:.2g}"
 
 
 def pad_id_of(folder: Path) -> int:

@@ -38,11 +38,6 @@ class Control:
     trials: list[Trial] = field(default_factory=list)
     pending: tuple[str, ...] = ()
 
-    @property
-    def used(self) -> bool:
-        """Whether NNCF was asked to keep within the limits."""
-        return bool(self.trials)
-
     def reverted(self, operators: Sequence[str]) -> None:
         """Hear which operators the next model has in float."""
         self.pending = tuple(operators)
@@ -99,8 +94,6 @@ class Control:
 
         The first trial is the FP32 model, the second the quantized one.
         """
-        if not self.used:
-            return {}
         quantized = {weight.operator for weight in weights if weight.quantized}
         steps: dict[tuple[str, ...], float] = {}
         for before, after in zip(self.trials, self.trials[1:], strict=False):

@@ -1,4 +1,4 @@
-"""Where attention heads and FFN neurons are joined, how to take some away, and what each one costs.
+"""Where attention heads and FFN neurons are joined, and how to take some away.
 
 A layer's heads meet in the columns of `out_lin`, `dim / n_heads` for each, and its neurons in those of `lin2`, one
 for each. Taking a head away drops its rows of the query, key and value layers and its columns of `out_lin`; a neuron,

@@ -28,8 +28,7 @@ from optimize.evaluate.predict import collate
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.openvino_runtime import MODEL_FILE, load_openvino, read_model
-from optimize.quantization.fallback import describe
-from optimize.quantization.judge import Judge, Loss, make_judge, pad_id_of
+from optimize.quantization.judge import Judge, Loss, beyond_help, describe, make_judge, pad_id_of
 from optimize.quantization.weights import wide_sums
 from optimize.stages._accuracy_control import Control
 from optimize.stages._nncf import heard
@@ -78,19 +77,26 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     excluded = _excluded(weights, params.exclude)
     reference = context.open("torch", context.reference.path)
     judge = make_judge(context, reference, tokens=params.tuning_tokens, doubt=params.doubt)
-    control = Control(judge)
+    control: Control | None = None
     facts: Facts = {"mode": params.mode}
+    missed: Facts = {}
     if params.mode == "weights":
         quantized = _compress(model, excluded, params, context)
     else:
+        if params.accuracy_control:
+            given = context.open("openvino", source.path)
+            missed = beyond_help(judge, given, stage=NAME, progress=context.progress)
+            control = None if missed else Control(judge)
         quantized, chosen = _quantize(model, excluded, params, context, control)
         facts |= chosen
     load_openvino().save_model(quantized, out / MODEL_FILE, compress_to_fp16=False)
     loss = judge.assess(context.open("openvino", out))
     counted = _count(out)
-    if control.used:
+    facts |= {**counted, **judge.facts(loss), **missed}
+    if control:
         _require_budget(judge, loss, counted["float_share"], params)
-    return {**facts, **counted, **judge.facts(loss), **control.facts(find_weights(read_model(out)))}
+        facts |= control.facts(find_weights(read_model(out)))
+    return facts
 
 
 def _excluded(weights: Sequence[Weight], patterns: Sequence[str]) -> list[str]:
@@ -112,9 +118,9 @@ def _compress(model: Any, excluded: Sequence[str], params: Params, context: Cont
 
 
 def _quantize(
-    model: Any, excluded: Sequence[str], params: Params, context: Context, control: Control
+    model: Any, excluded: Sequence[str], params: Params, context: Context, control: Control | None
 ) -> tuple[Any, Facts]:
-    """The quantized model, and what was chosen for it."""
+    """The quantized model, within the limits where there is a control, and what was chosen for it."""
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
@@ -122,7 +128,7 @@ def _quantize(
     wide, reason = wide_sums(asked, context.cpu_features)
     left = [*excluded, *([] if params.attention else products_of_activations(model))]
     pad_id = pad_id_of(context.reference.path)
-    with heard(context.progress, control.reverted) as nncf:
+    with heard(context.progress, control.reverted if control else None) as nncf:
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         advanced = nncf.AdvancedQuantizationParameters(
@@ -140,7 +146,7 @@ def _quantize(
             "ignored_scope": nncf.IgnoredScope(names=left) if left else None,
         }
         dataset = nncf.Dataset([collate([feature], pad_id=pad_id) for feature in features])
-        if params.accuracy_control:
+        if control:
             quantized = control.quantize(nncf, model, dataset, settings, advanced, samples=params.ranking_samples)
         else:
             quantized = nncf.quantize(model, dataset, **settings, advanced_parameters=advanced)

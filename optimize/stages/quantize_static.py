@@ -25,7 +25,7 @@ from optimize.interfaces import Params as StageParams
 from optimize.quantization import sensitivity, smooth
 from optimize.quantization.calibrate import calibrate
 from optimize.quantization.fallback import Outcome, fall_back
-from optimize.quantization.judge import limit_tokens, make_judge
+from optimize.quantization.judge import beyond_help, limit_tokens, make_judge
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener
@@ -99,7 +99,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         where=NAME,
     )
     variants = Variants(model, tuple(groups), ranges, scheme, params.format, judge, open_model)
-    outcome, table = _decide(variants, params, context)
+    outcome, table = _decide(variants, source, params, context)
     left = [step.group for step in outcome.steps]
     onnx.save(variants.without(left), out / "model.onnx")
     return {
@@ -166,19 +166,24 @@ def _tuning(context: Context) -> Encoded:
     return context.tuning if context.tuning.features else context.calibration
 
 
-def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outcome, Facts]:
+def _decide(variants: Variants, source: Artifact, params: Params, context: Context) -> tuple[Outcome, Facts]:
     """Which groups stay in float; the whole table of groups, where it was asked for or needed."""
     loss = variants.assess(variants.without([]))
+    missed: Facts = {}
     enough = not params.fallback or variants.judge.allows(loss)
+    if not enough:
+        given = context.open("onnx", source.path)
+        missed = beyond_help(variants.judge, given, stage=NAME, progress=context.progress)
+        enough = bool(missed)
     if enough and not params.sensitivity:
-        return Outcome((), loss, 1), {}
+        return Outcome((), loss, 1), missed
     few = make_judge(context, context.open("torch", context.reference.path), tokens=params.sensitivity_tokens)
     costs = sensitivity.measure(replace(variants, judge=few), threads=context.threads, progress=context.progress)
     outcome = Outcome((), loss, 1)
     if not enough:
         outcome = fall_back(variants, costs, max_float_share=params.max_float_share, progress=context.progress)
     left = {step.group.name for step in outcome.steps}
-    table: Facts = {"sensitivity": sensitivity.as_rows(costs, left)}
+    table: Facts = {**missed, "sensitivity": sensitivity.as_rows(costs, left)}
     if outcome.steps:
         table["reverted"] = [
             {

@@ -3,6 +3,7 @@
 import onnx
 import pytest
 
+from optimize.errors import StageError
 from optimize.interfaces import Params
 from optimize.manifest import Latency
 from optimize.measure import stacks
@@ -46,3 +47,19 @@ def test_a_text_of_multiple_choice_is_timed_with_one_choice_and_the_files_are_go
     ((engine, _, workload, _),) = timed
     assert workload.choices == 1
     assert not engine.artifact.path.exists()
+
+
+def test_padding_of_a_large_vocabulary_is_none_of_the_small_one(timed, context, monkeypatch):
+    config = {**stacks.read_config(context("text-classification").reference.path), "pad_token_id": 29_999}
+    monkeypatch.setattr(stacks, "read_config", lambda _: config)
+    stacks.time_stacks([[(2, 64)]], 16, target=TARGETS["cpu"], runtime=Params(), context=context("text-classification"))
+    ((_, _, workload, _),) = timed
+    assert workload.pad_id == 0
+
+
+def test_more_tokens_than_the_model_takes_are_refused_before_anything_is_built(timed, context):
+    with pytest.raises(StageError, match=r"^layers to time: 1x9999 is longer than .* positions; lower 'tokens'$"):
+        stacks.time_stacks(
+            [[(2, 64)]], 9999, target=TARGETS["cpu"], runtime=Params(), context=context("text-classification")
+        )
+    assert not timed

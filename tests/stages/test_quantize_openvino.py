@@ -184,6 +184,16 @@ def test_a_budget_that_cannot_be_met_within_the_share_of_float_is_refused(contex
     assert "\n" not in str(told.value)
 
 
+def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edited, apply):
+    here = dataclasses.replace(context("token-classification"), budget=Budget(min_agreement=0.9))
+    turned = edited(here, lambda model: model.classifier.weight.neg_())
+    built = apply(here, STAGE, converted(turned, apply), max_float_share=0.0)
+    assert built.facts["tuning_budget"] == "missed before this stage"
+    assert built.facts["given_relative_drop"] > 0.5
+    assert {weight.dtype for weight in weights_of(built)} == {"i8"}
+    assert "variants_tried" not in built.facts
+
+
 def test_what_is_asked_of_some_examples_is_how_close_they_are(context, apply):
     here = context("text-classification")
     judge = make_judge(here, here.open("torch", here.reference.path), tokens=10**9)

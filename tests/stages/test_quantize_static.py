@@ -365,7 +365,7 @@ def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
     assert max(rows, key=lambda row: row["divergence"])["group"] == reverted[0]
 
 
-@pytest.mark.parametrize(("budget", "share"), [({"min_agreement": 1.0}, 0.0), ({"max_relative_drop": -0.5}, 0.1)])
+@pytest.mark.parametrize(("budget", "share"), [({"min_agreement": 1.0}, 0.0), ({"max_relative_drop": 0.0}, 0.1)])
 def test_a_budget_that_cannot_be_met_says_what_the_best_was(budget, share, planted, apply):
     here = with_budget(planted(0), **budget)
     expected = (
@@ -373,6 +373,42 @@ def test_a_budget_that_cannot_be_met_says_what_the_best_was(budget, share, plant
     )
     with pytest.raises(StageError, match=expected):
         static(here, apply, fallback=True, max_float_share=share)
+
+
+def turned(context, edited):
+    """A token classifier that answers with the opposite of what the context's own says."""
+    return edited(context("token-classification"), lambda model: model.classifier.weight.neg_())
+
+
+def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edited, apply):
+    here = with_budget(context("token-classification"), min_agreement=0.9)
+    told = []
+    here = dataclasses.replace(here, progress=Telling(told))
+    source = apply(turned(context, edited), "export")
+    facts = apply(here, "quantize_static", source, **{**QUICK, "fallback": True, "sensitivity": True}).facts
+    assert (facts["tuning_budget"], facts["float_groups"], facts["variants_tried"]) == (
+        "missed before this stage",
+        0,
+        1,
+    )
+    assert facts["given_relative_drop"] > 0.5
+    assert facts["sensitivity"]
+    assert "reverted" not in facts
+    (line,) = told
+    assert line.startswith("quantize_static: what it was given misses the limits by itself: relative drop ")
+
+
+@dataclasses.dataclass
+class Telling:
+    """Progress that keeps what is said."""
+
+    told: list
+
+    def step(self, name, done, total):
+        pass
+
+    def say(self, line):
+        self.told.append(line)
 
 
 def test_a_budget_that_is_met_needs_no_table_unless_it_is_asked_for(context, apply):
