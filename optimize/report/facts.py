@@ -16,7 +16,10 @@ from optimize.report.tables import MISSING, Rows
 FactRow = Mapping[str, int | float | str]
 
 HEADINGS = {
-    "sensitivity": ("Sensitivity", "What each group of operators costs on tuning data when it alone is quantized."),
+    "sensitivity": (
+        "Sensitivity",
+        "What each group of operators costs on tuning data when it alone is quantized, in what the stage was given.",
+    ),
     "reverted": ("Left in float", "Groups that the limits on accuracy could not afford in INT8."),
     "migrations": ("Scale migration", "Where scales moved from activations to weights."),
     "settings": ("Settings tried", "What each setting scored on tuning data."),

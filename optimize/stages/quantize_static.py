@@ -177,7 +177,8 @@ def _decide(variants: Variants, source: Artifact, params: Params, context: Conte
         enough = bool(missed)
     if enough and not params.sensitivity:
         return Outcome((), loss, 1), missed
-    few = make_judge(context, context.open("torch", context.reference.path), tokens=params.sensitivity_tokens)
+    # Against what the stage was given: what stages before it lost would hide what a single group costs.
+    few = make_judge(context, context.open("onnx", source.path), tokens=params.sensitivity_tokens)
     costs = sensitivity.measure(replace(variants, judge=few), threads=context.threads, progress=context.progress)
     outcome = Outcome((), loss, 1)
     if not enough:
