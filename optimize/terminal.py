@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from optimize.interfaces import Progress
 
@@ -27,6 +28,49 @@ PLAIN_SECONDS = 10.0
 
 @contextmanager
 def progress() -> Iterator[Progress]:
+    """What shows how far the work is. Meanwhile no Ctrl-C is lost."""
+    with bars_or_lines() as shown:
+        heeding = HeedingProgress(shown)
+        before = signal.signal(signal.SIGINT, heeding.interrupt)
+        try:
+            yield heeding
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class HeedingProgress:
+    """Progress that raises a KeyboardInterrupt again which somebody swallowed, at the next sign of it.
+
+    Python forgets the exception where it comes up in a callback or a destructor, and a library's bare `except:` takes
+    it for an error of its own.
+    """
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._interrupted = False
+
+    def interrupt(self, *_: object) -> NoReturn:
+        """What Ctrl-C does."""
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Show how far `name` is."""
+        self._heed()
+        self._shown.step(name, done, total)
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+        self._heed()
+        self._shown.say(line)
+
+    def _heed(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def bars_or_lines() -> Iterator[Progress]:
     """Bars on a terminal; elsewhere a plain line on what takes long, every ten seconds."""
     if not sys.stderr.isatty():
         yield PlainProgress()

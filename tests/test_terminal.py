@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -113,14 +115,14 @@ def test_what_a_bar_says_is_not_read_as_markup(bars):
 def test_progress_is_plain_where_stderr_is_no_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
 
-    with terminal.progress() as shown:
+    with terminal.bars_or_lines() as shown:
         assert isinstance(shown, terminal.PlainProgress)
 
 
 def test_progress_has_bars_where_stderr_is_a_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
 
-    with terminal.progress() as shown:
+    with terminal.bars_or_lines() as shown:
         assert isinstance(shown, terminal.BarProgress)
 
 
@@ -196,3 +198,36 @@ def test_the_tables_name_every_target_head_and_stage(capsys):
 
     out = capsys.readouterr().out
     assert [name for name in (*TARGETS, *HEADS, *STAGES, "cpu-fused") if name not in out] == []
+
+
+def test_ctrl_c_that_a_library_swallows_ends_the_work_at_the_next_sign_of_progress(capsys):
+    def work():
+        with terminal.progress() as progress:
+            progress.say("first")
+            with contextlib.suppress(BaseException):
+                signal.raise_signal(signal.SIGINT)
+            progress.say("second")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert capsys.readouterr().err == "first\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("sign", [lambda each: each.say("a line"), lambda each: each.step("work", 1, 2)])
+def test_without_ctrl_c_every_sign_of_progress_is_passed_on(sign):
+    class Shown:
+        def __init__(self):
+            self.seen = []
+
+        def step(self, *words):
+            self.seen.append(words)
+
+        def say(self, line):
+            self.seen.append(line)
+
+    direct, passed = Shown(), Shown()
+    sign(direct)
+    sign(terminal.HeedingProgress(passed))
+    assert passed.seen == direct.seen != []
