@@ -41,8 +41,8 @@ def progress() -> Iterator[Progress]:
 class HeedingProgress:
     """Progress that raises a KeyboardInterrupt again which somebody swallowed, at the next sign of it.
 
-    Python forgets the exception where it comes up in a callback or a destructor, and a library's bare `except:` takes
-    it for an error of its own.
+    Python forgets the exception where it comes up in a callback or a destructor, and some libraries take it for an
+    error of their own.
     """
 
     def __init__(self, shown: Progress) -> None:

@@ -126,16 +126,15 @@ def make_judge(context: Context, session: Session, *, tokens: int, doubt: float 
     return Judge(context.head, encoded, reference, context.budget, pad_id, context.seed, doubt)
 
 
-def beyond_help(judge: Judge, given: Session, *, stage: str, progress: Progress) -> Facts:
+def beyond_help(judge: Judge, given: Loss, *, stage: str, progress: Progress) -> Facts:
     """What a stage states where the model that it was given misses the budget by itself; nothing where it does not.
 
     No layer left in float could mend that, so none is to be left there for it.
     """
-    loss = judge.assess(given)
-    if judge.allows(loss):
+    if judge.allows(given):
         return {}
-    progress.say(f"{stage}: what it was given misses the limits by itself: {describe(loss)}; no layer stays in float")
-    return {"tuning_budget": "missed before this stage", "given_relative_drop": loss.relative_drop}
+    progress.say(f"{stage}: what it was given misses the limits by itself: {describe(given)}; no layer stays in float")
+    return {"tuning_budget": "missed before this stage", "given_relative_drop": given.relative_drop}
 
 
 def describe(loss: Loss) -> str:

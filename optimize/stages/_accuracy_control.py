@@ -2,7 +2,8 @@
 
 NNCF knows a metric and how far it may drop. Here the metric is 1 minus what is missed of the limits (drop, relative
 drop, agreement; at the upper end of its interval where the gates ask for confidence), and it may not drop: operators
-go back to float until all limits are met. Operators are ranked by the divergence of single examples from the
+go back to float until all limits are met. Where the FP32 model, which NNCF asks about first, misses them by itself, no
+operator could mend that, and none goes back. Operators are ranked by the divergence of single examples from the
 FP32 reference, since a metric such as F1 or a rank correlation says nothing of one example.
 """
 
@@ -80,7 +81,8 @@ class Control:
         self.trials.append(Trial(self.pending, loss))
         self.pending = ()
         found = self.judge.divergences(dict(enumerate(observed.rows)))
-        return 1.0 - self.judge.excess(loss), [-found.get(example, 0.0) for example in examples]
+        missed = self.judge.excess(loss) if self.judge.allows(self.trials[0].loss) else 0.0
+        return 1.0 - missed, [-found.get(example, 0.0) for example in examples]
 
     def _rows(self, session: Session, examples: set[int]) -> dict[int, Any]:
         """The rows of these examples' features, by the feature's place among all."""

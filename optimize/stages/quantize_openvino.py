@@ -77,26 +77,23 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     excluded = _excluded(weights, params.exclude)
     reference = context.open("torch", context.reference.path)
     judge = make_judge(context, reference, tokens=params.tuning_tokens, doubt=params.doubt)
-    control: Control | None = None
+    control = Control(judge)
     facts: Facts = {"mode": params.mode}
-    missed: Facts = {}
     if params.mode == "weights":
         quantized = _compress(model, excluded, params, context)
     else:
-        if params.accuracy_control:
-            given = context.open("openvino", source.path)
-            missed = beyond_help(judge, given, stage=NAME, progress=context.progress)
-            control = None if missed else Control(judge)
         quantized, chosen = _quantize(model, excluded, params, context, control)
         facts |= chosen
     load_openvino().save_model(quantized, out / MODEL_FILE, compress_to_fp16=False)
     loss = judge.assess(context.open("openvino", out))
     counted = _count(out)
-    facts |= {**counted, **judge.facts(loss), **missed}
-    if control:
+    facts |= {**counted, **judge.facts(loss)}
+    if not control.trials:
+        return facts
+    missed = beyond_help(judge, control.trials[0].loss, stage=NAME, progress=context.progress)
+    if not missed:
         _require_budget(judge, loss, counted["float_share"], params)
-        facts |= control.facts(find_weights(read_model(out)))
-    return facts
+    return {**facts, **missed, **control.facts(find_weights(read_model(out)))}
 
 
 def _excluded(weights: Sequence[Weight], patterns: Sequence[str]) -> list[str]:
@@ -118,9 +115,9 @@ def _compress(model: Any, excluded: Sequence[str], params: Params, context: Cont
 
 
 def _quantize(
-    model: Any, excluded: Sequence[str], params: Params, context: Context, control: Control | None
+    model: Any, excluded: Sequence[str], params: Params, context: Context, control: Control
 ) -> tuple[Any, Facts]:
-    """The quantized model, within the limits where there is a control, and what was chosen for it."""
+    """The quantized model, and what was chosen for it."""
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
@@ -128,7 +125,7 @@ def _quantize(
     wide, reason = wide_sums(asked, context.cpu_features)
     left = [*excluded, *([] if params.attention else products_of_activations(model))]
     pad_id = pad_id_of(context.reference.path)
-    with heard(context.progress, control.reverted if control else None) as nncf:
+    with heard(context.progress, control.reverted) as nncf:
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         advanced = nncf.AdvancedQuantizationParameters(
@@ -146,7 +143,7 @@ def _quantize(
             "ignored_scope": nncf.IgnoredScope(names=left) if left else None,
         }
         dataset = nncf.Dataset([collate([feature], pad_id=pad_id) for feature in features])
-        if control:
+        if params.accuracy_control:
             quantized = control.quantize(nncf, model, dataset, settings, advanced, samples=params.ranking_samples)
         else:
             quantized = nncf.quantize(model, dataset, **settings, advanced_parameters=advanced)

@@ -99,7 +99,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         where=NAME,
     )
     variants = Variants(model, tuple(groups), ranges, scheme, params.format, judge, open_model)
-    outcome, table = _decide(variants, source, params, context)
+    outcome, table = _decide(variants, params, context)
     left = [step.group for step in outcome.steps]
     onnx.save(variants.without(left), out / "model.onnx")
     return {
@@ -166,19 +166,18 @@ def _tuning(context: Context) -> Encoded:
     return context.tuning if context.tuning.features else context.calibration
 
 
-def _decide(variants: Variants, source: Artifact, params: Params, context: Context) -> tuple[Outcome, Facts]:
+def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outcome, Facts]:
     """Which groups stay in float; the whole table of groups, where it was asked for or needed."""
-    loss = variants.assess(variants.without([]))
-    missed: Facts = {}
-    enough = not params.fallback or variants.judge.allows(loss)
+    judge, loss = variants.judge, variants.assess(variants.without([]))
+    given, missed = variants.open(variants.model), Facts()
+    enough = not params.fallback or judge.allows(loss)
     if not enough:
-        given = context.open("onnx", source.path)
-        missed = beyond_help(variants.judge, given, stage=NAME, progress=context.progress)
+        missed = beyond_help(judge, judge.assess(given), stage=NAME, progress=context.progress)
         enough = bool(missed)
     if enough and not params.sensitivity:
         return Outcome((), loss, 1), missed
     # Against what the stage was given: what stages before it lost would hide what a single group costs.
-    few = make_judge(context, context.open("onnx", source.path), tokens=params.sensitivity_tokens)
+    few = make_judge(context, given, tokens=params.sensitivity_tokens)
     costs = sensitivity.measure(replace(variants, judge=few), threads=context.threads, progress=context.progress)
     outcome = Outcome((), loss, 1)
     if not enough:

@@ -396,6 +396,9 @@ def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edit
     assert "reverted" not in facts
     (line,) = told
     assert line.startswith("quantize_static: what it was given misses the limits by itself: relative drop ")
+    unasked = apply(here, "quantize_static", source, **{**QUICK, "fallback": True}).facts
+    assert unasked["tuning_budget"] == "missed before this stage"
+    assert "sensitivity" not in unasked
 
 
 @dataclasses.dataclass
