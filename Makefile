@@ -8,6 +8,8 @@ EXTRAS := $(if $(GPU),dev$(comma)cuda,dev$(comma)cpu$(comma)openvino)
 PYTHON ?= python3
 OPTIMIZE := $(VENV)/bin/optimize
 READY := $(VENV)/.ready
+# A worker that crashes fails the run: replaced, it may leave the others waiting for ever (pytest-xdist 3.8, loadfile).
+PYTEST := $(VENV)/bin/pytest -n auto --dist loadfile --max-worker-restart 0
 
 HEAD ?=
 MODEL ?= demo
@@ -48,10 +50,10 @@ certify: $(READY)  ## measure and judge the model of a finished run here: RUN=fo
 	$(OPTIMIZE) check $(RUN) $(if $(DATA),--data $(DATA)) $(if $(filter demo,$(MODEL)),,--model $(MODEL)) $(ARGS)
 
 test: $(READY)  ## the default tests: offline, minutes
-	$(VENV)/bin/pytest -m 'not slow' -n auto --dist loadfile
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
-	$(VENV)/bin/pytest -m slow -n auto --dist loadfile
+	$(PYTEST) -m slow
 
 check: $(READY)  ## lint, format and types; writes nothing
 	$(VENV)/bin/ruff check .

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,17 @@ def load_openvino() -> Any:
     return openvino
 
 
+@cache
+def core() -> Any:
+    """The one `openvino.Core` of this process.
+
+    A Core's CPU plugin puts an alternate signal stack in place, and at its end the one that it found. Plugins that end
+    in another order than they began (OpenVINO 2026.4) so bring back a stack that is gone, and the next signal, such as
+    Ctrl-C, is a segmentation fault. OpenVINO recommends a single Core as well.
+    """
+    return load_openvino().Core()
+
+
 def load_nncf() -> Any:
     """The module `nncf`, which reports nothing and prints nothing."""
     load_openvino()
@@ -49,7 +61,7 @@ def load_nncf() -> Any:
 
 def read_model(folder: Path) -> Any:
     """The `openvino.Model` of a folder."""
-    return load_openvino().Core().read_model(folder / MODEL_FILE)
+    return core().read_model(folder / MODEL_FILE)
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_ctrl_c_that_a_library_swallows_ends_the_work_at_the_next_sign_of_progre
         with terminal.progress() as progress:
             progress.say("first")
             with contextlib.suppress(BaseException):
-                signal.raise_signal(signal.SIGINT)
+                signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
             progress.say("second")
 
     before = signal.getsignal(signal.SIGINT)

@@ -1,34 +1,40 @@
-"""NNCF kept quiet: its bars go to our progress, its log is heard and not printed, its console output swallowed."""
+"""NNCF kept quiet: its bars go to our progress, its log is heard and not printed, and its models run on our Core."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from optimize.interfaces import Progress
-from optimize.openvino_runtime import load_nncf
+from optimize.openvino_runtime import core, load_nncf, load_openvino
 
 REVERTED = "Reverted "
+Attributes = Sequence[tuple[Any, Mapping[str, Any]]]
+"""Owners, and what their attributes are to be, by name."""
 
 
 @contextmanager
 def heard(progress: Progress, listen: Callable[[list[str]], None] | None = None) -> Iterator[Any]:
     """The module `nncf`; `listen` is told the operators of each step that accuracy control takes back to float.
 
-    NNCF 3.4 draws bars with rich on a console of its own and offers no way to hand it another, so the methods of
-    its `track` are replaced meanwhile. What accuracy control reverts it only tells its log.
+    NNCF 3.4 draws bars with rich on a console of its own, makes a Core for each model that it runs (see `core`), and
+    offers no way to hand it others, so the methods of its `track` and OpenVINO's Core are replaced meanwhile. What
+    accuracy control reverts it only tells its log.
     """
     nncf = load_nncf()
     from nncf.common.logging.track_progress import track
 
-    bars = {"__iter__": _iterate, "__enter__": _enter, "__exit__": _exit, "update": _update}
-    originals = {name: getattr(track, name) for name in bars}
+    one = core()
+    replaced: Attributes = [
+        (track, {"__iter__": _iterate, "__enter__": _enter, "__exit__": _exit, "update": _update}),
+        (load_openvino(), {"Core": lambda: one, "compile_model": one.compile_model}),
+    ]
+    originals: Attributes = [(owner, {name: getattr(owner, name) for name in news}) for owner, news in replaced]
     ear = _Ear(listen)
     logger = logging.getLogger("nncf")
-    for name, method in bars.items():
-        setattr(track, name, method)
+    _set(replaced)
     track.reported_to = progress
     logger.addHandler(ear)
     try:
@@ -36,8 +42,13 @@ def heard(progress: Progress, listen: Callable[[list[str]], None] | None = None)
     finally:
         logger.removeHandler(ear)
         del track.reported_to
-        for name, method in originals.items():
-            setattr(track, name, method)
+        _set(originals)
+
+
+def _set(attributes: Attributes) -> None:
+    for owner, values in attributes:
+        for name, value in values.items():
+            setattr(owner, name, value)
 
 
 class _Ear(logging.Handler):

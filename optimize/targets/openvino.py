@@ -16,7 +16,7 @@ from pydantic import field_validator
 
 from optimize.errors import UnavailableError
 from optimize.interfaces import Head, Params, Session, Target
-from optimize.openvino_runtime import MODEL_FILE, as_session, load_openvino
+from optimize.openvino_runtime import MODEL_FILE, as_session, core
 from optimize.targets._torch import on_cpu
 
 Precision = Literal["f32", "f16", "bf16"]
@@ -73,15 +73,14 @@ def unavailable(runtime: Runtime) -> str | None:
     """Why a model cannot be run here with these settings, or None."""
     if importlib.util.find_spec("openvino") is None:
         return "openvino is not installed; run: pip install 'distilbert-optimize[openvino]'"
-    core = load_openvino().Core()
-    present = core.available_devices
+    present = core().available_devices
     for device in runtime.devices():
         if not any(device == name or name.startswith(f"{device}.") for name in present):
             return (
                 f"device {device} is not there (found: {', '.join(present) or 'none'}); name another with --device, or "
                 "build with --build-only --pipeline openvino-int8 here, and run `optimize check` on a machine with one"
             )
-        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        able = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
         if CAPABILITIES[runtime.precision] not in able:
             can = ", ".join(name for name, capability in CAPABILITIES.items() if capability in able)
             return f"device {device} does not compute in {runtime.precision}; set 'precision' to one of: {can}"
@@ -90,13 +89,14 @@ def unavailable(runtime: Runtime) -> str | None:
 
 def describe(runtime: Runtime) -> dict[str, str]:
     """The devices that may run a model, by the names of the settings and of OpenVINO's properties."""
-    core = load_openvino().Core()
-    devices = runtime.devices() or core.available_devices
+    devices = runtime.devices() or core().available_devices
     return {
         "device": runtime.device,
-        "present": ", ".join(core.available_devices),
-        "full_name": "; ".join(core.get_property(device, "FULL_DEVICE_NAME").strip() for device in devices),
-        "capabilities": "; ".join(", ".join(core.get_property(name, "OPTIMIZATION_CAPABILITIES")) for name in devices),
+        "present": ", ".join(core().available_devices),
+        "full_name": "; ".join(core().get_property(device, "FULL_DEVICE_NAME").strip() for device in devices),
+        "capabilities": "; ".join(
+            ", ".join(core().get_property(name, "OPTIMIZATION_CAPABILITIES")) for name in devices
+        ),
         "hint": runtime.hint,
         "precision": runtime.precision,
     }
@@ -107,7 +107,7 @@ def open_session(folder: Path, threads: int, head: Head, runtime: Runtime) -> Se
 
     Raises UnavailableError where the device computes in another precision than was asked for.
     """
-    compiled = load_openvino().Core().compile_model(folder / MODEL_FILE, runtime.device, runtime.properties(threads))
+    compiled = core().compile_model(folder / MODEL_FILE, runtime.device, runtime.properties(threads))
     if runtime.device == "CPU":
         _require_precision(compiled, runtime)
     return as_session(compiled, head, where=folder.name)

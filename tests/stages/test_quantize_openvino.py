@@ -8,7 +8,7 @@ import pytest
 from optimize.errors import StageError
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Encoded
-from optimize.openvino_runtime import read_model
+from optimize.openvino_runtime import core, load_openvino, read_model
 from optimize.quantization.judge import make_judge
 from optimize.stages import STAGES
 from optimize.stages._accuracy_control import Control
@@ -209,13 +209,7 @@ def test_what_is_asked_of_some_examples_is_how_close_they_are(context, apply):
 
 
 def compile_model(built):
-    from optimize.openvino_runtime import load_openvino
-
-    return (
-        load_openvino()
-        .Core()
-        .compile_model(read_model(built.artifact.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    )
+    return core().compile_model(read_model(built.artifact.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def test_nncf_prints_nothing_and_its_bars_are_ours(context, apply, capfd, tmp_path):
@@ -241,12 +235,27 @@ def test_nncf_prints_nothing_and_its_bars_are_ours(context, apply, capfd, tmp_pa
     assert all(done == total for done, total in last.values())
 
 
-def test_nncf_has_its_own_bars_back_afterwards(context, apply):
+def test_nncf_and_openvino_are_as_before_afterwards(context, apply):
+    openvino = load_openvino()
+    before = (openvino.Core, openvino.compile_model)
     quantized(context("text-classification"), apply, **PLAIN)
     from nncf.common.logging.track_progress import track
 
     assert track.__iter__.__module__ == track.__module__
     assert not hasattr(track, "reported_to")
+    assert (openvino.Core, openvino.compile_model) == before
+
+
+def test_nncf_makes_no_core_of_its_own(context, edited, apply, monkeypatch):
+    """Several Cores that end in another order than they began leave Ctrl-C a segmentation fault."""
+    made = []
+    here = dataclasses.replace(spoilt(context, edited), budget=STRICT)
+    source = converted(here, apply)
+    core()
+    monkeypatch.setattr(load_openvino()._ov_api, "Core", lambda: made.append("by compile_model"))
+    monkeypatch.setattr(load_openvino(), "Core", lambda: made.append("by Core"))
+    apply(here, STAGE, source, smooth_quant_alpha=-1.0, bias_correction="none", max_float_share=1.0, doubt=0.0)
+    assert made == []
 
 
 @pytest.mark.parametrize("params", [PLAIN, {"mode": "weights"}], ids=["full", "weights"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from optimize.errors import StageError, UnavailableError
-from optimize.openvino_runtime import load_openvino
+from optimize.openvino_runtime import core
 from optimize.targets import openvino
 from optimize.targets.openvino import Runtime, describe, open_session, unavailable
 
@@ -29,8 +32,7 @@ def machine(monkeypatch):
     """Pretend that this machine has these devices."""
 
     def pretend(*present):
-        module = type("openvino", (), {"Core": staticmethod(lambda: FakeCore(list(present)))})
-        monkeypatch.setattr(openvino, "load_openvino", lambda: module)
+        monkeypatch.setattr(openvino, "core", lambda: FakeCore(list(present)))
 
     return pretend
 
@@ -101,13 +103,34 @@ def test_the_device_is_described_by_name_and_what_it_can_do(machine):
 
 
 def test_settings_reach_openvino_by_its_own_names(model):
-    core = load_openvino().Core()
     settings = Runtime(hint="throughput", dynamic_quantization=False)
-    compiled = core.compile_model(model / "openvino_model.xml", "CPU", settings.properties(1))
+    compiled = core().compile_model(model / "openvino_model.xml", "CPU", settings.properties(1))
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert str(compiled.get_property("PERFORMANCE_HINT")).endswith("THROUGHPUT")
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 0
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from optimize.heads import HEADS
+from optimize.targets.openvino import Runtime, open_session
+
+first, second = (open_session(Path(sys.argv[1]), 1, HEADS["text-classification"], Runtime()) for _ in range(2))
+del first
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_ctrl_c_is_heard_after_sessions_ended_in_another_order_than_they_began(model):
+    """Each Core's plugin puts a signal stack in place, and puts back the one that it found, even one that is gone."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(model)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n")
 
 
 @pytest.mark.parametrize("device", ["CPU", "AUTO", "AUTO:CPU"])
@@ -129,7 +152,7 @@ def test_fp32_is_computed_in_fp32_whatever_the_device_prefers(model, context, ma
 def test_a_precision_that_the_cpu_swaps_for_another_is_refused(model, context):
     """A CPU without FP16 computes in another type and says nothing."""
     here = context("text-classification")
-    if "FP16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "FP16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU computes in f16")
     with pytest.raises(UnavailableError, match=r"^device CPU: computes in \w+ where f16 was asked for"):
         open_session(model, 1, here.head, Runtime(precision="f16"))
@@ -147,7 +170,7 @@ def test_a_model_of_another_head_is_refused(model, context):
 
 
 def test_a_run_on_a_device_that_is_not_there_is_one_line_and_exit_code_3(optimize, capsys):
-    if "GPU" in load_openvino().Core().available_devices:
+    if "GPU" in core().available_devices:
         pytest.skip("this machine has a GPU that OpenVINO knows")
     assert optimize("run", "--target", "openvino", "--device", "GPU") == 3
     err = capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from models import Silent
 
 from optimize import manifest
-from optimize.openvino_runtime import load_openvino
+from optimize.openvino_runtime import core
 from optimize.plan import Options, make_plan
 from optimize.publish import publish_folder
 from optimize.run import check, run
@@ -107,7 +107,7 @@ def test_a_publication_holds_the_model_under_the_names_that_others_look_for(fini
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "OVModelForSequenceClassification" in card
     assert "--device CPU" in card
-    load_openvino().Core().read_model(tmp_path / "out" / "openvino_model.xml")
+    core().read_model(tmp_path / "out" / "openvino_model.xml")
 
 
 def test_the_shipped_pipeline_takes_the_fastest_that_meets_the_limits(options, place):
@@ -128,7 +128,7 @@ def test_the_shipped_pipeline_takes_the_fastest_that_meets_the_limits(options, p
 
 
 def test_weights_in_bf16_and_in_fp32_are_two_subjects(options, place):
-    if "BF16" not in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not compute in BF16")
     asked = replace(options, pipeline="openvino-bf16", shapes=("1x16",), out=place / "bf16")
     _, done = run(make_plan(asked), progress=Silent())
