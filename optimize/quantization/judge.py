@@ -32,7 +32,8 @@ class Loss:
     `relative_drop` is a share of the reference's score. `divergence` is the mean KL of the outputs in
     nats, or one minus their cosine, or their mean squared error over the reference's; `sqnr_db` is the
     outputs' signal-to-quantization-noise ratio. The drops are at the upper end of their interval where
-    the budget asks for confidence. `drop_error` is the standard error of `drop`.
+    the budget asks for confidence. `drop_error` is the standard error of `drop`, `relative_error` that of
+    `relative_drop`.
     """
 
     metric: float
@@ -42,6 +43,7 @@ class Loss:
     divergence: float
     sqnr_db: float
     drop_error: float = 0.0
+    relative_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Judge:
         agreement, _, _ = agree(found.score, self.reference.score)
         distance, sqnr_db = distances(found, self.reference, self.head)
         scale = abs(metric.reference) or 1.0
-        return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, metric.standard_error)
+        error = metric.standard_error
+        return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, error, error / scale)
 
     def divergences(self, found: Mapping[int, Any]) -> dict[int, float]:
         """The divergence of each example, from rows by feature; an example whose rows were not kept has none."""

@@ -60,7 +60,7 @@ def find_fastest(
 ) -> tuple[Pruned, Table]:
     """The smallest budget whose loss on tuning data stays within a share of the metric, by bisection, and all tried.
 
-    Where none does, no head and no neuron goes.
+    Where none does, no head and no neuron goes. Where tuning data are too few to know so small a loss, that is said.
     """
     best: Pruned | None = None
     rows: Table = []
@@ -80,4 +80,9 @@ def find_fastest(
             best, most = pruned, middle
         else:
             least = middle + 1
+    if best and best.loss.relative_error > within:
+        progress.say(
+            f"prune: this many tuning data know the loss to ± {best.loss.relative_error:.2%} only (standard error); "
+            f"for {within:.2%} raise 'tuning_tokens', or give more with --tuning-examples"
+        )
     return best or prune_to(1.0), rows

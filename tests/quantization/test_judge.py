@@ -157,6 +157,17 @@ def test_the_excess_is_that_of_the_limit_missed_most(budget, drop, relative, agr
     assert judge.excess(Loss(0.9, drop, relative, agreement, 0.0, 40.0)) == pytest.approx(expected)
 
 
+def test_errors_are_those_of_the_drop_and_of_its_share(context):
+    def right(*answers):
+        score = Score("accuracy", np.array(answers, float)[:, None], lambda kept: float(kept.mean()), np.array(answers))
+        return Observed(score, [np.zeros((1, 2), np.float32)] * len(answers))
+
+    loss = dataclasses.replace(judge_of(context), reference=right(1, 0, 1, 0)).loss_of(right(1, 0, 0, 0))
+    assert (loss.drop, loss.relative_drop) == (0.25, 0.5)
+    assert loss.relative_error == pytest.approx(2 * loss.drop_error)
+    assert loss.drop_error > 0
+
+
 @pytest.mark.parametrize(("doubt", "allowed"), [(0.0, False), (1.0, True), (0.4, False)])
 def test_with_doubt_a_drop_has_to_exceed_its_limit_by_standard_errors(doubt, allowed, context):
     judge = dataclasses.replace(judge_of(context), budget=Budget(max_relative_drop=0.01), doubt=doubt)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -538,6 +539,18 @@ def test_where_no_budget_keeps_to_the_tolerance_the_model_stays_whole(prune, mon
     assert facts["budget"] == facts["flops_kept"] == 1.0
     assert facts["parameters"] == facts["parameters_before"]
     assert {row["within"] for row in facts["budgets"]} == {"no"}
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.03, 1), (0.01, 0)])
+def test_tuning_data_too_few_to_know_the_tolerance_are_told(error, told, prune, monkeypatch):
+    from optimize.quantization.judge import Judge
+
+    lines, assess = [], Judge.assess
+    progress = SimpleNamespace(step=lambda *_: None, say=lines.append)
+    changes = {"relative_drop": 0.0, "relative_error": error}
+    monkeypatch.setattr(Judge, "assess", lambda *given: dataclasses.replace(assess(*given), **changes))
+    prune("text-classification", {"progress": progress}, fastest_within=0.02)
+    assert sum("know the loss to ± 3.00% only (standard error); for 2.00% raise" in line for line in lines) == told
 
 
 def test_masks_by_importance_alone_know_no_latency():
