@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from optimize.interfaces import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
     from rich.table import Table
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"passed": "green", "failed": "red", "unverified": "yellow"}
 PLAIN_SECONDS = 10.0
+IMPORTING = "<frozen importlib._bootstrap>"
 
 
 @contextmanager
@@ -42,17 +44,19 @@ class HeedingProgress:
     """Progress that raises a KeyboardInterrupt again which somebody swallowed, at the next sign of it.
 
     Python forgets the exception where it comes up in a callback or a destructor, and some libraries take it for an
-    error of their own.
+    error of their own. While a module is imported it waits for that sign from the first, unless Ctrl-C comes again:
+    extension modules that are left half imported can crash the process.
     """
 
     def __init__(self, shown: Progress) -> None:
         self._shown = shown
         self._interrupted = False
 
-    def interrupt(self, *_: object) -> NoReturn:
+    def interrupt(self, _: int, frame: FrameType | None) -> None:
         """What Ctrl-C does."""
-        self._interrupted = True
-        raise KeyboardInterrupt
+        again, self._interrupted = self._interrupted, True
+        if again or not _imports(frame):
+            raise KeyboardInterrupt
 
     def step(self, name: str, done: int, total: int) -> None:
         """Show how far `name` is."""
@@ -67,6 +71,14 @@ class HeedingProgress:
     def _heed(self) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

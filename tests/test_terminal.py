@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import signal
 import sys
@@ -213,6 +214,36 @@ def test_ctrl_c_that_a_library_swallows_ends_the_work_at_the_next_sign_of_progre
         work()
     assert capsys.readouterr().err == "first\n"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+PRESSED = """import signal, sys
+signal.getsignal(signal.SIGINT)(signal.SIGINT, sys._getframe())
+"""
+
+
+def test_ctrl_c_during_an_import_waits_for_the_next_sign_of_progress(capsys, monkeypatch, tmp_path):
+    def work():
+        with terminal.progress() as progress:
+            importlib.import_module("pressed")
+            progress.say("imported")
+
+    (tmp_path / "pressed.py").write_text(PRESSED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert capsys.readouterr().err == ""
+    assert sys.modules.pop("pressed")
+
+
+def test_a_second_ctrl_c_does_not_wait(monkeypatch, tmp_path):
+    def work():
+        with terminal.progress():
+            importlib.import_module("pressed_twice")
+
+    (tmp_path / "pressed_twice.py").write_text(2 * PRESSED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        work()
 
 
 @pytest.mark.parametrize("sign", [lambda each: each.say("a line"), lambda each: each.step("work", 1, 2)])
