@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COLOURS = {"passed": "green", "failed": "red", "unverified": "yellow"}
 PLAIN_SECONDS = 10.0
 IMPORTING = "<frozen importlib._bootstrap>"
+"""The file of the frames that import a module."""
 
 
 @contextmanager

@@ -32,8 +32,7 @@ class Loss:
     `relative_drop` is a share of the reference's score. `divergence` is the mean KL of the outputs in
     nats, or one minus their cosine, or their mean squared error over the reference's; `sqnr_db` is the
     outputs' signal-to-quantization-noise ratio. The drops are at the upper end of their interval where
-    the budget asks for confidence. `drop_error` is the standard error of `drop`, `relative_error` that of
-    `relative_drop`.
+    the budget asks for confidence. `relative_error` is the standard error of `relative_drop`.
     """
 
     metric: float
@@ -42,7 +41,6 @@ class Loss:
     agreement: float
     divergence: float
     sqnr_db: float
-    drop_error: float = 0.0
     relative_error: float = 0.0
 
 
@@ -79,8 +77,8 @@ class Judge:
         agreement, _, _ = agree(found.score, self.reference.score)
         distance, sqnr_db = distances(found, self.reference, self.head)
         scale = abs(metric.reference) or 1.0
-        error = metric.standard_error
-        return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, error, error / scale)
+        error = metric.standard_error / scale
+        return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, error)
 
     def divergences(self, found: Mapping[int, Any]) -> dict[int, float]:
         """The divergence of each example, from rows by feature; an example whose rows were not kept has none."""
@@ -109,7 +107,8 @@ class Judge:
     def excess(self, loss: Loss) -> float:
         """By how much the limit that is missed most is missed; 0 within the budget. All limits are shares."""
         budget = self.budget
-        sure = 1.0 - self.doubt * loss.drop_error / loss.drop if self.doubt and loss.drop > 0 else 1.0
+        lost = loss.relative_drop
+        sure = 1.0 - self.doubt * loss.relative_error / lost if self.doubt and lost > 0 else 1.0
         missed = [
             value * sure - limit
             for value, limit in ((loss.drop, budget.max_drop), (loss.relative_drop, budget.max_relative_drop))

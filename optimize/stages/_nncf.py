@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,6 @@ from optimize.interfaces import Progress
 from optimize.openvino_runtime import core, load_nncf, load_openvino
 
 REVERTED = "Reverted "
-Attributes = Sequence[tuple[Any, Mapping[str, Any]]]
-"""Owners, and what their attributes are to be, by name."""
 
 
 @contextmanager
@@ -26,28 +24,29 @@ def heard(progress: Progress, listen: Callable[[list[str]], None] | None = None)
     nncf = load_nncf()
     from nncf.common.logging.track_progress import track
 
-    one = core()
-    replaced: Attributes = [
-        (track, {"__iter__": _iterate, "__enter__": _enter, "__exit__": _exit, "update": _update}),
-        (load_openvino(), {"Core": lambda: one, "compile_model": one.compile_model}),
-    ]
-    originals: Attributes = [(owner, {name: getattr(owner, name) for name in news}) for owner, news in replaced]
-    ear = _Ear(listen)
-    logger = logging.getLogger("nncf")
-    _set(replaced)
-    track.reported_to = progress
-    logger.addHandler(ear)
+    one, ear, logger = core(), _Ear(listen), logging.getLogger("nncf")
+    with (
+        _replaced(track, __iter__=_iterate, __enter__=_enter, __exit__=_exit, update=_update),
+        _replaced(load_openvino(), Core=lambda: one, compile_model=one.compile_model),
+    ):
+        track.reported_to = progress
+        logger.addHandler(ear)
+        try:
+            yield nncf
+        finally:
+            logger.removeHandler(ear)
+            del track.reported_to
+
+
+@contextmanager
+def _replaced(owner: Any, **attributes: Any) -> Iterator[None]:
+    originals = {name: getattr(owner, name) for name in attributes}
     try:
-        yield nncf
+        for name, value in attributes.items():
+            setattr(owner, name, value)
+        yield
     finally:
-        logger.removeHandler(ear)
-        del track.reported_to
-        _set(originals)
-
-
-def _set(attributes: Attributes) -> None:
-    for owner, values in attributes:
-        for name, value in values.items():
+        for name, value in originals.items():
             setattr(owner, name, value)
 
 
