@@ -65,7 +65,7 @@ fix: $(READY)  ## mend what can be mended by itself
 	$(VENV)/bin/ruff format .
 
 docs: $(READY)  ## rewrite the README's result table from reports/baselines
-	$(VENV)/bin/python -m optimize.report.results
+	$(VENV)/bin/python docs/results.py
 
 clean:  ## remove the virtual environment, caches and runs
 	rm -rf .venv .venv-cuda .mypy_cache .pytest_cache .ruff_cache reports/runs .checkpoints

@@ -1,6 +1,6 @@
 """`python -m optimize` is the `optimize` command."""
 
-from optimize.cli import main
+from optimize.cli.commands import main
 
 if __name__ == "__main__":
     main()

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optimize import cache, demo, environment
-from optimize.build import Loaded, build, device_of, fold, load_data, reference_subjects
+from optimize import cache, environment
+from optimize.building import Loaded, build, device_of, fold, load_data, reference_subjects
 from optimize.config import Gates, parse_step
+from optimize.data.tokenized import fewest_tokens
+from optimize.demo.generate import generate_rows
 from optimize.demo.tokenizer import build_tokenizer
 from optimize.heads import HEADS
 from optimize.interfaces import Facts, Feature, Progress
@@ -21,8 +23,7 @@ from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Subject, measure_subjects
-from optimize.plan import Options, choose_pipeline, find_candidates, make_plan, with_options
-from optimize.tokenized import fewest_tokens
+from optimize.planning import Options, choose_pipeline, find_candidates, make_plan, with_options
 
 HEAD = "text-classification"
 VOCABULARY = 30522
@@ -98,7 +99,7 @@ def write_random(out: Path, seed: int) -> Facts:
         torch.manual_seed(seed)
         model = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig())
     model.save_pretrained(out)
-    texts = [row["text"] for row in demo.generate(HEAD, seed)["train"]]
+    texts = [row["text"] for row in generate_rows(HEAD, seed)["train"]]
     build_tokenizer(texts).save_pretrained(out)
     return {"stored_as": "float32"}
 

@@ -39,15 +39,15 @@ from optimize.interfaces import Facts
 SHAPES_NOTHING = (
     "__main__",
     "bench",
-    "check",
-    "choose",
+    "certifying",
+    "choosing",
     "cli",
     "config",
     "gates",
-    "plan",
-    "publish",
+    "planning",
+    "publishing",
     "report",
-    "run",
+    "running",
 )
 """Modules and folders of the package that cannot shape an artifact: they ask for it, judge it, or show it.
 

@@ -9,8 +9,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from optimize import nvidia
 from optimize.manifest import Environment
+from optimize.runtimes import nvidia
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "f16c")
 LIBRARIES = (

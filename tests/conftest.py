@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from optimize import cli, demo
+from optimize.cli import commands
+from optimize.demo.generate import generate_rows, train_checkpoint
 
 pytest_plugins = ("models", "slow.checkpoints")
 
@@ -25,7 +26,7 @@ def optimize(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def call(*words: str) -> int:
         monkeypatch.setattr(sys, "argv", ["optimize", *words])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            commands.main()
         return stopped.value.code
 
     return call
@@ -38,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     @cache
     def make(head: str) -> Path:
         folder = tmp_path_factory.mktemp(head) / "checkpoint"
-        demo.train(head, folder, sizes=SIZES, steps=STEPS)
+        train_checkpoint(head, folder, sizes=SIZES, steps=STEPS)
         return folder
 
     return make
@@ -52,7 +53,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     def make(head: str) -> Path:
         folder = tmp_path_factory.mktemp(head) / "data"
         folder.mkdir()
-        for split, rows in demo.generate(head, sizes=SIZES).items():
+        for split, rows in generate_rows(head, sizes=SIZES).items():
             lines = (json.dumps(row) + "\n" for row in rows)
             (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
         return folder

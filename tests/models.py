@@ -1,4 +1,4 @@
-"""Contexts of small checkpoints, and a way to run a stage on one as `optimize.run` does; for tests of any folder."""
+"""Contexts of small checkpoints, and a way to run a stage on one as a run does; for tests of any folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import numpy as np
 import onnx
 import pytest
 
-from optimize import data, environment
+from optimize import environment
 from optimize.artifact import Artifact, copy_companions, seal
-from optimize.build import open_folder
+from optimize.building import open_folder
+from optimize.data.splits import Wanted, load_splits
+from optimize.data.tokenized import encode, split_by_tokenizer
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Stack, Text
 from optimize.stages import STAGES
-from optimize.tokenized import encode, split_by_tokenizer
 
 TINY = {
     "vocab_size": 203,
@@ -105,8 +106,8 @@ def context(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPath
 
         folder = checkpoint(head)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        wanted = data.Wanted("demo", None, {}, None, 8, 8, 8, 0)
-        splits = data.load(wanted, HEADS[head], config, cache=tmp_path_factory.mktemp("cache"))
+        wanted = Wanted("demo", None, {}, None, 8, 8, 8, 0)
+        splits = load_splits(wanted, HEADS[head], config, cache=tmp_path_factory.mktemp("cache"))
         text = Text(transformers.AutoTokenizer.from_pretrained(folder), config, 64)
         encoded = [encode(HEADS[head], rows, text) for rows in (splits.calibration, splits.tuning)]
         retokenize = split_by_tokenizer(HEADS[head], splits.tuning, 64, {folder: encoded[1]})

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from optimize import cli, plan, run
-from optimize.build import Made
+from optimize import planning, running
+from optimize.building import Made
+from optimize.cli import commands
 from optimize.manifest import Measurement, Size, Verdict
 from optimize.measure.subjects import Results
 
@@ -44,7 +45,7 @@ def optimize(
         folders = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
         monkeypatch.setattr(sys, "argv", ["optimize", *words, *folders])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            commands.main()
         return Asked(ended.value.code, *capfd.readouterr())
 
     return act
@@ -237,8 +238,8 @@ def test_a_checkpoint_without_data_is_one_line(optimize, checkpoint, tmp_path: P
 def test_a_target_that_this_machine_lacks_is_the_environments_fault(optimize, tmp_path, monkeypatch) -> None:
     from dataclasses import replace
 
-    absent = replace(plan.TARGETS["cpu"], unavailable=lambda _: "no such processor; take another machine")
-    monkeypatch.setitem(plan.TARGETS, "cpu", absent)
+    absent = replace(planning.TARGETS["cpu"], unavailable=lambda _: "no such processor; take another machine")
+    monkeypatch.setitem(planning.TARGETS, "cpu", absent)
 
     assert_refused(optimize("run"), 3, "target cpu: no such processor; take another machine", tmp_path)
 
@@ -249,16 +250,16 @@ def test_texts_that_are_too_long_are_cut_and_counted(folders, tmp_path: Path, si
         write("validation.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())(folder)
 
     _, model, _, data = folders(data=lengthen)
-    made = plan.make_plan(plan.Options(model=model, data=data, cache=tmp_path / "cache"))
+    made = planning.make_plan(planning.Options(model=model, data=data, cache=tmp_path / "cache"))
 
-    loaded = run.load(made, silent)
+    loaded = running.load(made, silent)
 
     assert [feature.tokens for feature in loaded.certification.features] == [pytest.approx(6, abs=4), 512]
     measurement = Measurement(
         name="any", artifact_digest="d", size=Size(bytes=1, ratio=1, by_component={}, by_dtype={})
     )
     built = Made([], loaded.origin.artifact, Results([measurement], {}))
-    manifest = run.describe(loaded, built, Verdict(outcome="unverified", checks=[]))
+    manifest = running.describe(loaded, built, Verdict(outcome="unverified", checks=[]))
     assert manifest.data["certification"].truncated == 1
 
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from optimize import bench, cli
+from optimize import bench
+from optimize.cli import commands
 from optimize.measure.calibration_memory import Row
 
 
@@ -41,7 +42,7 @@ def test_the_command_compares_calibrators_unless_told_not_to(flags, wanted, monk
     monkeypatch.setattr(bench, "bench", measure)
     monkeypatch.setattr(sys, "argv", ["optimize", "bench", *flags])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        commands.main()
 
     assert stopped.value.code == 0
     assert ("streaming" in capsys.readouterr().out) == wanted

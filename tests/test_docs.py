@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from results import insert, read_baselines, render_results
 
 from optimize.config import parse_pipeline
-from optimize.report.results import insert, read_baselines, render_results
 from optimize.report.tables import untimed
 from optimize.stages import STAGES
 
@@ -37,7 +37,7 @@ def test_every_make_target_of_the_readme_exists(target: str) -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    from optimize.cli import app
+    from optimize.cli.commands import app
 
     shown = set(re.findall(r"^    optimize ([a-z]+)", README, re.MULTILINE))
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}

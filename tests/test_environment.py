@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from optimize import environment, nvidia
+from optimize import environment
+from optimize.runtimes import nvidia
 
 AMD = """processor\t: 0
 vendor_id\t: AuthenticAMD

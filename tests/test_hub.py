@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from hub_server import Hub, read_folder, serve
 
-from optimize import data, plan, source
+from optimize import planning
+from optimize.data.splits import Wanted, load_splits
 from optimize.errors import DataError, SourceError, UnavailableError
 from optimize.heads import HEADS
+from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
 
 HEAD = "text-classification"
 MODEL = "tester/small"
@@ -80,9 +82,9 @@ def reviews(data_folder: Callable[[str], Path], card: str = CARD) -> dict[str, b
     return content
 
 
-def want(name: str, **changes: Any) -> data.Wanted:
+def want(name: str, **changes: Any) -> Wanted:
     values = {"config": None, "columns": {}, "certify_on": None, "examples": 10, "calibration_examples": 4}
-    return data.Wanted(data=name, tuning_examples=4, seed=0, **(values | changes))
+    return Wanted(data=name, tuning_examples=4, seed=0, **(values | changes))
 
 
 def optimize(*arguments: str, hub: Hub, home: Path) -> subprocess.CompletedProcess[str]:
@@ -144,12 +146,12 @@ def test_every_layout_of_weights_is_downloaded(here: Hub, files, tmp_path, silen
     (tmp_path / "weights").mkdir()
     rest = {name: content for name, content in files.items() if name != "model.safetensors"}
     commit = here.model(MODEL).commit({**rest, **layout(files, tmp_path / "weights"), "tf_model.h5": b"large"})
-    local = source.inspect(str(checkpoint(HEAD)))
+    local = inspect_checkpoint(str(checkpoint(HEAD)))
 
-    found, head = source.inspect(MODEL)
-    entry = source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+    found, head = inspect_checkpoint(MODEL)
+    entry = acquire_checkpoint(found, head, root=tmp_path / "cache", seed=0, progress=silent)
 
-    expected = source.acquire(*local, root=tmp_path / "cache", seed=0, progress=silent)
+    expected = acquire_checkpoint(*local, root=tmp_path / "cache", seed=0, progress=silent)
     assert (found.revision, entry.artifact.digest) == (commit, expected.artifact.digest)
     assert not any("tf_model.h5" in request for request in here.requests)
 
@@ -157,7 +159,7 @@ def test_every_layout_of_weights_is_downloaded(here: Hub, files, tmp_path, silen
 def test_a_sealed_hub_model_names_no_folder_of_this_machine(here: Hub, files, tmp_path: Path, silent) -> None:
     here.model(MODEL).commit(files)
 
-    entry = source.acquire(*source.inspect(MODEL), root=tmp_path / "cache", seed=0, progress=silent)
+    entry = acquire_checkpoint(*inspect_checkpoint(MODEL), root=tmp_path / "cache", seed=0, progress=silent)
 
     texts = [path.read_text("utf-8") for path in entry.artifact.path.glob("*.json")]
     assert [text for text in texts if str(tmp_path) in text or here.address in text] == []
@@ -167,9 +169,9 @@ def test_classes_of_a_hub_data_set_are_matched_by_name(here: Hub, data_folder, t
     here.dataset(REVIEWS).commit(reviews(data_folder))
     config = {"id2label": {"0": "negative", "1": "positive"}}
 
-    splits = data.load(want(REVIEWS), HEADS[HEAD], config, cache=tmp_path / "cache")
+    splits = load_splits(want(REVIEWS), HEADS[HEAD], config, cache=tmp_path / "cache")
 
-    local = data.load(want(str(data_folder(HEAD))), HEADS[HEAD], config, cache=tmp_path / "cache")
+    local = load_splits(want(str(data_folder(HEAD))), HEADS[HEAD], config, cache=tmp_path / "cache")
     assert splits.certification == local.certification
 
 
@@ -177,15 +179,15 @@ def test_a_class_that_the_checkpoint_lacks_is_refused(here: Hub, data_folder, tm
     here.dataset(REVIEWS).commit(reviews(data_folder, CARD.replace("Positive", "Delighted")))
 
     with pytest.raises(DataError, match="label 'Delighted' is not in the checkpoint"):
-        data.load(want(REVIEWS), HEADS[HEAD], {"id2label": {"0": "negative", "1": "positive"}}, cache=tmp_path / "c")
+        load_splits(want(REVIEWS), HEADS[HEAD], {"id2label": {"0": "negative", "1": "positive"}}, cache=tmp_path / "c")
 
 
 def test_data_are_read_at_the_commit_that_was_planned(here: Hub, data_folder, tmp_path: Path) -> None:
     first = here.dataset(REVIEWS).commit(reviews(data_folder))
-    commit = data.inspect(want(REVIEWS), HEADS[HEAD])
+    commit = inspect_data(want(REVIEWS), HEADS[HEAD])
     here.dataset(REVIEWS).commit({"train.jsonl": b'{"text": "moved on", "label": 0}\n'})
 
-    splits = data.load(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
+    splits = load_splits(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
 
     assert commit == first
     assert splits.records["certification"].count == 10
@@ -195,9 +197,9 @@ def test_a_request_records_the_commits_and_leads_back_to_them(here: Hub, files, 
     here.model(MODEL).commit(files)
     rows = here.dataset(REVIEWS).commit(reviews(data_folder))
     here.dataset(REVIEWS).commit({"train.jsonl": b"{}"})
-    options = plan.Options(model=MODEL, data=REVIEWS, data_revision=rows, cache=tmp_path / "cache")
+    options = planning.Options(model=MODEL, data=REVIEWS, data_revision=rows, cache=tmp_path / "cache")
 
-    made = plan.make_plan(options)
+    made = planning.make_plan(options)
 
     assert (made.request.data_revision, made.wanted.revision) == (rows, rows)
 
@@ -226,18 +228,18 @@ def test_what_the_hub_lacks_is_refused_while_planning(here: Hub, files, data_fol
     here.model("tester/broken").commit({**files, "config.json": b"{"})
 
     with pytest.raises((SourceError, DataError)) as refused:
-        plan.make_plan(plan.Options(**{"data": REVIEWS, **asked}))
+        planning.make_plan(planning.Options(**{"data": REVIEWS, **asked}))
 
     assert says in str(refused.value)
     assert (refused.value.exit_code, len(str(refused.value).splitlines())) == (2, 1)
 
 
 def inspect_model(name: str) -> object:
-    return source.inspect(name)
+    return inspect_checkpoint(name)
 
 
 def inspect_data(name: str) -> object:
-    return data.inspect(want(name), HEADS[HEAD])
+    return inspect_data(want(name), HEADS[HEAD])
 
 
 @pytest.mark.parametrize("inspect", [inspect_model, inspect_data])
@@ -255,28 +257,28 @@ def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, monkeypatch, d
 
 def test_a_model_that_goes_away_before_the_download_is_named(here: Hub, files, monkeypatch, tmp_path, silent) -> None:
     here.model(MODEL).commit(files)
-    found, head = source.inspect(MODEL)
+    found, head = inspect_checkpoint(MODEL)
     point_to(NOWHERE, monkeypatch)
 
     with pytest.raises(UnavailableError, match=f"{MODEL}: the Hub cannot be reached"):
-        source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+        acquire_checkpoint(found, head, root=tmp_path / "cache", seed=0, progress=silent)
 
 
 def test_data_that_go_away_before_the_download_are_named(here: Hub, data_folder, monkeypatch, tmp_path) -> None:
     here.dataset(REVIEWS).commit(reviews(data_folder))
-    commit = data.inspect(want(REVIEWS), HEADS[HEAD])
+    commit = inspect_data(want(REVIEWS), HEADS[HEAD])
     point_to(NOWHERE, monkeypatch)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub waits between its attempts
 
     with pytest.raises(UnavailableError, match=f"{REVIEWS}: the Hub cannot be reached"):
-        data.load(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
+        load_splits(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
 
 
 def test_an_unknown_configuration_of_a_data_set_is_refused(here: Hub, data_folder, tmp_path: Path) -> None:
     here.dataset(REVIEWS).commit(reviews(data_folder))
 
     with pytest.raises(DataError, match=f"{REVIEWS}: cannot be loaded .*'sst2'.*--data-config"):
-        data.load(want(REVIEWS, config="sst2"), HEADS[HEAD], {}, cache=tmp_path / "cache")
+        load_splits(want(REVIEWS, config="sst2"), HEADS[HEAD], {}, cache=tmp_path / "cache")
 
 
 def test_a_missing_model_is_one_line_from_outside(hub: Hub, tmp_path: Path) -> None:

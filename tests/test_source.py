@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from optimize import cache, source
+from optimize import cache
 from optimize.errors import SourceError
+from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
 
 Change = Callable[[Path], object]
 Weights = dict[str, torch.Tensor]
@@ -26,8 +27,8 @@ def acquire(tmp_path: Path, silent: Any) -> Callable[..., cache.Entry]:
     """Inspect and acquire a folder, with a cache of the test's own."""
 
     def act(folder: Path, head: str | None = None) -> cache.Entry:
-        found, chosen = source.inspect(str(folder), None, head)
-        return source.acquire(found, chosen, root=tmp_path / "cache", seed=0, progress=silent)
+        found, chosen = inspect_checkpoint(str(folder), None, head)
+        return acquire_checkpoint(found, chosen, root=tmp_path / "cache", seed=0, progress=silent)
 
     return act
 
@@ -195,7 +196,7 @@ def test_a_cased_tokenizer_stays_cased(changed, acquire) -> None:
 
 @pytest.mark.parametrize("head", ["fill-mask", "question-answering", "token-classification", "multiple-choice"])
 def test_the_head_is_read_from_the_checkpoint(checkpoint, head: str) -> None:
-    _, chosen = source.inspect(str(checkpoint(head)))
+    _, chosen = inspect_checkpoint(str(checkpoint(head)))
 
     assert chosen.name == head
 
@@ -353,15 +354,15 @@ def test_a_base_encoder_has_no_head(changed, acquire) -> None:
 )
 def test_a_folder_that_does_not_exist_is_refused(model: str, says: str) -> None:
     with pytest.raises(SourceError, match=f"{model}: {says}; check --model"):
-        source.inspect(model)
+        inspect_checkpoint(model)
 
 
 def test_a_file_is_no_checkpoint(checkpoint) -> None:
     with pytest.raises(SourceError, match="is a file; name the folder"):
-        source.inspect(str(checkpoint(HEAD) / "config.json"))
+        inspect_checkpoint(str(checkpoint(HEAD) / "config.json"))
 
 
 @pytest.mark.parametrize("model", ["demo", "."])
 def test_only_a_hub_id_has_revisions(model: str) -> None:
     with pytest.raises(SourceError, match=r"--revision: .* only a Hub id has"):
-        source.inspect(model, "main")
+        inspect_checkpoint(model, "main")

@@ -25,7 +25,7 @@ import numpy as np
 from optimize.errors import StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feature, Feed, Progress
-from optimize.openvino_runtime import load_nncf, load_openvino
+from optimize.runtimes.openvino import load_nncf, load_openvino
 
 PERCENTILE = 99.99
 SHARE_OF_AVAILABLE = 0.8

@@ -14,13 +14,13 @@ from pathlib import Path
 from optimize.artifact import Artifact
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, alike, invariance, measure_drift
+from optimize.evaluate.judge import pad_id_of
 from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded, Head, Params, Progress, Score
 from optimize.manifest import Drift, Measurement, Metric, Size
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency
 from optimize.measure.size import measure_size
 from optimize.measure.workers import opener
-from optimize.quantization.judge import pad_id_of
 
 RANDOM_WEIGHTS = "the weights are random"
 

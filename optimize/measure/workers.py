@@ -24,7 +24,7 @@ from optimize.artifact import Artifact, Kind
 from optimize.errors import OptimizeError, StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Params, Session
-from optimize.openvino_runtime import load_openvino
+from optimize.runtimes.openvino import load_openvino
 
 SETTLE_SECONDS = 0.06
 GOODBYE_SECONDS = 5.0
@@ -61,7 +61,7 @@ class Worker:
 def placer(target: str) -> Callable[[Feed, Any], Feed] | None:
     """The function that puts a feed into the memory of a target's device, if it has any."""
     if target == "pytorch":
-        from optimize.targets._torch import place
+        from optimize.runtimes.pytorch import place
 
         return place
     from optimize.targets import TARGETS
@@ -72,7 +72,7 @@ def placer(target: str) -> Callable[[Feed, Any], Feed] | None:
 def opener(target: str) -> Callable[[Path, int, Head, Any], Session]:
     """The function that opens a model folder on a target."""
     if target == "pytorch":
-        from optimize.targets._torch import open_torch
+        from optimize.runtimes.pytorch import open_torch
 
         return open_torch
     from optimize.targets import TARGETS

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from optimize.errors import StageError
+from optimize.evaluate.judge import Loss, describe
 from optimize.interfaces import Budget, Progress
-from optimize.quantization.judge import Loss, describe
 from optimize.quantization.sensitivity import Cost
 from optimize.quantization.sites import Group
 from optimize.quantization.variants import Variants

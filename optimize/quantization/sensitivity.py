@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from optimize.evaluate.judge import Loss
 from optimize.interfaces import Progress
-from optimize.quantization.judge import Loss
 from optimize.quantization.sites import Group
 from optimize.quantization.variants import Variants
 

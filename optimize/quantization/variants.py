@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optimize.evaluate.judge import Judge, Loss
 from optimize.interfaces import Context, Session
-from optimize.quantization.judge import Judge, Loss
 from optimize.quantization.ranges import Range
 from optimize.quantization.sites import Group
 from optimize.quantization.write import Form, Scheme, build

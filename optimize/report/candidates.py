@@ -8,7 +8,7 @@ from optimize.report.tables import MISSING, Rows, at_shape, megabytes, speedup_t
 
 def section(manifest: Manifest) -> str:
     """The section of the report's page; nothing where there was nothing to choose from."""
-    from optimize.report.markdown import markdown_table
+    from optimize.report.tables import markdown_table
 
     if not manifest.candidates:
         return ""

@@ -9,10 +9,11 @@ from typing import Any
 from optimize.artifact import Kind
 from optimize.manifest import Manifest, Measurement
 from optimize.report import tables
-from optimize.report.charts import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.facts import fact_rows
-from optimize.report.markdown import command, markdown_table, show
+from optimize.report.page import command, show
+from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.remarks import zeros
+from optimize.report.tables import markdown_table
 
 USAGE = {
     "feature-extraction": ("FeatureExtraction", '"A sentence."'),

@@ -197,3 +197,10 @@ def speedup_text(latency: Latency | None, over: str) -> str:
 def megabytes(size: int) -> str:
     """Bytes as megabytes (10^6) or kilobytes, as file managers and the Hub count."""
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    header, *body = [[" ".join(str(cell).splitlines()).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

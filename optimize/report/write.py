@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimize.manifest import Manifest
-from optimize.report.charts import FILES, Picture, draw
-from optimize.report.markdown import render
+from optimize.report.page import render
+from optimize.report.pictures.draw import FILES, Picture, draw
 
 
 def write_report(manifest: Manifest, folder: Path) -> None:

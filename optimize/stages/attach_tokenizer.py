@@ -22,7 +22,7 @@ from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.interfaces import Context, Facts, Feature, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.openvino_runtime import axes_of, load_openvino, read_model
+from optimize.runtimes.openvino import axes_of, load_openvino, read_model
 
 NAME = "attach_tokenizer"
 TOKENIZER_FILE = "openvino_tokenizer.xml"

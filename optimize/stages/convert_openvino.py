@@ -12,12 +12,12 @@ from typing import Literal
 from pydantic import Field
 
 from optimize.artifact import Artifact
+from optimize.evaluate.parity import check_parity
+from optimize.graphs.onnx import refuse_quantized
+from optimize.graphs.openvino import count_operators
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.openvino_runtime import MODEL_FILE, load_openvino
-from optimize.stages._graph import refuse_quantized
-from optimize.stages._openvino_graph import count_operators
-from optimize.stages._parity import check_parity
+from optimize.runtimes.openvino import MODEL_FILE, load_openvino
 
 FP16_TOLERANCE = 1e-2
 

@@ -23,12 +23,13 @@ from pydantic import Field, ValidationInfo, field_validator
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.errors import StageError
+from optimize.evaluate.judge import Judge, Loss, make_judge
 from optimize.interfaces import Context, Encoded, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.judge import Judge, Loss, make_judge
-from optimize.stages._distillation import Batch, Pair, Weights, answers_of, batch_loss, require_alike
-from optimize.stages._training import make_labelled, reproducible, session_of, trained_parameters
-from optimize.stages._training_loop import Learner, Outcome, Plan, facts_of, train
+from optimize.training.batches import Batch, answers_of, make_labelled, reproducible, session_of, trained_parameters
+from optimize.training.distillation import Pair, Weights, batch_loss, require_alike
+from optimize.training.loop import Plan, facts_of, train
+from optimize.training.state import Learner, Outcome
 
 TOO_FAR = 10.0
 """So many times the first divergence is no setback but the wrong way."""

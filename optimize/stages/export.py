@@ -10,7 +10,6 @@ tracing, and the exported graph is compared with the unsliced model.
 from __future__ import annotations
 
 import logging
-import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
+from optimize.evaluate.parity import check_parity
+from optimize.graphs.forwards import slice_readout, use_lean_attention
+from optimize.graphs.lean import copy_batch_axis, part_residual_sums
+from optimize.graphs.onnx import READOUT_SLICE
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.integer_operators import drop_unused
 from optimize.quantization.sites import drop_aliases
-from optimize.stages._graph import READOUT_SLICE
-from optimize.stages._lean import copy_batch_axis, part_residual_sums, use_lean_attention
-from optimize.stages._parity import check_parity
 
 
 class Params(StageParams):
@@ -47,25 +47,11 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         use_lean_attention(model)
     sliced = params.readout_slice and context.head.reads == "first token"
     if sliced:
-        _slice_readout(model)
+        slice_readout(model)
     _export(model, out, task=context.head.name, opset=params.opset)
     _finish(out / "model.onnx", sliced=sliced, lean=params.lean)
     difference = check_parity(out, source, context, stage="export", tolerance=params.tolerance)
     return {"max_difference": difference, "readout_slice": "yes" if sliced else "no", "opset": params.opset}
-
-
-def _slice_readout(model: Any) -> None:
-    """Let the last layer compute only what the first token needs."""
-
-    def forward(layer: Any, x: Any, attn_mask: Any = None, *_: Any, **__: Any) -> tuple[Any]:
-        first = x[:, :1]
-        mask = attn_mask[:, :, :1] if attn_mask is not None and attn_mask.dim() == 4 else attn_mask
-        attended = layer.attention(query=first, key=x, value=x, mask=mask)[0]
-        hidden = layer.sa_layer_norm(attended + first)
-        return (layer.output_layer_norm(layer.ffn(hidden) + hidden),)
-
-    layer = model.distilbert.transformer.layer[-1]
-    layer.forward = types.MethodType(forward, layer)
 
 
 def _finish(path: Path, *, sliced: bool, lean: bool) -> None:

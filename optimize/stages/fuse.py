@@ -20,10 +20,10 @@ from pydantic import Field
 from optimize.artifact import Artifact
 from optimize.checkpoint import pruned_sizes
 from optimize.errors import StageError
+from optimize.evaluate.parity import check_parity
+from optimize.graphs.onnx import READOUT_SLICE, refuse_quantized
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.stages._graph import READOUT_SLICE, refuse_quantized
-from optimize.stages._parity import check_parity
 
 
 class Params(StageParams):

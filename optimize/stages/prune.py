@@ -3,13 +3,13 @@
 Layers come out really smaller, so the model is faster on every runtime and needs no kernel of its own; block or
 single-weight sparsity would. Four steps, minutes on two cores:
 
-- where asked for, whole layers are dropped first, and others stand in for them (`_pruning_layers`);
+- where asked for, whole layers are dropped first, and others stand in for them (`pruning.layers`);
 - one backward pass over texts tells what heads and neurons mean for the answers, labels or not
-  (`_pruning_evidence`);
+  (`pruning.evidence`);
 - a search keeps those that matter most within a budget of the encoder's operations. `search: compensated` counts on
-  what the rest can make up for (`_pruning_compensation`); `rearranged` and `fisher` are the searches of Kwon et al.
-  (2022, arXiv 2204.09656), with and without their rearrangement (`_pruning_masks`);
-- the maps that join what is left are fitted to the dense model's layers by least squares (`_pruning_refit`).
+  what the rest can make up for (`pruning.compensation`); `rearranged` and `fisher` are the searches of Kwon et al.
+  (2022, arXiv 2204.09656), with and without their rearrangement (`pruning.masks`);
+- the maps that join what is left are fitted to the dense model's layers by least squares (`pruning.refit`).
 
 What is written is an ordinary FP32 checkpoint but for `pruned_layers` in its config; `optimize.load_model` loads it.
 """
@@ -26,21 +26,29 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
+from optimize.evaluate.judge import Judge, make_judge
 from optimize.interfaces import Context, Encoded, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.judge import Judge, make_judge
-from optimize.stages._distillation import Answers, Batch, answers_of
-from optimize.stages._pruning_budget import Pruned, Room, find_fastest
-from optimize.stages._pruning_compensation import keep_within, take_apart
-from optimize.stages._pruning_costs import Costs, Measure, Wanted, count_bytes, count_operations
-from optimize.stages._pruning_evidence import gather
-from optimize.stages._pruning_layers import Making, Shortened, drop_layers
-from optimize.stages._pruning_loss import lost
-from optimize.stages._pruning_masks import rearrange, search_masks
-from optimize.stages._pruning_refit import refit
-from optimize.stages._pruning_sites import find_sites, keep_all, remove
-from optimize.stages._pruning_times import Table, measure_times
-from optimize.stages._training import BATCH_SIZE, calibration_sample, make_batches, reproducible, session_of
+from optimize.pruning.budget import Pruned, Room, find_fastest
+from optimize.pruning.compensation import keep_within, take_apart
+from optimize.pruning.costs import Costs, Measure, Wanted, count_bytes, count_operations
+from optimize.pruning.evidence import gather
+from optimize.pruning.layers import Making, Shortened, drop_layers
+from optimize.pruning.loss import lost
+from optimize.pruning.masks import rearrange, search_masks
+from optimize.pruning.refit import refit
+from optimize.pruning.sites import find_sites, keep_all, remove
+from optimize.pruning.times import Table, measure_times
+from optimize.training.batches import (
+    BATCH_SIZE,
+    Batch,
+    answers_of,
+    calibration_sample,
+    make_batches,
+    reproducible,
+    session_of,
+)
+from optimize.training.labels import Answers
 
 
 class Params(StageParams):

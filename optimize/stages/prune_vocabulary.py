@@ -24,11 +24,11 @@ from pydantic import Field
 from optimize.artifact import Artifact, content_digest
 from optimize.checkpoint import load_model
 from optimize.evaluate.accuracy import compare
+from optimize.evaluate.judge import RESAMPLES, limit_tokens, observe, pad_id_of
 from optimize.interfaces import Context, Encoded, Facts, Feature, Head, Score, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.judge import RESAMPLES, limit_tokens, observe, pad_id_of
-from optimize.stages._corpus import read_corpus, why_no_corpus
-from optimize.stages._word_pieces import (
+from optimize.pruning.corpus import read_corpus, why_no_corpus
+from optimize.pruning.word_pieces import (
     Vocabulary,
     choose_kept,
     count_tokens,

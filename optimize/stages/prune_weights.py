@@ -4,7 +4,7 @@ Matrices keep their sizes, so a runtime multiplies by the zeros as by any other 
 model gets smaller once it is compressed, and no faster. TensorRT alone has kernels for one pattern, two of every four
 consecutive inputs of an output (`2:4`). For speed elsewhere there is `prune`, which takes whole heads and neurons.
 
-The method is SparseGPT (Frantar and Alistarh, 2023, arXiv 2301.00774; `_weight_removal`). Maps come in the order in
+The method is SparseGPT (Frantar and Alistarh, 2023, arXiv 2301.00774; `pruning.sparsegpt`). Maps come in the order in
 which a text passes them, and each goes by what it reads once those before it have their zeros. Before their own turn,
 the two maps of a layer that join the residual stream are fitted to the dense model, as `prune` does it: they make up
 for the maps before. In the last layer only tokens that answers depend on count. Embeddings, LayerNorm and the head
@@ -27,16 +27,15 @@ from pydantic import Field, model_validator
 from optimize.artifact import Artifact, gzip_bytes, model_files
 from optimize.checkpoint import encoder_layers, load_model
 from optimize.errors import StageError
+from optimize.evaluate.judge import make_judge
 from optimize.interfaces import Context, Facts, Head, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.judge import make_judge
-from optimize.stages._distillation import Batch
-from optimize.stages._passage import counting, read_by
-from optimize.stages._pruning_loss import lost
-from optimize.stages._pruning_refit import Passage, changed_map, collect, pass_dense, shift, start
-from optimize.stages._pruning_sites import Site, find_sites
-from optimize.stages._training import BATCH_SIZE, calibration_sample, make_batches, reproducible, session_of
-from optimize.stages._weight_removal import Pattern, Scheme, fits, remove_weights
+from optimize.pruning.loss import lost
+from optimize.pruning.passage import counting, read_by
+from optimize.pruning.refit import Passage, changed_map, collect, pass_dense, shift, start
+from optimize.pruning.sites import Site, find_sites
+from optimize.pruning.sparsegpt import Pattern, Scheme, fits, remove_weights
+from optimize.training.batches import BATCH_SIZE, Batch, calibration_sample, make_batches, reproducible, session_of
 
 HALF = 0.5
 FIT_RIDGE = 0.03

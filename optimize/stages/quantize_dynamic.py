@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
+from optimize.graphs.onnx import refuse_quantized
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.tables import quantize_tables
 from optimize.quantization.weights import wide_sums
-from optimize.stages._graph import refuse_quantized
 
 
 class Params(StageParams):

@@ -26,14 +26,14 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
+from optimize.evaluate.judge import Judge, Loss, make_judge
+from optimize.evaluate.parity import compare
+from optimize.graphs.onnx import READOUT_SLICE
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.judge import Judge, Loss, make_judge
+from optimize.quantization.neural_compressor.graph import fold
+from optimize.quantization.neural_compressor.torch import autotune, trace, undisturbed, write_onnx
 from optimize.quantization.weights import wide_sums
-from optimize.stages._graph import READOUT_SLICE
-from optimize.stages._neural_compressor_graph import fold
-from optimize.stages._neural_compressor_torch import autotune, trace, undisturbed, write_onnx
-from optimize.stages._parity import compare
 
 WHERE = "quantize_neural_compressor"
 FEWEST_SAMPLES = 8

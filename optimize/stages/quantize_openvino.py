@@ -24,15 +24,15 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
+from optimize.evaluate.judge import Judge, Loss, beyond_help, describe, make_judge, pad_id_of
 from optimize.evaluate.predict import collate
+from optimize.graphs.openvino import Weight, count_operators, find_weights, products_of_activations, refuse_unfit
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.openvino_runtime import MODEL_FILE, load_openvino, read_model
-from optimize.quantization.judge import Judge, Loss, beyond_help, describe, make_judge, pad_id_of
+from optimize.quantization.nncf.accuracy_control import Control
+from optimize.quantization.nncf.session import heard
 from optimize.quantization.weights import wide_sums
-from optimize.stages._accuracy_control import Control
-from optimize.stages._nncf import heard
-from optimize.stages._openvino_graph import Weight, count_operators, find_weights, products_of_activations, refuse_unfit
+from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
 NAME = "quantize_openvino"
 RANGES = {"median": "MEDIAN_MINMAX", "mean": "MEAN_MINMAX", "minmax": "MINMAX"}

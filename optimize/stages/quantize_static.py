@@ -20,19 +20,19 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
+from optimize.evaluate.judge import beyond_help, limit_tokens, make_judge
+from optimize.evaluate.parity import check_parity
+from optimize.graphs.onnx import refuse_quantized
 from optimize.interfaces import Context, Encoded, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization import sensitivity, smooth
 from optimize.quantization.calibrate import calibrate
 from optimize.quantization.fallback import Outcome, fall_back
-from optimize.quantization.judge import beyond_help, limit_tokens, make_judge
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener
 from optimize.quantization.weights import wide_sums
 from optimize.quantization.write import Form, Scheme
-from optimize.stages._graph import refuse_quantized
-from optimize.stages._parity import check_parity
 
 NAME = "quantize_static"
 FUSED = ("Attention", "EmbedLayerNormalization", "QAttention")

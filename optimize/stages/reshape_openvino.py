@@ -15,11 +15,11 @@ from pydantic import BeforeValidator, Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
+from optimize.evaluate.parity import check_parity
+from optimize.graphs.openvino import refuse_attached
 from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
-from optimize.openvino_runtime import MODEL_FILE, load_openvino, read_model
-from optimize.stages._openvino_graph import refuse_attached
-from optimize.stages._parity import check_parity
+from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
 NAME = "reshape_openvino"
 

@@ -24,10 +24,14 @@ from optimize.checkpoint import load_model
 from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Feature, Stage
 from optimize.interfaces import Params as StageParams
+from optimize.quantization.fake import Ranges, fake_quantized
 from optimize.quantization.ranges import Method
-from optimize.stages._distillation import Batch, Pair, Weights, answer, answers_of, batch_loss, mean_loss, require_alike
-from optimize.stages._fake_quantization import Ranges, fake_quantized
-from optimize.stages._training import (
+from optimize.stages.quantize_dynamic import Params as RangeParams
+from optimize.stages.quantize_dynamic import choose
+from optimize.training.batches import (
+    Batch,
+    answer,
+    answers_of,
     first_examples,
     make_batches,
     reproducible,
@@ -35,9 +39,9 @@ from optimize.stages._training import (
     trained_parameters,
     value_of,
 )
-from optimize.stages._training_loop import Learner, Outcome, Plan, facts_of, train
-from optimize.stages.quantize_dynamic import Params as RangeParams
-from optimize.stages.quantize_dynamic import choose
+from optimize.training.distillation import Pair, Weights, batch_loss, mean_loss, require_alike
+from optimize.training.loop import Plan, facts_of, train
+from optimize.training.state import Learner, Outcome
 
 
 class Params(StageParams):

@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 from optimize.interfaces import Head, Params, Session, Target
-from optimize.onnx_runtime import MODEL_FILE, open_on_cpu
-from optimize.targets._torch import on_cpu
+from optimize.runtimes.onnx_runtime import MODEL_FILE, open_on_cpu
+from optimize.runtimes.pytorch import on_cpu
 
 
 def unavailable(_: Params) -> str | None:

@@ -12,15 +12,14 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from optimize import nvidia
 from optimize.artifact import folder_digest
-from optimize.half_precision import open_rounded
 from optimize.interfaces import Feed, Head, Params, Session, Target
-from optimize.onnx_runtime import CPU, MODEL_FILE
-from optimize.targets import _cuda_session
-from optimize.targets._cuda_lengths import at_lengths, fit, fitting, used_tokens
-from optimize.targets._cuda_machine import CUDA, TENSORRT, cannot_compile, dotted, load_libraries, why_unfit
-from optimize.targets._torch import TorchRuntime
+from optimize.runtimes import cuda_session, nvidia
+from optimize.runtimes.cuda_machine import CUDA, TENSORRT, cannot_compile, dotted, load_libraries, why_unfit
+from optimize.runtimes.half import open_rounded
+from optimize.runtimes.lengths import at_lengths, fit, fitting, used_tokens
+from optimize.runtimes.onnx_runtime import CPU, MODEL_FILE
+from optimize.runtimes.pytorch import TorchRuntime
 
 PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
 
@@ -136,14 +135,14 @@ def open_session(folder: Path, threads: int, head: Head, runtime: Runtime) -> Se
         run = open_rounded(folder, threads, head, quantized_in_float=True)
     else:
         load_libraries(PROVIDERS[runtime.provider])
-        session = _cuda_session.create(folder / MODEL_FILE, threads, providers(folder / MODEL_FILE, runtime))
-        run = _cuda_session.make_session(
+        session = cuda_session.create(folder / MODEL_FILE, threads, providers(folder / MODEL_FILE, runtime))
+        run = cuda_session.make_session(
             session, head, device="cuda", index=runtime.device, graphs=runtime.cuda_graph, where=folder.name
         )
     if not runtime.lengths:
         return run
     parts = at_lengths(run, runtime.lengths, head)
-    return lambda feed: run(feed) if _cuda_session.is_placed(feed) else parts(feed)
+    return lambda feed: run(feed) if cuda_session.is_placed(feed) else parts(feed)
 
 
 def place(feed: Feed, runtime: Runtime) -> Feed:
@@ -151,7 +150,7 @@ def place(feed: Feed, runtime: Runtime) -> Feed:
     if runtime.lengths:
         length = fitting(int(used_tokens(feed["attention_mask"]).max()), runtime.lengths)
         feed = {name: fit(array, length) for name, array in feed.items()}
-    return _cuda_session.place(feed, device="cuda", index=runtime.device)
+    return cuda_session.place(feed, device="cuda", index=runtime.device)
 
 
 def providers(model: Path, runtime: Runtime) -> list[tuple[str, dict[str, str]]]:

@@ -16,8 +16,8 @@ from pydantic import field_validator
 
 from optimize.errors import UnavailableError
 from optimize.interfaces import Head, Params, Session, Target
-from optimize.openvino_runtime import MODEL_FILE, as_session, core
-from optimize.targets._torch import on_cpu
+from optimize.runtimes.openvino import MODEL_FILE, as_session, core
+from optimize.runtimes.pytorch import on_cpu
 
 Precision = Literal["f32", "f16", "bf16"]
 CAPABILITIES: dict[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}

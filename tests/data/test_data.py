@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from optimize import data
 from optimize.data import read
+from optimize.data.layout import match_layout
+from optimize.data.splits import Splits, Wanted, inspect_data, load_splits
 from optimize.errors import DataError
 from optimize.heads import HEADS
 
@@ -23,18 +24,18 @@ Rows = Sequence[dict[str, Any]]
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[..., data.Splits]:
+def load(tmp_path: Path) -> Callable[..., Splits]:
     """Inspect and load a folder of data, with a cache of the test's own."""
 
-    def act(folder: Path, head: str = HEAD, model: dict[str, Any] = SENTIMENT, **changes: Any) -> data.Splits:
+    def act(folder: Path, head: str = HEAD, model: dict[str, Any] = SENTIMENT, **changes: Any) -> Splits:
         wanted = want(folder, **changes)
-        data.inspect(wanted, HEADS[head])
-        return data.load(wanted, HEADS[head], model, cache=tmp_path / "cache")
+        inspect_data(wanted, HEADS[head])
+        return load_splits(wanted, HEADS[head], model, cache=tmp_path / "cache")
 
     return act
 
 
-def want(where: Path | str, **changes: Any) -> data.Wanted:
+def want(where: Path | str, **changes: Any) -> Wanted:
     values: dict[str, Any] = {
         "config": None,
         "columns": {},
@@ -44,7 +45,7 @@ def want(where: Path | str, **changes: Any) -> data.Wanted:
         "tuning_examples": 4,
         "seed": 0,
     }
-    return data.Wanted(data=str(where), **(values | changes))
+    return Wanted(data=str(where), **(values | changes))
 
 
 def reviews(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -194,7 +195,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 
 @pytest.mark.parametrize(("head", "row", "roles"), LAYOUTS.values(), ids=LAYOUTS)
 def test_known_data_sets_need_no_column_names(head: str, row: dict[str, Any], roles: dict[str, str]) -> None:
-    assert data.match_layout(HEADS[head], list(row), {}, where="here") == roles
+    assert match_layout(HEADS[head], list(row), {}, where="here") == roles
 
 
 def test_every_head_has_a_known_data_set_here() -> None:
@@ -227,7 +228,7 @@ def test_columns_can_be_named_outright(load, tmp_path: Path) -> None:
 def test_named_columns_of_a_pair_make_a_pair() -> None:
     columns = {"text": "left", "text_pair": "right"}
 
-    roles = data.match_layout(HEADS[HEAD], ["left", "right", "label"], columns, where="here")
+    roles = match_layout(HEADS[HEAD], ["left", "right", "label"], columns, where="here")
 
     assert roles == {"text": "left", "text_pair": "right", "label": "label"}
 
@@ -294,12 +295,12 @@ def test_data_that_do_not_exist_are_refused(tmp_path: Path, monkeypatch, where: 
         Path(where).write_text(jsonl(reviews(3)), encoding="utf-8")
 
     with pytest.raises(DataError, match=says):
-        data.inspect(want(where), HEADS[HEAD])
+        inspect_data(want(where), HEADS[HEAD])
 
 
 def test_the_demo_has_no_other_splits() -> None:
     with pytest.raises(DataError, match="no split 'dev-matched'; there are train, validation, test"):
-        data.inspect(want("demo", certify_on="dev-matched"), HEADS[HEAD])
+        inspect_data(want("demo", certify_on="dev-matched"), HEADS[HEAD])
 
 
 @pytest.mark.parametrize(("head", "column"), [(HEAD, "label"), ("feature-extraction", "score")])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from optimize import demo
+from optimize.demo.generate import RECIPES, generate_rows, train_checkpoint
 from optimize.demo.tokenizer import SPECIALS, build_tokenizer, build_vocabulary
 from optimize.demo.training import batches, learning_rate_scale, train_recipe
 
@@ -23,11 +23,11 @@ COLUMNS = {
     "token-classification": {"tokens", "ner_tags"},
     "question-answering": {"id", "title", "context", "question", "answers"},
 }
-every_head = pytest.mark.parametrize("head", demo.HEADS)
+every_head = pytest.mark.parametrize("head", RECIPES)
 
 
 def _small_rows(head: str) -> list[dict[str, Any]]:
-    return [row for rows in demo.generate(head, sizes=SMALL).values() for row in rows]
+    return [row for rows in generate_rows(head, sizes=SMALL).values() for row in rows]
 
 
 def test_importing_the_demo_imports_no_heavy_library() -> None:
@@ -40,7 +40,7 @@ def test_importing_the_demo_imports_no_heavy_library() -> None:
 
 @every_head
 def test_rows_have_the_columns_of_the_hub(head: str) -> None:
-    splits = demo.generate(head, sizes=SMALL)
+    splits = generate_rows(head, sizes=SMALL)
 
     assert {name: len(rows) for name, rows in splits.items()} == SMALL
     assert all(set(row) == COLUMNS[head] for rows in splits.values() for row in rows)
@@ -48,25 +48,25 @@ def test_rows_have_the_columns_of_the_hub(head: str) -> None:
 
 @every_head
 def test_no_two_rows_read_the_same_within_or_across_splits(head: str) -> None:
-    splits = demo.generate(head)
+    splits = generate_rows(head)
 
-    texts = [tuple(demo.HEADS[head].texts(row)) for rows in splits.values() for row in rows]
+    texts = [tuple(RECIPES[head].texts(row)) for rows in splits.values() for row in rows]
 
     assert len(set(texts)) == len(texts) >= 6000
 
 
 @every_head
 def test_the_same_seed_gives_the_same_rows_and_another_seed_other_rows(head: str) -> None:
-    first = demo.generate(head, 3, SMALL)
+    first = generate_rows(head, 3, SMALL)
 
-    assert demo.generate(head, 3, SMALL) == first
-    assert demo.generate(head, 4, SMALL) != first
+    assert generate_rows(head, 3, SMALL) == first
+    assert generate_rows(head, 4, SMALL) != first
 
 
 def test_rows_and_vocabulary_do_not_depend_on_the_process() -> None:
     script = (
-        "from optimize import demo; from optimize.demo.tokenizer import build_vocabulary;"
-        "rows = demo.generate('token-classification', sizes={'train': 200})['train'];"
+        "from optimize.demo.generate import generate_rows; from optimize.demo.tokenizer import build_vocabulary;"
+        "rows = generate_rows('token-classification', sizes={'train': 200})['train'];"
         "print(rows[-1], build_vocabulary(' '.join(row['tokens']) for row in rows))"
     )
 
@@ -84,8 +84,8 @@ def test_rows_and_vocabulary_do_not_depend_on_the_process() -> None:
 
 
 def test_held_out_rows_stay_the_same_when_the_training_split_grows() -> None:
-    few = demo.generate("fill-mask", sizes={"train": 10})
-    many = demo.generate("fill-mask", sizes={"train": 500})
+    few = generate_rows("fill-mask", sizes={"train": 10})
+    many = generate_rows("fill-mask", sizes={"train": 500})
 
     assert few["validation"] == many["validation"]
     assert few["test"] == many["test"]
@@ -93,7 +93,7 @@ def test_held_out_rows_stay_the_same_when_the_training_split_grows() -> None:
 
 @every_head
 def test_texts_differ_in_length(head: str) -> None:
-    lengths = {len(" ".join(demo.HEADS[head].texts(row)).split()) for row in _small_rows(head)}
+    lengths = {len(" ".join(RECIPES[head].texts(row)).split()) for row in _small_rows(head)}
 
     assert max(lengths) >= 1.5 * min(lengths)
     assert len(lengths) >= 8
@@ -133,12 +133,12 @@ def test_similarity_scores_cover_their_range() -> None:
 
 def test_an_unknown_head_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ValueError, match="did you mean 'fill-mask'"):
-        demo.generate("fill-masks")
+        generate_rows("fill-masks")
 
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="no split dev"):
-        demo.generate("fill-mask", sizes={"dev": 3})
+        generate_rows("fill-mask", sizes={"dev": 3})
 
 
 def test_the_vocabulary_starts_with_the_special_tokens_and_has_no_duplicates() -> None:
@@ -181,13 +181,13 @@ def test_a_checkpoint_is_loaded_back_by_the_auto_classes(head: str, tmp_path: Pa
 
     ticks: list[tuple[int, int]] = []
 
-    demo.train(head, tmp_path, sizes=TINY, steps=2, progress=lambda *tick: ticks.append(tick))
+    train_checkpoint(head, tmp_path, sizes=TINY, steps=2, progress=lambda *tick: ticks.append(tick))
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)  # type: ignore[no-untyped-call]
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     model = getattr(transformers, config.architectures[0]).from_pretrained(tmp_path)
     assert ticks == [(1, 2), (2, 2)]
-    assert config.architectures == [demo.HEADS[head].architecture]
+    assert config.architectures == [RECIPES[head].architecture]
     assert isinstance(tokenizer, transformers.DistilBertTokenizerFast)
     assert tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4]) == [*SPECIALS]
     assert model.get_input_embeddings().num_embeddings == len(tokenizer)
@@ -205,7 +205,7 @@ def test_a_checkpoint_is_loaded_back_by_the_auto_classes(head: str, tmp_path: Pa
 def test_label_names_and_problem_type_are_written(tmp_path: Path) -> None:
     import transformers
 
-    demo.train("text-classification", tmp_path, sizes=TINY, steps=1)
+    train_checkpoint("text-classification", tmp_path, sizes=TINY, steps=1)
 
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     assert config.id2label == {0: "negative", 1: "positive"}
@@ -218,7 +218,7 @@ def test_training_is_reproducible_and_leaves_torch_as_it_was(tmp_path: Path) -> 
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
 
     for name in ("one", "two"):
-        demo.train("fill-mask", tmp_path / name, sizes=TINY, steps=3)
+        train_checkpoint("fill-mask", tmp_path / name, sizes=TINY, steps=3)
 
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
@@ -228,8 +228,8 @@ def test_training_is_reproducible_and_leaves_torch_as_it_was(tmp_path: Path) -> 
 
 @every_head
 def test_a_few_rows_are_learnt_by_heart(head: str, tmp_path: Path) -> None:
-    recipe = replace(demo.HEADS[head], batch_size=4)
-    rows = demo.generate(head, sizes={**TINY, "train": 4})["train"]
+    recipe = replace(RECIPES[head], batch_size=4)
+    rows = generate_rows(head, sizes={**TINY, "train": 4})["train"]
 
     losses = train_recipe(recipe, rows, tmp_path, seed=0, steps=30, progress=lambda done, total: None)
 

@@ -16,15 +16,15 @@ import numpy as np
 
 from optimize import environment
 from optimize.bench import HEAD, method_of, prepare
-from optimize.build import Loaded
+from optimize.building import Loaded
+from optimize.cli.progress import progress
 from optimize.errors import OptimizeError
+from optimize.evaluate.parity import probes
 from optimize.heads import HEADS
 from optimize.interfaces import Session
 from optimize.measure.subjects import Subject, measure_subjects
 from optimize.measure.workers import opener
-from optimize.plan import Options
-from optimize.stages._parity import probes
-from optimize.terminal import progress
+from optimize.planning import Options
 
 SHAPES = ("1x16", "1x128", "8x128", "32x128", "1x384", "32xdata")
 TOLERANCE = 0.02

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optimize import nvidia
+from optimize.runtimes import nvidia
 
 SCRIPT = Path(__file__).parent / "measure.py"
 

@@ -13,7 +13,7 @@ from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Feed, Params
 from optimize.measure import latency, workers
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency, summarise
-from optimize.targets._torch import TorchRuntime
+from optimize.runtimes.pytorch import TorchRuntime
 
 NOWHERE = Artifact(kind="onnx", path=Path("nowhere"), digest="0", size_bytes=0)
 WORKLOAD = Workload(features=(), vocab_size=100, max_positions=64, pad_id=0, seed=0)

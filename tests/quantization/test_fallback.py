@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from optimize.errors import StageError
+from optimize.evaluate.judge import Judge, Loss
 from optimize.interfaces import Budget
 from optimize.quantization import fallback
 from optimize.quantization.fallback import fall_back
-from optimize.quantization.judge import Judge, Loss
 from optimize.quantization.sensitivity import Cost
 from optimize.quantization.sites import Group, Site
 

@@ -4,9 +4,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from optimize.evaluate.judge import make_judge
 from optimize.quantization import sensitivity
 from optimize.quantization.calibrate import calibrate
-from optimize.quantization.judge import make_judge
 from optimize.quantization.ranges import Range
 from optimize.quantization.sites import find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener

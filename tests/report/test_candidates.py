@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from report.conftest import STAGES, document, make_manifest, measurement
 
-from optimize import terminal
+from optimize.cli import tables
 from optimize.manifest import Manifest, dump, read, write
 from optimize.report.candidates import candidate_rows, section
-from optimize.report.markdown import render
+from optimize.report.page import render
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_run_of_one_pipeline_has_no_such_section():
 
 
 def test_the_terminal_shows_the_same_table(chosen, capsys):
-    terminal.show_run(Path("run"), chosen)
+    tables.show_run(Path("run"), chosen)
 
     out = capsys.readouterr().out
     assert "compared on tuning data" in out
@@ -75,6 +75,6 @@ def test_a_manifest_with_candidates_reads_back_as_it_was_written(chosen, tmp_pat
 
 
 def test_the_list_names_auto_and_its_candidates(capsys):
-    terminal.show_tables()
+    tables.show_tables()
 
     assert "the fastest that meets its limits: cpu-dynamic" in capsys.readouterr().out

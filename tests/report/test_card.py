@@ -8,7 +8,7 @@ from report.conftest import REQUEST, REVERTED, SOURCE, STAGES, document, make_ma
 
 from optimize.heads import HEADS
 from optimize.report.card import render_card
-from optimize.report.charts import Picture
+from optimize.report.pictures.draw import Picture
 
 
 def split(card: str) -> tuple[dict, str]:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from report.conftest import REVERTED, SENSITIVITY, make_manifest, sensitivity_row, stages_with
+from results import read_baselines
 
 from optimize.report import facts
-from optimize.report.markdown import render
-from optimize.report.results import read_baselines
+from optimize.report.page import render
 
 BASELINES = read_baselines(Path(__file__).parents[2] / "reports" / "baselines")
 WITHOUT_TABLES = [

@@ -6,7 +6,7 @@ import pytest
 from report.conftest import ENVIRONMENT, REQUEST, STAGES, latency, make_manifest, measurement
 
 from optimize.report.card import render_card
-from optimize.report.markdown import render
+from optimize.report.page import render
 from optimize.report.remarks import remarks
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from report.conftest import SENSITIVITY, make_manifest, stages_with
 
-from optimize.report.markdown import render
+from optimize.report.page import render
 from optimize.report.write import write_report
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from optimize.manifest import Manifest
-from optimize.plan import Options, make_plan
-from optimize.run import run
+from optimize.planning import Options, make_plan
+from optimize.running import run
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 UNPACK = SHARED / "checkpoints" / "unpack"

@@ -8,7 +8,7 @@ import pytest
 from optimize.artifact import seal
 from optimize.errors import StageError
 from optimize.heads import HEADS
-from optimize.openvino_runtime import load_openvino
+from optimize.runtimes.openvino import load_openvino
 from optimize.stages import STAGES
 from optimize.stages.attach_tokenizer import END_TO_END_FILE, TOKENIZER_FILE
 

@@ -10,9 +10,10 @@ from onnx import TensorProto, numpy_helper
 from pydantic import ValidationError
 
 from optimize.errors import StageError
+from optimize.graphs.half import expose_attention, name_nodes
 from optimize.heads import HEADS
-from optimize.onnx_runtime import tensor_types
-from optimize.stages.convert_fp16 import Params, expose_attention, name_nodes
+from optimize.runtimes.onnx_runtime import tensor_types
+from optimize.stages.convert_fp16 import Params
 
 NAMES = sorted(HEADS)
 MASKS = ["full", "right-padded", "left-padded", "holed"]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from optimize.errors import StageError
+from optimize.graphs.openvino import count_operators, find_weights, layer_name, products_of_activations
 from optimize.heads import HEADS
-from optimize.openvino_runtime import MODEL_FILE, axes_of, read_model
-from optimize.stages._openvino_graph import count_operators, find_weights, layer_name, products_of_activations
+from optimize.runtimes.openvino import MODEL_FILE, axes_of, read_model
 
 NAMES = sorted(HEADS)
 LAYERS = 2
@@ -107,7 +107,7 @@ def refuse(*arguments, **_):
     raise SystemExit(f"tried to reach {arguments}")
 
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from optimize.openvino_runtime import load_nncf, load_openvino
+from optimize.runtimes.openvino import load_nncf, load_openvino
 
 openvino = load_openvino()
 model = openvino.Core().read_model(sys.argv[1])

@@ -16,21 +16,23 @@ import torch
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
-from optimize import cli
+import optimize
 from optimize.artifact import seal
 from optimize.checkpoint import encoder_layers, load_model, pruned_sizes, size_of
 from optimize.config import parse_step
 from optimize.errors import RequestError, StageError
+from optimize.evaluate.judge import make_judge
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.manifest import read
-from optimize.plan import Options, make_plan
-from optimize.quantization.judge import make_judge
-from optimize.run import run as run_plan
-from optimize.stages import _training_loop, _training_state
-from optimize.stages._distillation import Answer, Weights, answer, batch_loss, cosine_loss, make_batch
-from optimize.stages._training_loop import Outcome, Plan, expected_steps
+from optimize.planning import Options, make_plan
+from optimize.running import run as run_plan
 from optimize.stages.distill import STAGE, Params, plan_of, take
+from optimize.training import loop, state
+from optimize.training.batches import Answer, answer, make_batch
+from optimize.training.distillation import Weights, batch_loss, cosine_loss
+from optimize.training.loop import Plan, expected_steps
+from optimize.training.state import Outcome
 
 NAMES = sorted(HEADS)
 HARSH = {"budget": 0.3, "neuron_multiple": 8, "search": "fisher", "tune": "none"}
@@ -151,7 +153,7 @@ class StoppedError(Exception):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monkeypatch):
     whole, facts, _ = distill("token-classification", save_every=3)
-    heard, real = [], _training_loop._learn
+    heard, real = [], loop._learn
 
     class Listening:
         def step(self, name, done, total):
@@ -166,19 +168,19 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monke
         return real(learner, batch, optimizer)
 
     changes = {"scratch": tmp_path / "scratch", "progress": Listening()}
-    monkeypatch.setattr(_training_loop, "_learn", stopped)
+    monkeypatch.setattr(loop, "_learn", stopped)
     with pytest.raises(StoppedError):
         distill("token-classification", changes, save_every=3)
-    monkeypatch.setattr(_training_loop, "_learn", real)
+    monkeypatch.setattr(loop, "_learn", real)
     out, resumed, _ = distill("token-classification", changes, save_every=3)
     assert heard[8:10] == ["distill: goes on after step 6", (7, 16)]
     assert same_weights(out, whole)
     assert resumed == facts
-    assert [path.name for path in changes["scratch"].iterdir()] == [_training_state.FILE]
+    assert [path.name for path in changes["scratch"].iterdir()] == [state.FILE]
 
 
 def test_a_saved_state_that_is_damaged_is_not_gone_on_from(distill, tmp_path):
-    path = tmp_path / _training_state.FILE
+    path = tmp_path / state.FILE
     whole, _, _ = distill("token-classification", {"scratch": tmp_path}, epochs=2, save_every=3)
     content = path.read_bytes()
     for damaged in (b"half of what was to be", content[: len(content) // 2], b"\0" * 9999 + content[9999:]):
@@ -216,12 +218,12 @@ def start(options):
         words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     line = [sys.executable, "-m", "optimize", "run", "--target", "cpu", "--build-only", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(line, **pipes, process_group=0, cwd=Path(cli.__file__).parents[1])
+    return subprocess.Popen(line, **pipes, process_group=0, cwd=Path(optimize.__file__).parents[1])
 
 
 def wait_for_a_saved_state(process, cache):
     deadline = time.monotonic() + 120
-    while not list(cache.glob(f".scratch-*/{_training_state.FILE}")):
+    while not list(cache.glob(f".scratch-*/{state.FILE}")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -251,7 +253,7 @@ def test_two_processes_learn_together_and_hold_the_same_weights(pruned, context,
     script.write_text(TOGETHER)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     folders = [str(each) for each in (here.reference.path, pruned("token-classification").path, tmp_path)]
-    found = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    found = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(optimize.__file__).parents[1])}
     subprocess.run([*words, *folders], check=True, capture_output=True, timeout=120, env=found)
     facts = [json.loads((tmp_path / f"facts-{rank}.json").read_text()) for rank in (0, 1)]
     assert facts[0] == facts[1]
@@ -264,9 +266,10 @@ TOGETHER = """
 import functools, json, os, sys
 from pathlib import Path
 import transformers
-from optimize import data
 from optimize.artifact import seal
-from optimize.build import encode, open_folder
+from optimize.building import open_folder
+from optimize.data.splits import Wanted, load_splits
+from optimize.data.tokenized import encode
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Context, Text
 from optimize.stages.distill import STAGE, Params
@@ -279,7 +282,7 @@ reference, source, folder = map(Path, sys.argv[1:])
 head = HEADS["token-classification"]
 config = json.loads((reference / "config.json").read_text())
 rank = int(os.environ["RANK"])
-splits = data.load(data.Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config, cache=folder / f"cache-{rank}")
+splits = load_splits(Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config, cache=folder / f"cache-{rank}")
 text = Text(transformers.AutoTokenizer.from_pretrained(reference), config, 64)
 shown, asked = (encode(head, rows, text) for rows in (splits.calibration, splits.tuning))
 context = Context(head, seal(reference, "torch"), shown, asked, shown, Budget(), 0, 1, (), Silent(),
@@ -331,7 +334,7 @@ def test_training_ends_when_nothing_gets_better(distill, context):
 
 def test_training_ends_when_its_time_is_up(distill, monkeypatch):
     clock = iter(range(0, 10_000, 7))
-    monkeypatch.setattr(_training_loop.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     _, facts, _ = distill("token-classification", max_minutes=0.5, epochs=50)
     assert (facts["ended"], facts["steps"]) == ("0.5 minutes were up", 5)
     assert facts["losses"][-1]["step"] == 5

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from optimize.errors import StageError
+from optimize.evaluate.parity import compare
+from optimize.graphs.onnx import READOUT_SLICE
 from optimize.heads import HEADS
-from optimize.stages._graph import READOUT_SLICE
-from optimize.stages._parity import compare
 from optimize.stages.export import Params
 
 NAMES = sorted(HEADS)

@@ -9,8 +9,8 @@ from onnx import helper
 from pydantic import ValidationError
 
 from optimize.errors import StageError
+from optimize.evaluate.parity import compare
 from optimize.heads import HEADS
-from optimize.stages._parity import compare
 from optimize.stages.fuse import Params, check_counts, expected_counts
 
 NAMES = sorted(HEADS)

@@ -10,22 +10,23 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from optimize import source
 from optimize.artifact import seal
 from optimize.checkpoint import encoder_layers, load_model
 from optimize.errors import SourceError, StageError
 from optimize.evaluate.predict import run_split
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded
+from optimize.pruning.compensation import removals, step_sizes
+from optimize.pruning.costs import Costs, Wanted, count_bytes, count_operations, linear
+from optimize.pruning.evidence import Evidence, directions, gather
+from optimize.pruning.masks import rearrange, search_masks
+from optimize.pruning.refit import refit
+from optimize.pruning.sites import Site, find_sites, remove
+from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
 from optimize.stages import STAGES
-from optimize.stages._distillation import answer, answers_of, make_batch, row_losses
-from optimize.stages._pruning_compensation import removals, step_sizes
-from optimize.stages._pruning_costs import Costs, Wanted, count_bytes, count_operations, linear
-from optimize.stages._pruning_evidence import Evidence, directions, gather
-from optimize.stages._pruning_masks import rearrange, search_masks
-from optimize.stages._pruning_refit import refit
-from optimize.stages._pruning_sites import Site, find_sites, remove
 from optimize.stages.prune import STAGE, Params
+from optimize.training.batches import answer, answers_of, make_batch
+from optimize.training.distillation import row_losses
 
 NAMES = sorted(HEADS)
 QUICK = {"budget": 0.6, "neuron_multiple": 8}
@@ -449,21 +450,21 @@ def test_a_pruned_model_can_be_trained_with_rounding_and_keeps_its_sizes(context
 
 def test_a_pruned_checkpoint_is_taken_as_a_source_and_checked(context, apply, tmp_path, silent):
     built = apply(context("question-answering"), "prune", budget=0.5, neuron_multiple=8)
-    found, head = source.inspect(str(built.artifact.path))
-    entry = source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+    found, head = inspect_checkpoint(str(built.artifact.path))
+    entry = acquire_checkpoint(found, head, root=tmp_path / "cache", seed=0, progress=silent)
     assert (entry.artifact.path / "model.safetensors").stat().st_size == built.artifact.model_bytes()
     shutil.copytree(built.artifact.path, tmp_path / "other")
     (tmp_path / "other" / "config.json").chmod(0o644)
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     config["pruned_layers"][1]["neurons"] += 8
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
-    found, head = source.inspect(str(tmp_path / "other"))
+    found, head = inspect_checkpoint(str(tmp_path / "other"))
     with pytest.raises(SourceError, match=r"layer\.1\.ffn.* has not the shape .* of config.json"):
-        source.acquire(found, head, root=tmp_path / "cache", seed=0, progress=silent)
+        acquire_checkpoint(found, head, root=tmp_path / "cache", seed=0, progress=silent)
     config["pruned_layers"][1]["neurons"] = 0
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match="'pruned_layers' in its config must list"):
-        source.inspect(str(tmp_path / "other"))
+        inspect_checkpoint(str(tmp_path / "other"))
 
 
 def test_bytes_are_those_of_the_weights_that_go(context):
@@ -531,7 +532,7 @@ def test_the_fastest_within_a_tolerance_is_the_smallest_budget_that_keeps_to_it(
 
 
 def test_where_no_budget_keeps_to_the_tolerance_the_model_stays_whole(prune, monkeypatch):
-    from optimize.quantization.judge import Judge
+    from optimize.evaluate.judge import Judge
 
     assess = Judge.assess
     monkeypatch.setattr(Judge, "assess", lambda *given: dataclasses.replace(assess(*given), relative_drop=0.5))
@@ -543,7 +544,7 @@ def test_where_no_budget_keeps_to_the_tolerance_the_model_stays_whole(prune, mon
 
 @pytest.mark.parametrize(("error", "told"), [(0.03, 1), (0.01, 0)])
 def test_tuning_data_too_few_to_know_the_tolerance_are_told(error, told, prune, monkeypatch):
-    from optimize.quantization.judge import Judge
+    from optimize.evaluate.judge import Judge
 
     lines, assess = [], Judge.assess
     progress = SimpleNamespace(step=lambda *_: None, say=lines.append)

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 from optimize.artifact import copy_companions, seal
 from optimize.errors import StageError
 from optimize.heads import HEADS
-from optimize.stages._corpus import read_corpus, why_no_corpus
-from optimize.stages._word_pieces import count_tokens, read_vocabulary, write_tokenizer
+from optimize.pruning.corpus import read_corpus, why_no_corpus
+from optimize.pruning.word_pieces import count_tokens, read_vocabulary, write_tokenizer
 from optimize.stages.prune_vocabulary import STAGE, Params, tokens_of
 
 NAMES = sorted(set(HEADS) - {"fill-mask"})

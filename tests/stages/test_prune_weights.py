@@ -14,8 +14,8 @@ from optimize.errors import RequestError, StageError
 from optimize.evaluate.predict import run_split
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded
-from optimize.stages._pruning_sites import find_sites
-from optimize.stages._weight_removal import Scheme, inverse_root, remove_weights
+from optimize.pruning.sites import find_sites
+from optimize.pruning.sparsegpt import Scheme, inverse_root, remove_weights
 from optimize.stages.prune_weights import STAGE, Params, groups_of, maps_of
 
 NAMES = sorted(HEADS)

@@ -14,12 +14,12 @@ from onnx import helper, numpy_helper
 from pydantic import ValidationError
 
 from optimize.errors import StageError
+from optimize.evaluate.judge import make_judge
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Encoded, Feature
-from optimize.quantization.judge import make_judge
+from optimize.quantization.neural_compressor.graph import fold
+from optimize.quantization.neural_compressor.torch import undisturbed
 from optimize.stages import STAGES
-from optimize.stages._neural_compressor_graph import fold
-from optimize.stages._neural_compressor_torch import undisturbed
 from optimize.stages.quantize_neural_compressor import Params, Setting
 
 STAGE = "quantize_neural_compressor"

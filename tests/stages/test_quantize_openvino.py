@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from optimize.errors import StageError
+from optimize.evaluate.judge import make_judge
+from optimize.graphs.openvino import count_operators, find_weights
 from optimize.heads import HEADS
 from optimize.interfaces import Budget, Encoded
-from optimize.openvino_runtime import core, load_openvino, read_model
-from optimize.quantization.judge import make_judge
+from optimize.quantization.nncf.accuracy_control import Control
+from optimize.runtimes.openvino import core, load_openvino, read_model
 from optimize.stages import STAGES
-from optimize.stages._accuracy_control import Control
-from optimize.stages._openvino_graph import count_operators, find_weights
 from optimize.stages.quantize_openvino import Params
 
 NAMES = sorted(HEADS)

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from optimize.errors import RequestError, StageError
 from optimize.heads import HEADS
-from optimize.openvino_runtime import axes_of, read_model
-from optimize.plan import Options, make_plan
+from optimize.planning import Options, make_plan
+from optimize.runtimes.openvino import axes_of, read_model
 from optimize.stages.reshape_openvino import Params, max_tokens
 
 NAMES = sorted(HEADS)

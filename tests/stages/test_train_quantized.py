@@ -17,13 +17,14 @@ from optimize.evaluate.drift import divergence
 from optimize.evaluate.predict import run_split
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded, Feature
+from optimize.quantization.fake import fake_quantized, find_sites, round_rows, round_tensor
 from optimize.quantization.observers import make_observer
-from optimize.stages import _training_loop, train_quantized
-from optimize.stages._distillation import answer, answers_of, make_batch, row_losses
-from optimize.stages._fake_quantization import fake_quantized, find_sites, round_rows, round_tensor
-from optimize.stages._training import first_examples, score_of
-from optimize.stages._training_loop import rate_scale
+from optimize.stages import train_quantized
 from optimize.stages.train_quantized import STAGE, Params
+from optimize.training import loop
+from optimize.training.batches import answer, answers_of, first_examples, make_batch, score_of
+from optimize.training.distillation import row_losses
+from optimize.training.loop import rate_scale
 
 NAMES = sorted(HEADS)
 QUICK = {"steps": 4, "evaluate_every": 2, "ranges": "minmax"}
@@ -241,7 +242,7 @@ def test_weights_that_got_worse_are_not_kept(train):
 
 @pytest.mark.parametrize(("head", "every", "at"), [("text-classification", 1, 1), ("fill-mask", 8, 2)])
 def test_a_run_that_diverges_stops_says_so_and_keeps_the_best(head, every, at, train, monkeypatch):
-    monkeypatch.setattr(_training_loop, "rate_scale", lambda *_: 1e35)
+    monkeypatch.setattr(loop, "rate_scale", lambda *_: 1e35)
     out, facts, here = train(head, steps=8, evaluate_every=every)
     assert (facts["ended"], facts["steps"]) == (f"diverged at step {at}", 1)
     assert facts["loss_after"] == facts["loss_before"]

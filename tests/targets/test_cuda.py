@@ -8,11 +8,11 @@ import onnx
 import pytest
 from pydantic import ValidationError
 
-from optimize import nvidia
 from optimize.config import parse_pipeline
 from optimize.errors import RequestError
-from optimize.plan import check_stages
-from optimize.targets import _cuda_machine, cuda
+from optimize.planning import check_stages
+from optimize.runtimes import cuda_machine, nvidia
+from optimize.targets import cuda
 from optimize.targets.cuda import Runtime, describe, open_session, providers, references, tensorrt_options, unavailable
 
 H100 = nvidia.Device("Imagined H100", "GPU-1", (9, 0), 80 * 2**30)
@@ -36,12 +36,10 @@ def machine(monkeypatch):
         )
         monkeypatch.setitem(sys.modules, "onnxruntime", module)
         spec = SimpleNamespace(submodule_search_locations=[])
-        monkeypatch.setattr(_cuda_machine.importlib.util, "find_spec", lambda _: spec if packages else None)
-        monkeypatch.setattr(_cuda_machine, "_installed", lambda name: name in packages)
-        monkeypatch.setattr(_cuda_machine, "_loads", lambda name: not any(each in name for each in missing))
-        monkeypatch.setattr(
-            _cuda_machine, "found_libraries", lambda stem: (each for each in found if stem in each.name)
-        )
+        monkeypatch.setattr(cuda_machine.importlib.util, "find_spec", lambda _: spec if packages else None)
+        monkeypatch.setattr(cuda_machine, "_installed", lambda name: name in packages)
+        monkeypatch.setattr(cuda_machine, "_loads", lambda name: not any(each in name for each in missing))
+        monkeypatch.setattr(cuda_machine, "found_libraries", lambda stem: (each for each in found if stem in each.name))
         state = nvidia.Driver(driver, tuple(devices), None if devices else "the driver finds no GPU")
         monkeypatch.setattr(nvidia, "find_driver", lambda: state)
 
@@ -163,9 +161,9 @@ def test_lengths_can_be_written_in_one_word():
     ],
 )
 def test_pytorch_is_compiled_only_where_it_can_be(present, compilers, reason, monkeypatch):
-    monkeypatch.setattr(_cuda_machine.importlib.util, "find_spec", lambda _: present or None)
-    monkeypatch.setattr(_cuda_machine.shutil, "which", lambda name: name if name in compilers else None)
-    assert _cuda_machine.cannot_compile() == reason
+    monkeypatch.setattr(cuda_machine.importlib.util, "find_spec", lambda _: present or None)
+    monkeypatch.setattr(cuda_machine.shutil, "which", lambda name: name if name in compilers else None)
+    assert cuda_machine.cannot_compile() == reason
     assert ("pytorch-fp16-compiled" in references(Runtime())) == (reason is None)
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from models import Silent
 
-from optimize import manifest, nvidia
+from optimize import manifest
+from optimize.certifying import certify
 from optimize.errors import RequestError, UnavailableError
-from optimize.plan import Options, make_plan
-from optimize.publish import publish_folder
-from optimize.run import check, run
+from optimize.planning import Options, make_plan
+from optimize.publishing import publish_folder
+from optimize.running import run
+from optimize.runtimes import nvidia
 
 HEAD = "text-classification"
 pytestmark = pytest.mark.skipif(nvidia.find_driver().error is None, reason="this machine has an NVIDIA GPU")
@@ -88,7 +90,7 @@ def test_a_model_that_answers_worse_fails_even_unmeasured(options, tmp_path):
 
 def test_it_is_not_certified_without_a_gpu(finished, options):
     with pytest.raises(UnavailableError, match="no CUDA device"):
-        check(finished[0], model=None, data=None, cache=options.cache, progress=Silent())
+        certify(finished[0], model=None, data=None, cache=options.cache, progress=Silent())
 
 
 def test_it_is_not_published(finished, tmp_path):

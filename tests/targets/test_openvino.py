@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from optimize.errors import StageError, UnavailableError
-from optimize.openvino_runtime import core
+from optimize.runtimes.openvino import core
 from optimize.targets import openvino
 from optimize.targets.openvino import Runtime, describe, open_session, unavailable
 

@@ -9,10 +9,11 @@ import pytest
 from models import Silent
 
 from optimize import manifest
-from optimize.openvino_runtime import core
-from optimize.plan import Options, make_plan
-from optimize.publish import publish_folder
-from optimize.run import check, run
+from optimize.certifying import certify
+from optimize.planning import Options, make_plan
+from optimize.publishing import publish_folder
+from optimize.running import run
+from optimize.runtimes.openvino import core
 
 HEAD = "text-classification"
 PIPELINE = """
@@ -93,7 +94,7 @@ def test_speed_is_given_over_both_references(finished):
 
 def test_a_run_is_checked_again_with_its_own_settings(finished, options):
     folder, old = finished
-    _, again = check(folder, model=None, data=None, cache=options.cache, progress=Silent())
+    _, again = certify(folder, model=None, data=None, cache=options.cache, progress=Silent())
     assert (again.request, again.stages) == (old.request, old.stages)
     assert again.measurements[-1].metric == old.measurements[-1].metric
     assert again.measurements[-1].runtime == old.request.runtime

@@ -1,0 +1,302 @@
+"""Build a plan: its checkpoint and data, and stages folded over the model.
+
+Nothing is redone that the cache holds. The context that stages see (tokenized calibration and
+tuning rows) is made only when a stage really runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optimize import cache, environment
+from optimize.artifact import Artifact, Kind, content_digest, copy_companions, tokenizer_digest
+from optimize.checkpoint import read_config
+from optimize.config import Step, parse_step
+from optimize.data.splits import Splits, load_splits
+from optimize.data.tokenized import encode, read_text, split_by_tokenizer
+from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
+from optimize.manifest import ArtifactRecord, Candidate, StageRecord
+from optimize.measure.latency import DeviceMemory
+from optimize.measure.stacks import time_stacks
+from optimize.measure.subjects import Results, Split, Subject
+from optimize.planning import Plan
+from optimize.runtimes.half import open_rounded
+from optimize.runtimes.pytorch import TorchRuntime, open_torch
+from optimize.source.acquire import acquire_checkpoint
+from optimize.stages import STAGES
+from optimize.targets import openvino
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A plan's checkpoint and data, ready to work on."""
+
+    plan: Plan
+    origin: cache.Entry
+    config: Mapping[str, Any]
+    splits: Splits
+    progress: Progress
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that texts are cut to: as asked for, within the head's and the model's limits."""
+        return min(self.plan.request.max_tokens or self.plan.head.max_tokens, self.longest)
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that the checkpoint and whatever is built from it take."""
+        positions = int(self.config["max_position_embeddings"])
+        return min(positions, self.plan.longest or positions)
+
+    @functools.cached_property
+    def text(self) -> Text:
+        """The checkpoint's tokenizer."""
+        return read_text(self.origin.artifact.path, self.max_tokens)
+
+    @functools.cached_property
+    def context(self) -> Context:
+        """What stages may look at; certification is not in it."""
+        head, request = self.plan.head, self.plan.request
+        context = Context(
+            head=head,
+            reference=self.origin.artifact,
+            calibration=encode(head, self.splits.calibration, self.text),
+            tuning=self.tuning,
+            training=encode(head, self.splits.training, self.text),
+            budget=self.budget,
+            seed=request.seed,
+            threads=request.threads,
+            cpu_features=environment.cpu_features(),
+            progress=self.progress,
+            open=functools.partial(open_folder, head=head, threads=request.threads),
+            time_stacks=lambda stacks, tokens: time_stacks(
+                stacks, tokens, target=self.plan.target, runtime=self.settings, context=context
+            ),
+            retokenize=self.tuning_split,
+        )
+        return context
+
+    @property
+    def settings(self) -> Params:
+        """What the target runs models with: for their numerics alone, where they are only built."""
+        plan = self.plan
+        if not plan.build_only:
+            return plan.pipeline.runtime
+        return plan.pipeline.with_runtime(plan.target.numerics, where="numerics").runtime
+
+    @property
+    def budget(self) -> Budget:
+        """What the gates allow to be lost."""
+        limits = self.plan.pipeline.gates
+        return Budget(limits.max_metric_drop, limits.max_relative_metric_drop, limits.min_agreement, limits.confidence)
+
+    @functools.cached_property
+    def tuning(self) -> Encoded:
+        """The split that stages, and the choice among candidates, may be tuned on."""
+        return encode(self.plan.head, self.splits.tuning, self.text)
+
+    @functools.cached_property
+    def tuning_split(self) -> Split:
+        """The same as any model's own tokenizer splits it."""
+        return self._split(self.splits.tuning, self.tuning)
+
+    @functools.cached_property
+    def certification(self) -> Encoded:
+        """The split that judges."""
+        return encode(self.plan.head, self.splits.certification, self.text)
+
+    @functools.cached_property
+    def certification_split(self) -> Split:
+        """The same as any model's own tokenizer splits it."""
+        return self._split(self.splits.certification, self.certification)
+
+    def _split(self, rows: tuple[Any, ...], known: Encoded) -> Split:
+        return split_by_tokenizer(self.plan.head, rows, self.max_tokens, {self.origin.artifact.path: known})
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run made and measured; the last measurement is the model's, which runs with `runtime`.
+
+    `candidates` is what was chosen from; `checkpoint` what PyTorch loads, where a stage made one.
+    """
+
+    records: list[StageRecord]
+    model: Artifact
+    results: Results
+    candidates: list[Candidate] = field(default_factory=list)
+    runtime: Params = field(default_factory=Params)
+    checkpoint: Artifact | None = None
+
+
+def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
+    """Open a model folder on this machine's CPU."""
+    if kind == "torch":
+        return open_torch(folder, threads, head, TorchRuntime())
+    if kind == "onnx":
+        return open_rounded(folder, threads, head)
+    return openvino.open_session(folder, threads, head, openvino.Runtime())
+
+
+def load(plan: Plan, progress: Progress) -> Loaded:
+    """Get the checkpoint in FP32 and the data in splits."""
+    progress.say(f"checkpoint: {plan.request.model}")
+    origin = acquire_checkpoint(plan.found, plan.head, root=plan.cache, seed=plan.request.seed, progress=progress)
+    return load_data(plan, origin, progress)
+
+
+def load_data(plan: Plan, origin: cache.Entry, progress: Progress) -> Loaded:
+    """The data of a plan, matched to a checkpoint."""
+    config = read_config(origin.artifact.path)
+    progress.say(f"data: {plan.request.data}")
+    splits = load_splits(plan.wanted, plan.head, config, cache=plan.cache)
+    return Loaded(plan, origin, config, splits, progress)
+
+
+def build(loaded: Loaded) -> tuple[list[StageRecord], list[Subject]]:
+    """Carry out the pipeline's stages; their records, and their results under the stages' names.
+
+    Results that the target runs are run there, checkpoints in PyTorch; what lies between the two is not measured.
+    """
+    target, settings = loaded.plan.target, loaded.settings
+    records, artifacts = fold(loaded, loaded.plan.pipeline.stages)
+    subjects = []
+    for name, artifact in zip(stage_names(records), artifacts, strict=True):
+        if artifact.kind == target.runs:
+            subjects.append(Subject(name, artifact, target.name, settings))
+        elif artifact.kind == "torch":
+            subjects.append(Subject(name, artifact, "pytorch", target.pytorch(settings)["pytorch-fp32"]))
+    return records, subjects
+
+
+def reference_subjects(loaded: Loaded) -> list[Subject]:
+    """PyTorch's references, FP32 first, and the target's own FP32 reference."""
+    target = loaded.plan.target
+    pipeline = loaded.plan.pipeline.with_runtime(target.reference_runtime, where="reference")
+    steps = tuple(parse_step({name: dict(params)}, where="reference") for name, params in target.reference)
+    _, artifacts = fold(loaded, steps)
+    return [
+        *pytorch_subjects(loaded),
+        Subject(f"{target.name}-fp32", artifacts[-1], target.name, pipeline.runtime, reference=True),
+    ]
+
+
+def pytorch_subjects(loaded: Loaded) -> list[Subject]:
+    """The checkpoint in PyTorch, in all the ways that the target is compared with; FP32 comes first."""
+    ways = loaded.plan.target.pytorch(loaded.settings)
+    return [Subject(name, loaded.origin.artifact, "pytorch", way, reference=True) for name, way in ways.items()]
+
+
+def device_of(loaded: Loaded) -> DeviceMemory | None:
+    """The target's device, where it has memory of its own."""
+    target = loaded.plan.target
+    if target.memory is None:
+        return None
+    return DeviceMemory(functools.partial(target.memory, loaded.settings))
+
+
+def fold(loaded: Loaded, steps: tuple[Step, ...]) -> tuple[list[StageRecord], list[Artifact]]:
+    """Run the stages one after the other on what the one before gave.
+
+    What has a tokenizer of its own is the reference of all that comes after: there texts are split as it does.
+    """
+    records, artifacts = [], []
+    artifact = loaded.origin.artifact
+    for step in steps:
+        entry = run_stage(loaded, step, artifact)
+        artifact = entry.artifact
+        loaded.progress.say(f"stage {step.stage}: {'cached' if entry.cached else f'{entry.seconds:.1f} s'}")
+        records.append(
+            StageRecord(
+                stage=step.stage,
+                params=step.params.model_dump(mode="json"),
+                facts=entry.facts,
+                seconds=round(entry.seconds, 3),
+                cached=entry.cached,
+                key=entry.key,
+                artifact=ArtifactRecord(kind=artifact.kind, digest=artifact.digest, size_bytes=artifact.size_bytes),
+            )
+        )
+        artifacts.append(artifact)
+        if tokenizer_digest(artifact.path) != tokenizer_digest(loaded.origin.artifact.path):
+            loaded = dataclasses.replace(loaded, origin=entry, config=read_config(artifact.path))
+    return records, artifacts
+
+
+def last_checkpoint(artifacts: Iterable[Artifact]) -> Artifact | None:
+    """The last of a pipeline's results that PyTorch loads, if any is."""
+    return next((each for each in reversed(list(artifacts)) if each.kind == "torch"), None)
+
+
+def say_if_cached(loaded: Loaded, records: Iterable[StageRecord]) -> None:
+    """Say so where no stage had to be carried out."""
+    if all(record.cached for record in records):
+        loaded.progress.say("nothing to redo: every stage is in the cache")
+
+
+def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
+    """One stage, from the cache or carried out."""
+    stage, request = STAGES[step.stage], loaded.plan.request
+    material: dict[str, object] = {
+        "stage": step.stage,
+        "params": params_of(step),
+        "input": artifact.digest,
+        "reference": loaded.origin.artifact.digest,
+        "head": request.head,
+        "data": {name: loaded.splits.records[name].digest for name in ("calibration", "tuning")},
+        "max_tokens": loaded.max_tokens,
+        "seed": request.seed,
+        "versions": {name: environment.version(name) for name in stage.needs},
+        **{name: material_of(loaded, name) for name in sorted(stage.depends(step.params))},
+    }
+
+    scratch = cache.scratch_of(loaded.plan.cache, material)
+
+    def build(out: Path) -> Facts:
+        facts = stage.run(artifact, out, step.params, dataclasses.replace(loaded.context, scratch=scratch))
+        copy_companions(artifact.path, artifact.kind, out)
+        return facts
+
+    return cache.fetch(loaded.plan.cache, material, stage.gives, build)
+
+
+def params_of(step: Step) -> dict[str, Any]:
+    """What stands in a cache key for a stage's parameters: of files, what they hold in place of where they lie."""
+    values: dict[str, Any] = step.params.model_dump(mode="json")
+    named = {name for name in STAGES[step.stage].reads if values[name] is not None}
+    return {**values, **{name: content_digest(Path(values[name]).expanduser()) for name in named}}
+
+
+def material_of(loaded: Loaded, name: str) -> object:
+    """What stands in a cache key for a part of the context that a stage depends on."""
+    match name:
+        case "budget":
+            return dataclasses.asdict(loaded.budget)
+        case "training":
+            return loaded.splits.records["training"].digest
+        case "target":
+            plan = loaded.plan
+            settings, machine = loaded.settings, environment.detect()
+            return {
+                "target": plan.target.name,
+                "runtime": settings.model_dump(mode="json"),
+                "threads": plan.request.threads,
+                "machine": [machine.cpu, *(str(each) for each in plan.target.describe(settings).values())],
+                "versions": {name: environment.version(name) for name in plan.target.needs},
+            }
+        case _:
+            return list(environment.cpu_features())
+
+
+def stage_names(records: list[StageRecord]) -> list[str]:
+    """Names of the stages' results; a stage that comes twice is numbered."""
+    names: list[str] = []
+    for record in records:
+        count = sum(other.split("#")[0] == record.stage for other in names)
+        names.append(f"{record.stage}#{count + 1}" if count else record.stage)
+    return names

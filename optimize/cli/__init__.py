@@ -1,0 +1,1 @@
+"""The command line: all that prints, reads its words, or sets an exit code."""

@@ -1,0 +1,202 @@
+"""Data sets, cut into splits that share no content.
+
+A data set is a Hub id, a folder of `train/validation/test` files, or the embedded demo; reading is
+left to `datasets`. Out come calibration and tuning, which stages may look at, training, where a
+stage trains, and certification, which judges. They are disjoint by content, labels aside: a text that occurs in
+certification is not used before, wherever else it stands in the data set.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimize.data.layout import Rows, match_layout
+from optimize.data.read import SPLITS, find_files, inspect_hub, peek_columns, read_file, read_hub
+from optimize.demo.generate import generate_rows
+from optimize.errors import DataError
+from optimize.interfaces import Head, Row
+from optimize.manifest import Split
+
+CERTIFY_ON = ("validation", "validation_matched", "valid", "val", "dev", "test", "train")
+CALIBRATE_ON = ("train", "validation", "validation_matched", "valid", "val", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read and how much of it; `columns` maps roles to column names, `revision` is a Hub id's."""
+
+    data: str
+    config: str | None
+    columns: Mapping[str, str]
+    certify_on: str | None
+    examples: int
+    calibration_examples: int
+    tuning_examples: int
+    seed: int
+    revision: str | None = None
+    training_examples: int = 0
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows with roles as keys and labels as class ids, and a record of each split."""
+
+    calibration: tuple[Row, ...]
+    tuning: tuple[Row, ...]
+    certification: tuple[Row, ...]
+    records: dict[str, Split]
+    training: tuple[Row, ...] = ()
+
+
+def inspect_data(wanted: Wanted, head: Head) -> str | None:
+    """Refuse, without reading it all, a data set that is absent or lacks a column; the commit of a Hub id."""
+    if wanted.data != "demo" and not _is_folder(wanted.data):
+        return inspect_hub(wanted.data, wanted.revision)
+    for name, value in (("config", wanted.config), ("revision", wanted.revision)):
+        if value is not None:
+            raise DataError(f"--data-{name}: '{wanted.data}' has no '{value}', only a Hub id may; leave it out")
+    if wanted.data == "demo":
+        _certification_split(wanted, list(SPLITS))
+        return None
+    files = find_files(Path(wanted.data).expanduser())
+    for split in dict.fromkeys(choose_splits(wanted, list(files))):
+        match_layout(head, peek_columns(files[split]), wanted.columns, where=str(files[split]))
+    return None
+
+
+def load_splits(wanted: Wanted, head: Head, config: Mapping[str, Any], *, cache: Path) -> Splits:
+    """Read, rename columns to roles, match labels to the checkpoint's `config`, and cut.
+
+    Raises DataError where something does not fit; its message names the split and the row.
+    """
+    read: Callable[[str], Any]
+    if wanted.data == "demo":
+        tables: Mapping[str, Any] = generate_rows(head.name, wanted.seed)
+        read = tables.__getitem__
+    elif _is_folder(wanted.data):
+        tables = find_files(Path(wanted.data).expanduser())
+        read = functools.partial(read_file, tables, cache)
+    else:
+        tables = read_hub(wanted.data, wanted.config, wanted.revision, cache=cache)
+        read = tables.__getitem__
+    certify, calibrate = choose_splits(wanted, list(tables))
+    rows = {
+        name: Rows(read(name), head, config, wanted.columns, where=f"{wanted.data}/{name}")
+        for name in dict.fromkeys((certify, calibrate))
+    }
+    certification, rest = _cut_certification(rows, certify, calibrate, wanted)
+    return _assemble(head, certification, rest, wanted, origins=(certify, calibrate))
+
+
+def _cut_certification(
+    rows: Mapping[str, Rows], certify: str, calibrate: str, wanted: Wanted
+) -> tuple[list[Row], Iterator[Row]]:
+    """The certification rows, and the others in random order; one split alone is cut in half."""
+    order = list(range(len(rows[certify])))
+    if certify == calibrate:
+        random.Random(wanted.seed).shuffle(order)
+        half = len(order) // 2
+        return [rows[certify][i] for i in sorted(order[:half][: wanted.examples])], (
+            rows[certify][i] for i in order[half:]
+        )
+    chosen = sorted(random.Random(wanted.seed).sample(order, min(wanted.examples, len(order))))
+    others = list(range(len(rows[calibrate])))
+    random.Random(wanted.seed).shuffle(others)
+    return [rows[certify][i] for i in chosen], (rows[calibrate][i] for i in others)
+
+
+def _assemble(
+    head: Head, certification: list[Row], rest: Iterator[Row], wanted: Wanted, *, origins: tuple[str, str]
+) -> Splits:
+    """Draw calibration and tuning from `rest`, then training, leaving out whatever was seen before."""
+    _require_gold(head, certification, where=f"{wanted.data}: split '{origins[0]}'")
+    seen = {content_digest(row, head) for row in certification}
+    fresh = _unseen(rest, seen, head)
+    drawn = list(itertools.islice(fresh, wanted.calibration_examples + wanted.tuning_examples))
+    if not drawn:
+        raise DataError(
+            f"{wanted.data}: split '{origins[1]}' has nothing that certification has not; add training examples"
+        )
+    share = wanted.calibration_examples / max(1, wanted.calibration_examples + wanted.tuning_examples)
+    cut = min(wanted.calibration_examples, max(1, round(len(drawn) * share)))
+    parts = {"calibration": drawn[:cut], "tuning": drawn[cut:], "certification": certification}
+    if wanted.training_examples:
+        parts["training"] = _require_training(list(itertools.islice(fresh, wanted.training_examples)), wanted, origins)
+    records = {
+        name: Split(count=len(part), digest=rows_digest(part), origin=origins[name != "certification"])
+        for name, part in parts.items()
+    }
+    return Splits(**{name: tuple(part) for name, part in parts.items()}, records=records)
+
+
+def _unseen(rows: Iterator[Row], seen: set[str], head: Head) -> Iterator[Row]:
+    """Rows whose content is not in `seen`, which grows by theirs."""
+    for row in rows:
+        if (digest := content_digest(row, head)) not in seen:
+            seen.add(digest)
+            yield row
+
+
+def _require_training(rows: list[Row], wanted: Wanted, origins: tuple[str, str]) -> list[Row]:
+    if not rows:
+        raise DataError(f"{wanted.data}: split '{origins[1]}' leaves nothing to train on; give it more examples")
+    return rows
+
+
+def _require_gold(head: Head, rows: Sequence[Row], *, where: str) -> None:
+    """Refuse a split that cannot judge: an empty one, or one whose every score is -1, GLUE's word for hidden."""
+    if not rows:
+        raise DataError(f"{where} is empty or has one example; give it more, or name another with --certify-on")
+    if len(rows) > 1 and all(row.get(head.labels or "score") == -1 for row in rows):
+        raise DataError(f"{where} has -1 for every label; name a labelled split with --certify-on")
+
+
+def content_digest(row: Row, head: Head) -> str:
+    """Digest of what the model sees of a row: labels, answers and identifiers left out."""
+    told = {"label", "score", "answers", "id", "title", head.labels}
+    text = json.dumps({role: value for role, value in row.items() if role not in told}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rows_digest(rows: Iterable[Row]) -> str:
+    """Digest of rows in their order, labels included."""
+    total = hashlib.sha256()
+    for row in rows:
+        total.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return total.hexdigest()
+
+
+def choose_splits(wanted: Wanted, present: Sequence[str]) -> tuple[str, str]:
+    """The split that certifies and the one to calibrate on; the same where there is but one."""
+    certify = _certification_split(wanted, present)
+    others = [name for name in (*CALIBRATE_ON, *present) if name in present and name != certify]
+    return certify, others[0] if others else certify
+
+
+def _certification_split(wanted: Wanted, present: Sequence[str]) -> str:
+    asked = wanted.certify_on
+    if asked is not None:
+        usual = next((split for split, names in SPLITS.items() if asked in names), asked)
+        if asked not in present and usual not in present:
+            raise DataError(f"{wanted.data}: no split '{asked}'; there are {', '.join(present)}; check --certify-on")
+        return asked if asked in present else usual
+    return next(name for name in (*CERTIFY_ON, *present) if name in present)
+
+
+def _is_folder(data: str) -> bool:
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return True
+    if path.is_file():
+        raise DataError(f"{data}: is a file; name the folder of its train, validation and test files")
+    if path.exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
+        raise DataError(f"{data}: no such folder; check --data")
+    return False

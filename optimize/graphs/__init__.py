@@ -1,0 +1,1 @@
+"""Facts about ONNX and OpenVINO graphs, and edits that change no answer."""

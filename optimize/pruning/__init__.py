@@ -1,0 +1,1 @@
+"""What the stages that prune are made of: costs, evidence, search, and repair."""

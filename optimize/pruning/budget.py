@@ -1,0 +1,88 @@
+"""How far to prune: whether a budget leaves room for every layer, and the smallest one that costs little enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optimize.errors import StageError
+from optimize.evaluate.judge import Loss
+from optimize.interfaces import Progress
+from optimize.pruning.costs import Costs
+from optimize.pruning.loss import lost
+from optimize.pruning.sites import Site
+from optimize.pruning.times import Table
+
+STEP = 0.025
+"""Budgets closer than this are not told apart."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a budget left of a model, and what that lost on tuning data, before least squares and after."""
+
+    budget: float
+    model: Any
+    untuned: Loss | None
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class Room:
+    """What can be pruned of a model, and what its layers cost; budgets are shares of what the `given` model costs."""
+
+    sites: Sequence[Site]
+    costs: Costs
+    given: float
+    multiple: int
+
+    @property
+    def least(self) -> float:
+        """The budget that leaves one head and one group of neurons in each layer."""
+        counts = [1 if site.kind == "heads" else min(self.multiple, site.count) for site in self.sites]
+        parts = [self.costs.of(site, count) for site, count in zip(self.sites, counts, strict=True)]
+        return (self.costs.fixed + sum(parts)) / self.given
+
+    def require(self, budget: float) -> None:
+        """Refuse a budget that leaves a layer without a head or without neurons."""
+        if budget < self.least:
+            raise StageError(
+                f"prune: a budget of {budget:g} cannot keep a head and {self.multiple} neurons in each of "
+                f"{len(self.sites) // 2} layers, which take {self.least:.3f} of the encoder; raise 'budget' or "
+                "'drop_layers'"
+            )
+
+
+def find_fastest(
+    prune_to: Callable[[float], Pruned], room: Room, within: float, progress: Progress
+) -> tuple[Pruned, Table]:
+    """The smallest budget whose loss on tuning data stays within a share of the metric, by bisection, and all tried.
+
+    Where none does, no head and no neuron goes. Where tuning data are too few to know so small a loss, that is said.
+    """
+    best: Pruned | None = None
+    rows: Table = []
+    least, most = math.ceil(room.least / STEP), round(1 / STEP)
+    while least < most:
+        middle = (least + most) // 2
+        pruned = prune_to(STEP * middle)
+        inside = pruned.loss.relative_drop <= within
+        rows.append(
+            {"budget": pruned.budget, **lost(pruned.loss, prefix="tuning"), "within": "yes" if inside else "no"}
+        )
+        progress.say(
+            f"prune: budget {pruned.budget:.3f}: {pruned.loss.relative_drop:+.2%} on tuning data, "
+            f"{'within' if inside else 'beyond'} {within:.2%}"
+        )
+        if inside:
+            best, most = pruned, middle
+        else:
+            least = middle + 1
+    if best and best.loss.relative_error > within:
+        progress.say(
+            f"prune: this many tuning data know the loss to ± {best.loss.relative_error:.2%} only (standard error); "
+            f"for {within:.2%} raise 'tuning_tokens', or give more with --tuning-examples"
+        )
+    return best or prune_to(1.0), rows

@@ -1,0 +1,1 @@
+"""Intel Neural Compressor, as `quantize_neural_compressor` uses it."""

@@ -1,0 +1,130 @@
+"""Intel Neural Compressor's PT2E path: PyTorch's tracer, observers, and what comes out as ONNX.
+
+`neural_compressor.torch` 3.x traces with `torch.export`, lets torchao's X86InductorQuantizer put an
+observer at what each linear layer reads (u8) and at its weight (s8), and keeps everything else in
+float. `torch.onnx.export(dynamo=True)` writes the result with QuantizeLinear and DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from optimize.checkpoint import load_model
+from optimize.evaluate.predict import collate
+from optimize.graphs.forwards import slice_readout
+from optimize.interfaces import Feature, Head
+
+INPUTS = ("input_ids", "attention_mask")
+MOST = {"batch": 2**20, "choices": 2**10}
+EXAMPLE = {"batch": 2, "choices": 2, "sequence": 16}
+"""Sizes to trace with; none is 1, since `torch.export` takes ones for constants."""
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep the libraries' logs and warnings off the terminal, and PyTorch's random numbers as they were."""
+    import torch
+
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def trace(folder: Path, head: Head, *, readout_slice: bool) -> Any:
+    """The checkpoint as a graph of PyTorch operators, for any batch, length and number of choices."""
+    from neural_compressor.torch.export import export
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = load_model(folder, head.auto_class, return_dict=True, output_hidden_states=False, output_attentions=False)
+    if readout_slice:
+        slice_readout(model)
+    axes = _axes(head, int(config["max_position_embeddings"]))
+    return export(model.eval(), _example(axes), dynamic_shapes=(axes, axes))
+
+
+def autotune(
+    model: Any,
+    settings: Sequence[dict[str, Any]],
+    *,
+    samples: Sequence[Feature],
+    weight_limit: int,
+    score: Callable[[Any], float],
+) -> None:
+    """Quantize by each of the settings until one scores 1; `score` is given the converted graph.
+
+    Neural Compressor stops at the first score that is no worse than the baseline's, which is 1 here.
+    """
+    from neural_compressor.torch.quantization import StaticQuantConfig, TuningConfig, autotune
+
+    def calibrate(prepared: Any) -> None:
+        _narrow_weights(prepared, limit=weight_limit)
+        for feature in samples:
+            prepared(*_tensors(feature))
+
+    autotune(
+        model,
+        TuningConfig([StaticQuantConfig(**setting) for setting in settings], tolerable_loss=0.0),
+        eval_fn=lambda found: score(found) if getattr(found, "is_quantized", False) else 1.0,
+        run_fn=calibrate,
+    )
+
+
+def write_onnx(model: Any, head: Head) -> Any:
+    """The converted graph as an ONNX model; weights are still FP32, each before a QuantizeLinear."""
+    import torch
+
+    program = torch.onnx.export(
+        model,
+        _example(model.dynamic_shapes[0]),
+        dynamo=True,
+        input_names=list(INPUTS),
+        output_names=list(head.outputs),
+        dynamic_shapes=model.dynamic_shapes,
+        verbose=False,
+    )
+    return program.model_proto
+
+
+def _narrow_weights(prepared: Any, *, limit: int) -> None:
+    """Hold the integers of weights to -limit..limit.
+
+    Neural Compressor 3.10 always takes -128..127 and has no `reduce_range`, but its observers have a range.
+    """
+    import torch
+
+    for module in prepared.modules():
+        if getattr(module, "dtype", None) is torch.int8:
+            module.quant_min, module.quant_max = -limit, limit
+
+
+def _tensors(feature: Feature) -> tuple[Any, ...]:
+    """One feature as a batch, unpadded: padding would widen the ranges with what no head reads."""
+    import torch
+
+    feed = collate([feature], pad_id=0)
+    return tuple(torch.from_numpy(feed[name]) for name in INPUTS)
+
+
+def _axes(head: Head, most_tokens: int) -> dict[int, Any]:
+    from torch.export import Dim
+
+    names = ["batch", "choices", "sequence"] if head.name == "multiple-choice" else ["batch", "sequence"]
+    return {axis: Dim(name, min=1, max=MOST.get(name, most_tokens)) for axis, name in enumerate(names)}
+
+
+def _example(axes: dict[int, Any]) -> tuple[Any, Any]:
+    import torch
+
+    shape = [min(EXAMPLE[axis.__name__], axis.max) for axis in axes.values()]
+    return torch.ones(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64)

@@ -1,0 +1,1 @@
+"""NNCF, as the stages for OpenVINO use it."""

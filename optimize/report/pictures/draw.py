@@ -1,0 +1,78 @@
+"""Which pictures a run has, and what they are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optimize.manifest import Manifest, StageRecord
+from optimize.report.facts import fact_rows
+from optimize.report.pictures.layers import layers_chart
+from optimize.report.pictures.overview import milliseconds, overview_chart, points_of, shape_of
+from optimize.report.pictures.sensitivity import sensitivity_chart
+
+OVERVIEW, SENSITIVITY, LAYERS = "overview.png", "sensitivity.png", "layers.png"
+FILES = (OVERVIEW, SENSITIVITY, LAYERS)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG beside a page; `alt` says in words what it shows."""
+
+    file: str
+    alt: str
+    content: bytes
+
+    @property
+    def markdown(self) -> str:
+        """The link that shows it."""
+        alt = " ".join(self.alt.split()).replace("[", "\\[").replace("]", "\\]")
+        return f"![{alt}]({self.file})"
+
+
+def draw(manifest: Manifest) -> list[Picture]:
+    """The pictures of a run; one whose numbers were not measured is left out."""
+    return [picture for picture in (_overview(manifest), _sensitivity(manifest), _layers(manifest)) if picture]
+
+
+def _overview(manifest: Manifest) -> Picture | None:
+    name = next((m.metric.name for m in manifest.measurements if m.metric), "metric")
+    content = overview_chart(manifest, title=f"{_subject(manifest)}: {name} against latency of each model")
+    if content is None:
+        return None
+    shape = shape_of(manifest)
+    models = (f"{', '.join(p.names)} {p.metric:.4f} at {milliseconds(p.latency_ms)}" for p in points_of(manifest))
+    return Picture(OVERVIEW, f"{name} against median latency at {shape}: {'; '.join(models)}.", content)
+
+
+def _sensitivity(manifest: Manifest) -> Picture | None:
+    record = record_with(manifest, "sensitivity")
+    if record is None:
+        return None
+    rows = fact_rows(record, "sensitivity")
+    title = f"{_subject(manifest)}: what each group of operators costs when it alone is quantized ({record.stage})"
+    content = sensitivity_chart(rows, title=title)
+    if content is None:
+        return None
+    alt = f"SQNR of the outputs and time saved for each of {len(rows)} groups of operators; the table has the numbers."
+    return Picture(SENSITIVITY, alt, content)
+
+
+def _layers(manifest: Manifest) -> Picture | None:
+    record = record_with(manifest, "layers")
+    if record is None:
+        return None
+    rows = fact_rows(record, "layers")
+    content = layers_chart(rows, title=f"{_subject(manifest)}: what is left of each layer ({record.stage})")
+    if content is None:
+        return None
+    left = (f"layer {row['layer']} {row['heads']} and {row['neurons']}" for row in rows)
+    return Picture(LAYERS, f"Attention heads and FFN neurons left: {'; '.join(left)}.", content)
+
+
+def record_with(manifest: Manifest, table: str) -> StageRecord | None:
+    """The last stage that states such a table, whose picture is drawn."""
+    return next((record for record in reversed(manifest.stages) if fact_rows(record, table)), None)
+
+
+def _subject(manifest: Manifest) -> str:
+    return f"{manifest.source.id}, {manifest.request.head} on {manifest.request.target}"

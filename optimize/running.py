@@ -1,0 +1,161 @@
+"""Carry out a plan: build, measure, judge, and write the manifest last.
+
+A run folder is assembled under a name of its own and renamed when it is complete, so a folder with
+a manifest is a finished run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from optimize import environment, gates, manifest
+from optimize.building import (
+    Loaded,
+    Made,
+    build,
+    device_of,
+    last_checkpoint,
+    load,
+    pytorch_subjects,
+    reference_subjects,
+    say_if_cached,
+)
+from optimize.choosing import try_candidates
+from optimize.data.tokenized import fewest_tokens
+from optimize.evaluate.judge import pad_id_of
+from optimize.interfaces import Progress, Score
+from optimize.manifest import Manifest, Source, Verdict
+from optimize.measure.latency import Settings, Workload
+from optimize.measure.subjects import Method, Results, Subject, measure_subjects
+from optimize.planning import Plan
+from optimize.report.write import write_report
+
+DEFAULT_CONFIDENCE = 0.95
+GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_position_embeddings", "activation")
+
+
+def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
+    """Carry out a plan; the run's folder and its manifest."""
+    loaded = load(plan, progress)
+    made = try_candidates(loaded, partial(method_of, loaded)) if plan.candidates else carry_out(loaded)
+    measured = made.results.measurements
+    verdict = gates.judge(plan.pipeline.gates, measured[-1]) if measured else Verdict(outcome="unverified", checks=[])
+    if plan.build_only and verdict.outcome == "passed":
+        verdict = verdict.model_copy(update={"outcome": "unverified"})  # proven elsewhere, if at all
+    result = describe(loaded, made, verdict)
+    return write_run(plan.out, result, made), result
+
+
+def carry_out(loaded: Loaded) -> Made:
+    """Carry out the plan's one pipeline and measure every stage's result; where it is only to be built, its answers."""
+    records, built = build(loaded)
+    say_if_cached(loaded, records)
+    if not loaded.plan.build_only:
+        results = measure(loaded, built)
+    elif loaded.plan.target.numerics:
+        results = measure_answers(loaded, built[-1])
+    else:
+        results = Results([], {})
+    checkpoint = last_checkpoint(each.artifact for each in built)
+    return Made(records, built[-1].artifact, results, runtime=loaded.plan.pipeline.runtime, checkpoint=checkpoint)
+
+
+def measure(loaded: Loaded, built: list[Subject]) -> Results:
+    """Measure the references and what was built."""
+    subjects = [*reference_subjects(loaded), *built]
+    method = method_of(loaded, subjects)
+    return measure_subjects(subjects, loaded.certification_split, method=method, progress=loaded.progress)
+
+
+def measure_answers(loaded: Loaded, built: Subject) -> Results:
+    """Metric, drift and size of what was built, computed on this machine in place of the target's; no times."""
+    missing = loaded.plan.target.unavailable(loaded.plan.pipeline.runtime) or "it was only to be built"
+    subjects = [pytorch_subjects(loaded)[0], built]
+    method = replace(method_of(loaded, subjects), untimed=missing.split(";")[0])
+    return measure_subjects(subjects, loaded.certification_split, method=method, progress=loaded.progress)
+
+
+def method_of(loaded: Loaded, subjects: Sequence[Subject]) -> Method:
+    """How a plan's models are measured; they are timed on token ids that all of them know."""
+    plan = loaded.plan
+    folder, vocab_size = fewest_tokens(each.artifact.path for each in subjects)
+    workload = Workload(
+        features=loaded.certification_split(folder).features,
+        vocab_size=vocab_size,
+        max_positions=loaded.longest,
+        pad_id=pad_id_of(folder),
+        seed=plan.request.seed,
+    )
+    confidence = plan.pipeline.gates.confidence or DEFAULT_CONFIDENCE
+    settings = Settings(plan.request.threads)
+    shapes = tuple(plan.request.shapes)
+    zeros = any("zeros" in each.traits for each in (plan.pipeline, *plan.candidates))
+    return Method(plan.head, workload, shapes, settings, confidence, device_of(loaded), compressed=zeros)
+
+
+def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
+    """The manifest of a run; its request holds the stages that were carried out and how their result runs."""
+    plan, origin = loaded.plan, loaded.origin
+    splits = dict(loaded.splits.records)
+    measurements = made.results.measurements
+    carried_out = {
+        "stages": [{each.stage: each.params} for each in made.records],
+        "runtime": made.runtime.model_dump(mode="json"),
+    }
+    device = plan.target.describe(loaded.settings if plan.build_only else made.runtime) if measurements else {}
+    if measurements:
+        truncated = loaded.certification.truncated
+        splits["certification"] = splits["certification"].model_copy(update={"truncated": truncated})
+    return Manifest(
+        id=secrets.token_hex(4),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        request=plan.request.model_copy(update=carried_out),
+        environment=environment.detect().model_copy(update={"device": device}),
+        source=Source(
+            kind=plan.found.kind,
+            id=plan.found.id,
+            revision=plan.found.revision,
+            digest=origin.artifact.digest,
+            stored_as=str(origin.facts["stored_as"]),
+            geometry={name: loaded.config[name] for name in GEOMETRY},
+        ),
+        data=splits,
+        stages=made.records,
+        measurements=measurements,
+        verdict=verdict,
+        candidates=made.candidates,
+    )
+
+
+def write_run(out: Path, result: Manifest, made: Made) -> Path:
+    """Write the run's folder: model, what PyTorch loads of it, scores per example, report, and the manifest last."""
+    stamp = result.created.replace(":", "").replace("-", "").replace("+0000", "Z")
+    name = f"{stamp}-{Path(result.request.pipeline).stem}-{result.request.head}-{result.id}"
+    partial = out / f".{name}.partial"
+    try:
+        shutil.copytree(made.model.path, partial / manifest.MODEL)
+        if made.checkpoint:
+            shutil.copytree(made.checkpoint.path, partial / manifest.CHECKPOINT)
+        write_scores(made.results.scores, partial)
+        write_report(result, partial)
+        manifest.write(result, partial)
+        partial.rename(out / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out / name
+
+
+def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
+    """Write `scores.npz`: for each model its statistics [N, k] and, where it can be said, what was right [N]."""
+    import numpy as np
+
+    arrays = {f"{name}/statistics": score.statistics for name, score in scores.items()}
+    arrays |= {f"{name}/right": score.right for name, score in scores.items() if score.right is not None}
+    if arrays:
+        np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)

@@ -1,0 +1,1 @@
+"""How a model folder is run: one file an engine."""

@@ -1,0 +1,157 @@
+"""Where models come from: a Hub id, a folder, or the embedded demo.
+
+`inspect_checkpoint` reads what is needed to refuse (the config, the names in the weights' header) without
+torch and before any weights are downloaded. `acquire_checkpoint` loads the checkpoint through transformers,
+raises it to FP32, and seals it as the torch artifact that every number is compared with.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from optimize import cache
+from optimize.artifact import file_digest
+from optimize.checkpoint import pruned_sizes
+from optimize.demo.generate import train_checkpoint
+from optimize.environment import version
+from optimize.errors import SourceError, first_line
+from optimize.heads import HEADS
+from optimize.hub import asking_hub
+from optimize.interfaces import Facts, Head, Progress
+from optimize.source.load import raise_to_fp32
+from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+COMPANIONS = ("config.json", "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
+NEEDS = ("transformers", "torch", "safetensors")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that was looked at but not loaded. `folder` is None until a Hub id is downloaded."""
+
+    kind: Literal["hub", "folder", "demo"]
+    id: str
+    revision: str | None
+    folder: Path | None
+    config: Mapping[str, Any]
+
+
+def inspect_checkpoint(model: str, revision: str | None = None, head: str | None = None) -> tuple[Found, Head]:
+    """Find a checkpoint and its head; refuse what is plainly unusable.
+
+    `head` overrules the checkpoint's own. Raises SourceError, or UnavailableError without network.
+    """
+    folder = Path(model).expanduser()
+    if revision is not None and (model == "demo" or folder.is_dir()):
+        raise SourceError(f"--revision: '{model}' has no revisions, only a Hub id has; leave it out")
+    if model == "demo":
+        chosen = HEADS[head or "text-classification"]
+        return Found("demo", "demo", None, None, {}), chosen
+    found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision)
+    kind = found.config.get("model_type")
+    if kind != "distilbert":
+        what = f"is a '{kind}' model" if kind else "its config names no model_type"
+        raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
+    pruned_sizes(found.config, where=found.id)
+    chosen = HEADS[head] if head else _head_of(found)
+    if found.folder is not None:
+        check_weights(found.folder, chosen, where=found.id)
+    return found, chosen
+
+
+def _inspect_folder(folder: Path) -> Found:
+    _check_files(str(folder), {path.name for path in folder.iterdir()})
+    return Found("folder", folder.resolve().name, None, folder, _read_config(folder / "config.json"))
+
+
+def _inspect_hub(model: str, revision: str | None) -> Found:
+    if Path(model).is_file():
+        raise SourceError(f"{model}: is a file; name the folder that holds it")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
+        raise SourceError(f"{model}: no such folder; check --model")
+    import huggingface_hub
+
+    with asking_hub(model, revision, option="--model", refusal=SourceError):
+        info = huggingface_hub.HfApi().model_info(model, revision=revision)
+        _check_files(model, {sibling.rfilename for sibling in info.siblings or ()})
+        path = Path(huggingface_hub.hf_hub_download(model, "config.json", revision=info.sha))
+    return Found("hub", model, info.sha, None, _read_config(path, where=f"{model}/config.json"))
+
+
+def _read_config(path: Path, *, where: str = "") -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{where or path}: cannot be read ({first_line(error)}); save the model again") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{where or path}: holds no JSON object; save the model again")
+    return config
+
+
+def _check_files(where: str, names: set[str]) -> None:
+    if "config.json" not in names:
+        raise SourceError(f"{where}: no config.json; name the folder that save_pretrained wrote")
+    if not names & {*SAFETENSORS, *PICKLES}:
+        raise SourceError(f"{where}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
+    if not names & set(TOKENIZER_FILES):
+        raise SourceError(f"{where}: no tokenizer.json or vocab.txt; save the tokenizer beside the model")
+
+
+def _head_of(found: Found) -> Head:
+    given = found.config.get("architectures") or []
+    architectures = [str(name) for name in (given if isinstance(given, list) else [given])]
+    for head in HEADS.values():
+        if head.architecture in architectures:
+            return head
+    raise SourceError(f"{found.id}: its config names no known head ({', '.join(architectures) or 'none'}); give --head")
+
+
+def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progress: Progress) -> cache.Entry:
+    """The checkpoint as a sealed FP32 torch artifact; facts hold how it was stored.
+
+    `root` is the cache's folder; `seed` matters to the demo alone.
+    """
+    if found.kind == "demo":
+        material: dict[str, Any] = {
+            "source": "demo",
+            "head": head.name,
+            "seed": seed,
+            "versions": {"torch": version("torch")},
+        }
+        return cache.fetch(root, material, "torch", lambda out: _train_demo(head, out, seed, progress))
+    folder = found.folder or _download(found, progress)
+    check_weights(folder, head, where=found.id)
+    files = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern)} | set(weight_files(folder)))
+    material = {
+        "source": found.kind,
+        "head": head.name,
+        "files": {path.name: file_digest(path) for path in files},
+        "versions": {name: version(name) for name in NEEDS},
+    }
+    return cache.fetch(root, material, "torch", lambda out: raise_to_fp32(folder, head, out, where=found.id))
+
+
+def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
+    train_checkpoint(
+        head.name, out, seed=seed, progress=lambda done, total: progress.step("train the demo", done, total)
+    )
+    return {"stored_as": "float32"}
+
+
+def _download(found: Found, progress: Progress) -> Path:
+    import huggingface_hub
+
+    progress.say(f"downloading {found.id} at {found.revision}")
+    with asking_hub(found.id, found.revision, option="--model", refusal=SourceError):
+        names = set(huggingface_hub.HfApi().list_repo_files(found.id, revision=found.revision))
+        weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
+        folder = huggingface_hub.snapshot_download(
+            found.id, revision=found.revision, allow_patterns=[*COMPANIONS, *weights]
+        )
+    return Path(folder)

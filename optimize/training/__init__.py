@@ -1,0 +1,1 @@
+"""What the stages that train are made of: batches, losses, the loop, and what outlives a kill."""

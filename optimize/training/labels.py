@@ -1,0 +1,72 @@
+"""Right answers in the order in which a student's answers come, for those that learn from labels too.
+
+What the gold of an example is differs by head, and so does where a feature says which tokens it is about. An answer
+to a question is known as text alone: where that stands in several places of its context, or beyond the window, it
+labels nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from optimize.interfaces import Feature
+
+Answers = Literal["classes", "sets", "values", "vectors"]
+"""What a row of a model's answer is: logits of classes, of a set of them, numbers, or a vector."""
+
+NO_LABEL = -100
+"""What PyTorch's cross entropy passes over."""
+
+
+def labels_of(features: Sequence[Feature], gold: Sequence[Any], answers: Answers) -> Any:
+    """What `Answer.rows` of these features should be: classes [N], sets [N, C], values [N, 1]; None without labels."""
+    import numpy as np
+    import torch
+
+    if answers == "vectors" or any(gold[feature.example] is None for feature in features):
+        return None
+    if answers == "classes":
+        found = np.concatenate([_classes(feature, gold[feature.example]) for feature in features], axis=-1)
+        return torch.from_numpy(found.reshape(-1))
+    stated = torch.tensor([gold[feature.example] for feature in features], dtype=torch.float32)
+    return stated.reshape(len(features), -1)
+
+
+def _classes(feature: Feature, gold: Any) -> Any:
+    """Class ids of what the head reads of a feature: [rows], or [2, 1] for a span's first and last token."""
+    import numpy as np
+
+    extra = feature.extra
+    if "gold" in extra:
+        return extra["gold"]
+    if "words" in extra:
+        return gold[extra["words"]]
+    if "offsets" in extra:
+        return np.array(_span(feature, gold), dtype=np.int64).reshape(2, 1)
+    return np.array([gold], dtype=np.int64)
+
+
+def _span(feature: Feature, texts: Sequence[str]) -> tuple[int, int]:
+    """First and last token of the answer, where its place is beyond doubt and in this window."""
+    context, offsets, positions = (feature.extra[name] for name in ("context", "offsets", "positions"))
+    nowhere = NO_LABEL, NO_LABEL
+    if context.count(texts[0]) != 1 or not len(positions):
+        return nowhere
+    start = context.index(texts[0])
+    within = positions[(offsets[:, 0] < start + len(texts[0])) & (offsets[:, 1] > start)]
+    if not len(within) or offsets[0, 0] > start or offsets[-1, 1] < start + len(texts[0]):
+        return nowhere
+    return int(within[0]), int(within[-1])
+
+
+def label_loss(rows: Any, labels: Any, answers: Answers) -> Any:
+    """The task's usual loss: cross entropy, for sets that of each class, for values the squared error."""
+    from torch.nn import functional
+
+    if answers == "values":
+        return functional.mse_loss(rows, labels)
+    if answers == "sets":
+        return functional.binary_cross_entropy_with_logits(rows, labels)
+    total = functional.cross_entropy(rows, labels, ignore_index=NO_LABEL, reduction="sum")
+    return total / (labels != NO_LABEL).sum().clamp_min(1)

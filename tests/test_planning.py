@@ -1,0 +1,219 @@
+"""What is planned of pipeline `auto`, and what is refused before anything is done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from optimize import config
+from optimize.errors import RequestError, UnavailableError
+from optimize.planning import AUTO, Options, make_plan
+from optimize.targets import TARGETS
+
+
+def test_all_candidates_are_judged_by_the_targets_own_limits_for_the_head():
+    made = make_plan(Options(pipeline=AUTO, head="fill-mask"))
+
+    own = config.load_pipeline("cpu").for_head("fill-mask").gates
+    assert made.candidates
+    assert [each.gates for each in (made.pipeline, *made.candidates)] == [own] * (1 + len(made.candidates))
+    assert own != config.load_pipeline("cpu").gates
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_candidate_is_a_shipped_pipeline_of_its_target(target):
+    names = config.load_pipeline(target).candidates
+
+    assert names
+    assert [config.load_pipeline(name).target for name in names] == [target] * len(names)
+    assert all(config.load_pipeline(name).stages for name in names)
+    assert not {AUTO, "pytorch-fp32", f"{target}-fp32"} & set(names)
+    assert AUTO not in config.shipped_pipelines()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"build_only": True}, "--build-only: 'auto' has to measure"),
+        ({"tuning_examples": 0}, "--tuning-examples: 'auto' has none"),
+        ({"shapes": ("1x16",)}, "--shapes: lacks 1x128"),
+    ],
+)
+def test_plan_refuses_what_cannot_be_chosen_by(changes, words):
+    with pytest.raises(RequestError, match=words) as refused:
+        make_plan(Options(pipeline=AUTO, **changes))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_candidate_that_cannot_be_built_here_is_left_out(monkeypatch):
+    monkeypatch.setattr("optimize.environment.version", lambda name: "absent" if name == "neural-compressor" else "1")
+
+    made = make_plan(Options(pipeline=AUTO))
+
+    assert [each.name for each in made.candidates] == ["cpu-dynamic", "cpu-static"]
+    assert "neural-compressor is not installed" in made.left_out["cpu-neural-compressor"]
+
+
+def test_plan_refuses_with_3_where_no_candidate_can_be_built(optimize, monkeypatch, capsys):
+    monkeypatch.setattr("optimize.environment.version", lambda _: "absent")
+
+    assert optimize("plan", "--pipeline", AUTO) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert [name for name in config.load_pipeline("cpu").candidates if name not in err] == []
+
+
+def test_a_target_without_candidates_is_refused():
+    bare = replace(config.load_pipeline("cpu"), stages=(), candidates=())
+
+    with pytest.raises(RequestError, match="has no candidates for 'auto'"):
+        make_plan(Options(pipeline=AUTO), bare)
+
+
+def test_a_pipeline_of_ones_own_may_name_candidates_and_no_stages(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("target: cpu\ncandidates: [cpu-dynamic]\ngates: {max_size_ratio: 0.4}\n", encoding="utf-8")
+
+    made = make_plan(Options(pipeline=str(mine)))
+
+    assert [each.name for each in made.candidates] == ["cpu-dynamic"]
+    assert made.candidates[0].gates == made.pipeline.gates
+    assert made.pipeline.gates.max_size_ratio == 0.4
+
+
+@pytest.mark.parametrize(
+    ("candidates", "words"),
+    [("[mine.yaml]", "cannot be read"), ("[openvino-int8]", "is for target 'openvino'"), ("[auto]", "has no stages")],
+)
+def test_a_candidate_that_is_none_is_refused(candidates, words, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"target: cpu\ncandidates: {candidates}\n", encoding="utf-8")
+
+    with pytest.raises(RequestError, match=words):
+        make_plan(Options(pipeline=str(mine)))
+
+
+def test_a_missing_target_refuses_auto_as_any_pipeline(monkeypatch):
+    monkeypatch.setitem(TARGETS, "cpu", replace(TARGETS["cpu"], unavailable=lambda _: "no such processor"))
+
+    with pytest.raises(UnavailableError, match="no such processor"):
+        make_plan(Options(pipeline=AUTO))
+
+
+def test_plan_shows_every_candidate(optimize, capsys):
+    assert optimize("plan", "--pipeline", AUTO) == 0
+
+    out = capsys.readouterr().out
+    assert [name for name in config.load_pipeline("cpu").candidates if f"{name}: " not in out] == []
+
+
+def test_a_pipeline_that_is_given_stands_in_for_auto():
+    made = make_plan(Options(pipeline=AUTO, shapes=("1x16",)), config.load_pipeline("cpu-fused"))
+
+    assert (made.request.pipeline, made.pipeline.name, made.candidates) == (AUTO, "cpu-fused", ())
+
+
+@pytest.mark.parametrize("pipeline", ["cpu-pruned", "openvino-pruned"])
+def test_a_budget_reaches_the_stage_that_prunes(pipeline):
+    plan = make_plan(Options(pipeline=pipeline, budget=0.4))
+    assert plan.pipeline.stages[0].params.budget == 0.4
+    assert plan.request.budget == 0.4
+    assert plan.request.stages[0]["prune"]["budget"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "budget", "words"),
+    [
+        ("cpu-static", 0.5, "--budget: pipeline cpu-static has no stage with 'budget'; name one that prunes"),
+        ("cpu-pruned", 0.0, "--budget: prune: budget: input should be greater than 0"),
+        ("cpu-pruned", 1.5, "--budget: prune: budget: input should be less than or equal to 1"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(pipeline, budget, words):
+    with pytest.raises(RequestError, match=rf"^{words}"):
+        make_plan(Options(pipeline=pipeline, budget=budget))
+
+
+def test_a_tolerance_reaches_the_stage_that_looks_for_the_budget():
+    plan = make_plan(Options(pipeline="cpu-pruned", fastest_within=0.01))
+    assert plan.pipeline.stages[0].params.fastest_within == plan.request.fastest_within == 0.01
+
+
+def test_a_budget_and_a_tolerance_exclude_each_other():
+    with pytest.raises(RequestError, match=r"^--budget: --fastest-within looks for the budget; give one of the two$"):
+        make_plan(Options(pipeline="cpu-pruned", fastest_within=0.01, budget=0.5))
+
+
+def test_what_is_measured_on_a_target_cannot_be_only_built_without_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "target: cuda\nstages: [prune: {measure: latency}, export: {readout_slice: false}, fuse, convert_fp16]\n"
+    )
+    with pytest.raises(UnavailableError, match=r"^target cuda: "):
+        make_plan(Options(pipeline=str(path), build_only=True))
+    path.write_text(path.read_text().replace("latency", "flops"))
+    assert make_plan(Options(pipeline=str(path), build_only=True)).build_only
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A file of the given content."""
+
+    def write(content, name="corpus.txt"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.txt", None, "no such file or folder"),
+        ("empty.txt", b"\n \n", "holds no text"),
+        ("latin.txt", b"caf\xe9\n", "cannot be read"),
+        ("broken.jsonl", b'{"text": "one"}\n{"text":\n', "line 2 is no JSON"),
+        ("numbers.jsonl", b'{"label": 1}\n', "holds no text"),
+        (".", None, "holds no text"),
+    ],
+)
+def test_a_corpus_that_gives_no_texts_is_refused_in_one_line(name, content, words, corpus, tmp_path, optimize, capsys):
+    if content is not None:
+        corpus(content, name)
+
+    assert optimize("run", "--vocabulary", str(tmp_path / name), "--cache", str(tmp_path / "cache")) == 2
+
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("optimize: stage prune_vocabulary: ")
+    assert words in err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_fill_mask_keeps_its_vocabulary(corpus):
+    with pytest.raises(RequestError, match="head 'fill-mask' answers with the very words that would go"):
+        make_plan(Options(head="fill-mask", vocabulary=corpus(b"one")))
+
+
+@pytest.mark.parametrize("pipeline", [name for name in config.shipped_pipelines() if name.startswith("cpu")])
+def test_a_vocabulary_is_pruned_first_in_any_pipeline(pipeline, corpus):
+    path = corpus(b"one")
+    made = make_plan(Options(pipeline=pipeline, vocabulary=path))
+    own = [step.stage for step in config.load_pipeline(pipeline).stages]
+    assert [step.stage for step in made.pipeline.stages] == ["prune_vocabulary", *own]
+    assert made.request.stages[0]["prune_vocabulary"]["corpus"] == made.request.vocabulary == path
+
+
+def test_every_candidate_prunes_its_vocabulary(corpus):
+    made = make_plan(Options(pipeline=AUTO, vocabulary=corpus(b"one")))
+    assert made.pipeline.stages == ()
+    assert {each.stages[0].stage for each in made.candidates} == {"prune_vocabulary"}
+
+
+def test_what_is_built_already_needs_no_corpus(tmp_path):
+    options = Options(vocabulary=str(tmp_path / "gone.txt"))
+    with pytest.raises(RequestError, match="no such file or folder"):
+        make_plan(options)
+    assert make_plan(options, built=True).pipeline.stages[0].stage == "prune_vocabulary"

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import optimize
+from optimize import manifest, running
+from optimize.checkpoint import encoder_layers, size_of
+from optimize.cli import commands
+from optimize.errors import RequestError
+from optimize.heads import HEADS
+from optimize.interfaces import Params
+from optimize.measure.rounds import Settings
+from optimize.planning import Options, make_plan
+from optimize.publishing import CHECKSUMS, publish_folder
+from optimize.report.card import render_card
+from optimize.running import run
+from optimize.targets.cpu import open_session
+
+CLASSES = {
+    "feature-extraction": "ORTModelForFeatureExtraction",
+    "fill-mask": "ORTModelForMaskedLM",
+    "text-classification": "ORTModelForSequenceClassification",
+    "multiple-choice": "ORTModelForMultipleChoice",
+    "token-classification": "ORTModelForTokenClassification",
+    "question-answering": "ORTModelForQuestionAnswering",
+}
+ASKED = {
+    "feature-extraction": "The train is late.",
+    "fill-mask": "The train is [MASK].",
+    "text-classification": "The train is late.",
+    "token-classification": "Ada lives in Lisbon.",
+    "question-answering": {"question": "Who is late?", "context": "The train is late today."},
+}
+
+
+class Quiet:
+    def step(self, name: str, done: int, total: int) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def request_of(checkpoint, data_folder, tmp_path_factory) -> Callable[..., Options]:
+    place = tmp_path_factory.mktemp("work")
+
+    def make(head: str, **changes) -> Options:
+        places = {"out": place / "runs", "cache": place / "cache"}
+        model, data = str(checkpoint(head)), str(data_folder(head))
+        return Options(model=model, data=data, examples=40, shapes=("1x16",), threads=1, **places, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def passed(request_of, tmp_path_factory) -> Path:
+    """A run folder whose lenient limits are met; not to be written to."""
+    path = tmp_path_factory.mktemp("pipeline") / "lenient.yaml"
+    path.write_text("target: cpu\nstages: [export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "Settings", partial(Settings, min_runs=4, min_seconds=0.0, rounds=2))
+        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Quiet())[0]
+
+
+@pytest.fixture
+def copy(passed, tmp_path) -> Path:
+    """The same run folder, to be written to."""
+    return Path(shutil.copytree(passed, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def built(request_of) -> Callable[[str], Path]:
+    """The model folder of a head's run with the shipped pipeline; made once."""
+
+    @cache
+    def make(head: str) -> Path:
+        return run(make_plan(request_of(head, build_only=True)), progress=Quiet())[0] / "model"
+
+    return make
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_publication_holds_the_model_the_card_and_the_evidence(passed, tmp_path):
+    publish_folder(passed, tmp_path / "out")
+
+    published = contents(tmp_path / "out")
+    model = contents(passed / "model")
+    assert set(published) == {*model, "README.md", "manifest.json", CHECKSUMS}
+    assert {name: published[name] for name in model} == model
+    assert published["manifest.json"] == (passed / "manifest.json").read_bytes()
+    assert published["README.md"].decode() == render_card(manifest.read(passed))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
+    record = manifest.read(copy)
+    gates = {**record.request.gates, "speedup_shape": "1x16"}
+    manifest.write(record.model_copy(update={"request": record.request.model_copy(update={"gates": gates})}), copy)
+
+    publish_folder(copy, tmp_path / "out")
+
+    published = contents(tmp_path / "out")
+    assert published["overview.png"].startswith(b"\x89PNG")
+    assert b"](overview.png)" in published["README.md"]
+    assert b"  overview.png\n" in published[CHECKSUMS]
+
+
+def test_the_checksums_are_those_of_all_other_files(passed, tmp_path):
+    publish_folder(passed, tmp_path / "out")
+
+    published = contents(tmp_path / "out")
+    lines = published.pop(CHECKSUMS).decode().splitlines()
+    stated = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    assert stated == {name: hashlib.sha256(content).hexdigest() for name, content in published.items()}
+
+
+def test_publishing_again_to_the_same_place_changes_nothing(passed, tmp_path):
+    publish_folder(passed, tmp_path / "out")
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "out").iterdir()}
+
+    publish_folder(passed, tmp_path / "out")
+
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "out").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_is_filled(passed, tmp_path):
+    (tmp_path / "out").mkdir()
+
+    publish_folder(passed, tmp_path / "out")
+
+    assert (tmp_path / "out" / CHECKSUMS).is_file()
+
+
+@pytest.mark.parametrize("outcome", ["failed", "unverified"])
+def test_only_a_passed_run_is_published(outcome, copy, tmp_path):
+    record = manifest.read(copy)
+    verdict = record.verdict.model_copy(update={"outcome": outcome})
+    manifest.write(record.model_copy(update={"verdict": verdict}), copy)
+
+    with pytest.raises(RequestError, match=f"its verdict is {outcome}"):
+        publish_folder(copy, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "config.json", "extra.txt"])
+def test_a_model_that_was_tampered_with_is_refused(name, copy, tmp_path):
+    with (copy / "model" / name).open("ab") as stream:
+        stream.write(b" ")
+
+    with pytest.raises(RequestError, match="is not what the manifest says"):
+        publish_folder(copy, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_with_other_content_is_refused_and_left_alone(passed, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(RequestError, match="has other content"):
+        publish_folder(passed, tmp_path / "out")
+    assert contents(tmp_path) == {"out/notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize("change", ["model.onnx", "notes.txt"])
+def test_a_publication_that_was_changed_is_refused_and_left_alone(change, passed, tmp_path):
+    publish_folder(passed, tmp_path / "out")
+    (tmp_path / "out" / change).write_bytes(b"changed")
+    before = contents(tmp_path)
+
+    with pytest.raises(RequestError, match="has other content"):
+        publish_folder(passed, tmp_path / "out")
+    assert contents(tmp_path) == before
+
+
+def test_a_destination_that_is_a_file_is_refused_and_left_alone(passed, tmp_path):
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(RequestError, match="has other content"):
+        publish_folder(passed, tmp_path / "out")
+    assert contents(tmp_path) == {"out": b"mine"}
+
+
+def test_an_interrupted_publication_leaves_nothing(passed, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optimize.publishing._put", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        publish_folder(passed, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_publishes_and_says_where(passed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["optimize", "publish", str(passed), str(tmp_path / "deep" / "out")])
+
+    with pytest.raises(SystemExit) as stopped:
+        commands.main()
+
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"published to {tmp_path / 'deep' / 'out'}\n"
+    assert (tmp_path / "deep" / "out" / CHECKSUMS).is_file()
+
+
+def test_a_publication_answers_through_transformers(passed, tmp_path):
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+    from transformers import AutoTokenizer, pipeline
+
+    publish_folder(passed, tmp_path / "out")
+    model = ORTModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+
+    (answer,) = pipeline("text-classification", model=model, tokenizer=tokenizer)("The train is late.")
+
+    labels = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["id2label"].values()
+    assert answer["label"] in labels
+    assert 1 / len(labels) <= answer["score"] <= 1
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_optimum_computes_what_our_session_computes(head, built):
+    import optimum.onnxruntime
+    import torch
+
+    folder = built(head)
+    shape = (1, 4, 12) if head == "multiple-choice" else (2, 12)
+    ids = np.random.default_rng(0).integers(5, 100, shape)
+    feed = {"input_ids": ids, "attention_mask": np.ones(shape, dtype=np.int64)}
+    ours = open_session(folder, 1, HEADS[head], Params())(feed)
+
+    model = getattr(optimum.onnxruntime, CLASSES[head]).from_pretrained(folder)
+    theirs = model(**{name: torch.from_numpy(array) for name, array in feed.items()})
+
+    for name in HEADS[head].outputs:
+        np.testing.assert_allclose(theirs[name].numpy(), ours[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ASKED)
+def test_transformers_pipeline_answers(head, built):
+    import optimum.onnxruntime
+    from transformers import AutoTokenizer, pipeline
+
+    model = getattr(optimum.onnxruntime, CLASSES[head]).from_pretrained(built(head))
+    tokenizer = AutoTokenizer.from_pretrained(built(head))
+
+    ask = pipeline(head, model=model, tokenizer=tokenizer)
+    answer = ask(**ASKED[head]) if head == "question-answering" else ask(ASKED[head])
+
+    if head == "feature-extraction":
+        assert np.array(answer).shape[-1] == model.config.dim
+    elif head == "question-answering":
+        assert answer["answer"] in ASKED[head]["context"]
+    elif head == "token-classification":
+        assert {entity["entity"] for entity in answer} <= set(model.config.id2label.values())
+    else:
+        assert all(0 <= guess["score"] <= 1 for guess in answer)
+
+
+def test_every_head_has_a_class_to_load_it_with():
+    assert set(CLASSES) == set(HEADS)
+
+
+@pytest.fixture(scope="module")
+def pruned(request_of, tmp_path_factory) -> Path:
+    """A run folder of a pruned model that passed; not to be written to."""
+    path = tmp_path_factory.mktemp("pipeline") / "pruned.yaml"
+    path.write_text(
+        "target: cpu\nstages: [prune: {neuron_multiple: 8}, export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n",
+        encoding="utf-8",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "Settings", partial(Settings, min_runs=4, min_seconds=0.0, rounds=2))
+        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Quiet())[0]
+
+
+def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(pruned, tmp_path):
+    publish_folder(pruned, tmp_path / "out")
+
+    model = optimize.load_model(tmp_path / "out" / "checkpoint")
+    rows = next(record.facts["layers"] for record in manifest.read(pruned).stages if record.stage == "prune")
+    assert [(size.heads, size.neurons) for size in map(size_of, encoder_layers(model))] == [
+        (row["heads"], row["neurons"]) for row in rows
+    ]
+    assert "checkpoint/model.safetensors" in (tmp_path / "out" / CHECKSUMS).read_text(encoding="utf-8")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert 'optimize.load_model("PATH/checkpoint")' in card
+    assert "![" in card.split("layers.png")[0].splitlines()[-1]
+
+
+def test_the_same_publication_twice_sees_a_checkpoint_that_was_changed(pruned, tmp_path):
+    publish_folder(pruned, tmp_path / "out")
+    publish_folder(pruned, tmp_path / "out")
+    (tmp_path / "out" / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RequestError, match="has other content"):
+        publish_folder(pruned, tmp_path / "out")
+
+
+def test_a_checkpoint_that_is_not_the_runs_is_not_published(pruned, tmp_path):
+    copied = Path(shutil.copytree(pruned, tmp_path / "run"))
+    (copied / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RequestError, match="checkpoint: is not what the manifest says"):
+        publish_folder(copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
