@@ -156,7 +156,7 @@ def test_nothing_that_shapes_an_artifact_is_left_out_of_the_cache_keys():
     imports = graph_of(PACKAGE)
     roots = [name for name in imports if name.split(".")[1:2] and name.split(".")[1] in MAKERS]
     reached = {name.split(".")[1] for root in roots for name in reachable(root, imports) if "." in name}
-    assert MAKERS <= reached
+    assert reached >= MAKERS
     assert reached & set(SHAPES_NOTHING) == set()
 
 
