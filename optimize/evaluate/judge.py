@@ -122,7 +122,7 @@ class Judge:
 
 def make_judge(context: Context, session: Session, *, tokens: int, doubt: float = 0.0) -> Judge:
     """A judge on at most `tokens` tokens of tuning data, or of calibration data where none is left for tuning."""
-    encoded = limit_tokens(context.tuning if context.tuning.gold else context.calibration, tokens)
+    encoded = (context.tuning if context.tuning.gold else context.calibration).first(tokens=tokens)
     pad_id = pad_id_of(context.reference.path)
     reference = observe(session, context.head, encoded, pad_id=pad_id)
     return Judge(context.head, encoded, reference, context.budget, pad_id, context.seed, doubt)
@@ -147,19 +147,6 @@ def describe(loss: Loss) -> str:
 def pad_id_of(folder: Path) -> int:
     """The token that a checkpoint pads with."""
     return int(read_config(folder).get("pad_token_id") or 0)
-
-
-def limit_tokens(encoded: Encoded, tokens: int) -> Encoded:
-    """The first examples, at least one, whose features have at most so many tokens in all."""
-    total, last = 0, 0
-    for feature in encoded.features:
-        total += int(feature.inputs["input_ids"].size)
-        if total > tokens and feature.example > 0:
-            last = feature.example
-            break
-        last = feature.example + 1
-    features = tuple(feature for feature in encoded.features if feature.example < last)
-    return Encoded(features, encoded.gold[:last], encoded.truncated)
 
 
 def observe(session: Session, head: Head, encoded: Encoded, *, pad_id: int) -> Observed:
