@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Feed = dict[str, "np.ndarray[Any, Any]"]
 Session = Callable[[Feed], Feed]
-Fact = int | float | str | list[dict[str, int | float | str]]
+FactRow = dict[str, int | float | str]
+Fact = int | float | str | list[FactRow]
 Facts = dict[str, Fact]
 """What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]

@@ -19,7 +19,7 @@ from optimize.checkpoint import read_config
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
-from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Progress, Session
+from optimize.interfaces import Budget, Context, Encoded, FactRow, Facts, Head, Progress, Session
 
 RESAMPLES = 200
 ROUNDING = 1e-9
@@ -42,6 +42,15 @@ class Loss:
     divergence: float
     sqnr_db: float
     relative_error: float = 0.0
+
+    def facts(self, prefix: str) -> FactRow:
+        """What a stage states of it."""
+        return {
+            f"{prefix}_metric": self.metric,
+            f"{prefix}_relative_drop": self.relative_drop,
+            f"{prefix}_agreement": self.agreement,
+            f"{prefix}_divergence": self.divergence,
+        }
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,7 @@ class Judge:
         """What a stage states of the graph that it wrote."""
         return {
             "tuning_examples": len(self.encoded.gold),
-            "tuning_metric": loss.metric,
-            "tuning_relative_drop": loss.relative_drop,
-            "tuning_agreement": loss.agreement,
-            "tuning_divergence": loss.divergence,
+            **loss.facts("tuning"),
             "tuning_budget": "met" if self.allows(loss) else "not met",
         }
 

@@ -25,7 +25,7 @@ from optimize.artifact import Artifact, content_digest
 from optimize.checkpoint import load_model
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.judge import RESAMPLES, observe, pad_id_of
-from optimize.interfaces import Context, Encoded, Facts, Feature, Head, Score, Stage
+from optimize.interfaces import Context, Encoded, FactRow, Facts, Feature, Head, Score, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.corpus import read_corpus, why_no_corpus
 from optimize.pruning.word_pieces import (
@@ -165,7 +165,7 @@ def share_of(encoded: Encoded, token: int) -> float:
     return sum(tokens_of(each).count(token) for each in encoded.features) / max(count_all(encoded), 1)
 
 
-def loss_on(chosen: Any, before: Score, after: Score, *, seed: int) -> dict[str, int | float | str]:
+def loss_on(chosen: Any, before: Score, after: Score, *, seed: int) -> FactRow:
     """What examples scored before and after; of none, nothing but that."""
     count = int(chosen.sum())
     if not count:
