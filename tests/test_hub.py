@@ -13,7 +13,7 @@ import pytest
 from hub_server import Hub, read_folder, serve
 
 from optimize import planning
-from optimize.data.splits import Wanted, load_splits
+from optimize.data.splits import Wanted, inspect_data, load_splits
 from optimize.errors import DataError, SourceError, UnavailableError
 from optimize.heads import HEADS
 from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
