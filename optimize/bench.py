@@ -13,10 +13,11 @@ from pathlib import Path
 
 from optimize import cache, environment
 from optimize.building import Loaded, build, device_of, fold, load_data, reference_subjects
-from optimize.config import Gates, parse_step
+from optimize.config import parse_step
 from optimize.data.tokenized import fewest_tokens
 from optimize.demo.generate import generate_rows
 from optimize.demo.tokenizer import build_tokenizer
+from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.interfaces import Facts, Feature, Progress
 from optimize.manifest import Measurement

@@ -19,7 +19,7 @@ from optimize.checkpoint import read_config
 from optimize.config import Step, parse_step
 from optimize.data.splits import Splits, load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
-from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
+from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
 from optimize.measure.latency import DeviceMemory
 from optimize.measure.stacks import time_stacks
@@ -68,7 +68,7 @@ class Loaded:
             calibration=encode(head, self.splits.calibration, self.text),
             tuning=self.tuning,
             training=encode(head, self.splits.training, self.text),
-            budget=self.budget,
+            limits=self.plan.pipeline.gates.on_accuracy(),
             seed=request.seed,
             threads=request.threads,
             cpu_features=environment.cpu_features(),
@@ -88,12 +88,6 @@ class Loaded:
         if not plan.build_only:
             return plan.pipeline.runtime
         return plan.pipeline.with_runtime(plan.target.numerics, where="numerics").runtime
-
-    @property
-    def budget(self) -> Budget:
-        """What the gates allow to be lost."""
-        limits = self.plan.pipeline.gates
-        return Budget(limits.max_metric_drop, limits.max_relative_metric_drop, limits.min_agreement, limits.confidence)
 
     @functools.cached_property
     def tuning(self) -> Encoded:
@@ -275,8 +269,8 @@ def params_of(step: Step) -> dict[str, Any]:
 def material_of(loaded: Loaded, name: str) -> object:
     """What stands in a cache key for a part of the context that a stage depends on."""
     match name:
-        case "budget":
-            return dataclasses.asdict(loaded.budget)
+        case "limits":
+            return loaded.plan.pipeline.gates.on_accuracy().model_dump()
         case "training":
             return loaded.splits.records["training"].digest
         case "target":

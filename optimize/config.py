@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from optimize.errors import RequestError, unknown_name
+from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.interfaces import Params, Trait
 from optimize.stages import STAGES
@@ -24,29 +25,6 @@ from optimize.targets import TARGETS
 KEYS = ("target", "stages", "candidates", "runtime", "gates", "head_gates")
 PRUNE_VOCABULARY = "prune_vocabulary"
 M = TypeVar("M", bound=BaseModel)
-
-
-class Gates(BaseModel):
-    """Limits on the pipeline's last artifact; one that is absent is not checked.
-
-    `max_metric_drop` is absolute, in the metric's own unit; `max_relative_metric_drop` is a share
-    of the reference's score. `min_speedup` is the ratio of median latencies over `speedup_over`
-    at `speedup_shape`. `max_size_ratio` compares the model file with the FP32 weights.
-    With `confidence`, a drop limit counts as met only if the interval's upper end meets it, and
-    a speed-up only if the interval's lower end does.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    max_metric_drop: float | None = Field(default=None, ge=0)
-    max_relative_metric_drop: float | None = Field(default=None, ge=0)
-    min_agreement: float | None = Field(default=None, ge=0, le=1)
-    min_speedup: float | None = Field(default=None, gt=0)
-    speedup_over: str = "pytorch-fp32"
-    speedup_shape: str = "1x128"
-    max_size_ratio: float | None = Field(default=None, gt=0)
-    max_memory_bytes: int | None = Field(default=None, gt=0)
-    confidence: float | None = Field(default=None, gt=0.5, lt=1)
 
 
 @dataclass(frozen=True)

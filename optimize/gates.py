@@ -1,4 +1,4 @@
-"""Limits against measurements: the verdict. A pure function of both.
+"""The limits that a result must meet, and what meets them: pure functions of limits and measurements.
 
 A limit without a measurement never passes, nor does one that was measured as NaN. With a
 confidence, meeting a limit on the examples at hand is not enough: the interval has to meet it.
@@ -7,17 +7,51 @@ confidence, meeting a limit on the examples at hand is not enough: the interval 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import isnan
+from math import inf, isnan
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from optimize.manifest import Check, Latency, Measurement, Metric, Outcome, Verdict
 
-if TYPE_CHECKING:
-    from optimize.config import Gates
-
 # A score that differs from its limit by less than this differs by rounding: 0.88 - 0.87 > 0.01.
 ROUNDING = 1e-9
+ON_ACCURACY = ("max_metric_drop", "max_relative_metric_drop", "min_agreement", "confidence")
+
+
+class Gates(BaseModel):
+    """Limits on the pipeline's last artifact; one that is absent is not checked.
+
+    `max_metric_drop` is absolute, in the metric's own unit; `max_relative_metric_drop` is a share
+    of the reference's score. `min_speedup` is the ratio of median latencies over `speedup_over`
+    at `speedup_shape`. `max_size_ratio` compares the model file with the FP32 weights.
+    With `confidence`, a drop limit counts as met only if the interval's upper end meets it, and
+    a speed-up only if the interval's lower end does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    max_metric_drop: float | None = Field(default=None, ge=0)
+    max_relative_metric_drop: float | None = Field(default=None, ge=0)
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
+    min_speedup: float | None = Field(default=None, gt=0)
+    speedup_over: str = "pytorch-fp32"
+    speedup_shape: str = "1x128"
+    max_size_ratio: float | None = Field(default=None, gt=0)
+    max_memory_bytes: int | None = Field(default=None, gt=0)
+    confidence: float | None = Field(default=None, gt=0.5, lt=1)
+
+    def on_accuracy(self) -> Gates:
+        """The limits on answers alone, which are all that stages may go by."""
+        return Gates(**{name: getattr(self, name) for name in ON_ACCURACY})
+
+
+def excess(name: str, limit: float, value: float) -> float:
+    """How far a value is beyond the limit called `name`, in the value's unit: 0 within it, infinite where it is NaN."""
+    if isnan(value):
+        return inf
+    beyond = limit - value if name.startswith("min_") else value - limit
+    return beyond if beyond > ROUNDING else 0.0
 
 
 def judge(gates: Gates, measurement: Measurement) -> Verdict:
@@ -61,7 +95,7 @@ def check_agreement(gates: Gates, measurement: Measurement) -> Check | None:
     if drift is None:
         return _unverified("min_agreement", limit, _why(measurement, "drift"))
     counts = f"({drift.flips:,} of {drift.decisions:,} decisions differ)"
-    return _at_least("min_agreement", limit, drift.agreement, words=f"agreement {drift.agreement:.4f} {counts}")
+    return _compare("min_agreement", limit, drift.agreement, words=f"agreement {drift.agreement:.4f} {counts}")
 
 
 def check_speedup(gates: Gates, measurement: Measurement) -> Check | None:
@@ -74,7 +108,7 @@ def check_speedup(gates: Gates, measurement: Measurement) -> Check | None:
         return _unverified("min_speedup", limit, _why(measurement, f"latency {shape}", "latency"))
     value = latency.speedup[over]
     words = f"speed-up {value:.2f}x over {over} at {shape}"
-    check = _at_least("min_speedup", limit, value, words=words)
+    check = _compare("min_speedup", limit, value, words=words)
     if gates.confidence is None or check.outcome != "passed":
         return check
     return _prove_speedup(check, latency, over=over, words=words)
@@ -86,7 +120,7 @@ def check_size_ratio(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     words = f"size ratio {ratio:.4f} ({measurement.size.bytes:,} bytes)"
-    return _at_most("max_size_ratio", limit, ratio, words=words)
+    return _compare("max_size_ratio", limit, ratio, words=words)
 
 
 def check_memory(gates: Gates, measurement: Measurement) -> Check | None:
@@ -96,7 +130,7 @@ def check_memory(gates: Gates, measurement: Measurement) -> Check | None:
         return None
     if peak is None:
         return _unverified("max_memory_bytes", limit, _why(measurement, "memory", "latency"))
-    return _at_most("max_memory_bytes", limit, peak, words=f"peak memory {peak:,} bytes")
+    return _compare("max_memory_bytes", limit, peak, words=f"peak memory {peak:,} bytes")
 
 
 GATES: tuple[Callable[[Gates, Measurement], Check | None], ...] = (
@@ -113,7 +147,7 @@ def _judge_drop(name: str, limit: float, gates: Gates, *, metric: Metric, unit: 
     """Check a drop in units of `unit`; with a confidence, its interval's upper end as well."""
     drop = metric.drop / unit
     words = f"{'relative drop' if 'relative' in name else 'drop'} {drop:.4f}"
-    check = _at_most(name, limit, drop, words=words)
+    check = _compare(name, limit, drop, words=words)
     if gates.confidence is None or check.outcome != "passed":
         return check
     if metric.confidence < gates.confidence - ROUNDING:
@@ -121,7 +155,7 @@ def _judge_drop(name: str, limit: float, gates: Gates, *, metric: Metric, unit: 
         return check.model_copy(update={"outcome": "unverified", "reason": reason})
     upper = metric.interval[1] / unit
     sure = f"at {_percent(metric.confidence)}"
-    if upper <= limit + ROUNDING:
+    if not excess(name, limit, upper):
         return check.model_copy(update={"reason": f"{check.reason}; {sure} it is at most {upper:.4f}"})
     more = _more_examples(metric, limit * unit)
     reason = f"{words} meets the limit but is not proven {sure}: {more}"
@@ -146,25 +180,24 @@ def _prove_speedup(check: Check, latency: Latency, *, over: str, words: str) -> 
     interval = latency.speedup_interval.get(over)
     if interval is None:
         return check.model_copy(update={"outcome": "unverified", "reason": f"{words} was measured without an interval"})
-    if interval[0] >= check.limit - ROUNDING:
+    if not excess(check.name, check.limit, interval[0]):
         return check.model_copy(update={"reason": f"{check.reason}; at 95 % it is at least {interval[0]:.2f}x"})
     reason = f"{words} meets the limit but is not proven at 95 %: it may be {interval[0]:.2f}x; measure longer"
     return check.model_copy(update={"outcome": "failed", "reason": reason})
 
 
-def _at_most(name: str, limit: float, value: float, *, words: str) -> Check:
-    return _bounded(name, limit, value, met=value <= limit + ROUNDING, words=(words, "is within", "exceeds"))
-
-
-def _at_least(name: str, limit: float, value: float, *, words: str) -> Check:
-    return _bounded(name, limit, value, met=value >= limit - ROUNDING, words=(words, "reaches", "is below"))
-
-
-def _bounded(name: str, limit: float, value: float, *, met: bool, words: tuple[str, str, str]) -> Check:
+def _compare(name: str, limit: float, value: float, *, words: str) -> Check:
+    """Hold a value against its limit; `words` say what was measured."""
     if isnan(value):
         return Check(name=name, limit=limit, value=None, outcome="failed", reason="the measured value is not a number")
-    outcome: Outcome = "passed" if met else "failed"
-    reason = f"{words[0]} {words[1] if met else words[2]} the limit of {limit:,.10g}"
+    lowest = name.startswith("min_")
+    if excess(name, limit, value):
+        outcome: Outcome = "failed"
+        relation = "is below" if lowest else "exceeds"
+    else:
+        outcome = "passed"
+        relation = "reaches" if lowest else "is within"
+    reason = f"{words} {relation} the limit of {limit:,.10g}"
     return Check(name=name, limit=limit, value=value, outcome=outcome, reason=reason)
 
 

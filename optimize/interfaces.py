@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from optimize.artifact import Artifact, Kind
+from optimize.gates import Gates
 
 if TYPE_CHECKING:
     import numpy as np
 
 Feed = dict[str, "np.ndarray[Any, Any]"]
 Session = Callable[[Feed], Feed]
-Fact = int | float | str | list[dict[str, int | float | str]]
+Value = bool | int | float | str
+Fact = Value | list[dict[str, Value]]
 Facts = dict[str, Fact]
 """What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]
-Dependence = Literal["cpu_features", "budget", "training", "target"]
+Dependence = Literal["cpu_features", "limits", "training", "target"]
 Stack = Sequence[tuple[int, int]]
 """An encoder's layers by what each has: attention heads and FFN neurons."""
 Trait = Literal["zeros"]
@@ -143,25 +145,12 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How much accuracy may be lost, as the pipeline's gates say it; None is no limit.
-
-    `max_drop` is in the metric's own unit, `max_relative_drop` a share of the reference's score. With
-    `confidence`, a drop counts at the upper end of its interval.
-    """
-
-    max_drop: float | None = None
-    max_relative_drop: float | None = None
-    min_agreement: float | None = None
-    confidence: float | None = None
-
-
-@dataclass(frozen=True)
 class Context:
     """What a stage may look at besides its input. The certification split is not in here.
 
     `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics. `retokenize` gives the
     tuning data as the tokenizer of another folder splits them; where that is not said, none.
+    `limits` are what the pipeline sets for accuracy; the others are not a stage's business.
     `training` is empty unless the stage says that it depends on it. `scratch` is a folder for what long work must not
     lose when it is killed; the same work finds it again, and it goes once the work is done. None: nothing is kept.
 
@@ -174,7 +163,7 @@ class Context:
     calibration: Encoded
     tuning: Encoded
     training: Encoded
-    budget: Budget
+    limits: Gates
     seed: int
     threads: int
     cpu_features: tuple[str, ...]

@@ -4,7 +4,7 @@ Neural Compressor's PT2E path traces the PyTorch model, watches calibration text
 of what each linear layer reads, and writes scales into the graph: nothing is measured while the
 model runs, so outputs depend neither on padding nor on batch mates. Its `autotune` goes through a
 list of settings. Here each one becomes the ONNX file that would be shipped and is scored on tuning
-texts with the head's metric; the first within the pipeline's budget is taken, and where there
+texts with the head's metric; the first within the pipeline's limits is taken, and where there
 is none, the one that misses it least.
 
 Activations are u8, the only kind that ONNX Runtime multiplies with s8 weights in integers on a CPU.
@@ -81,7 +81,7 @@ class Params(StageParams):
 
 @dataclass(frozen=True)
 class Trial:
-    """What a setting gave: a model in a folder, the facts of its graph, its loss, and the budget's excess."""
+    """What a setting gave: a model in a folder, the facts of its graph, its loss, and its excess over the limits."""
 
     setting: Setting
     folder: Path
@@ -97,7 +97,7 @@ class Trial:
             "drop": self.loss.drop,
             "agreement": self.loss.agreement,
             "divergence": self.loss.divergence,
-            "within_budget": "no" if self.excess else "yes",
+            "within_limits": "no" if self.excess else "yes",
         }
 
 
@@ -116,7 +116,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         raise StageError(f"{WHERE}: outputs on random tokens are not finite; check the checkpoint's weights")
     return {
         "chosen": chosen.setting.name,
-        "within_budget": chosen.row()["within_budget"],
+        "within_limits": chosen.row()["within_limits"],
         "settings": [trial.row() for trial in trials],
         "calibration_samples": len(_samples(params, context)),
         "tuning_examples": len(judge.encoded.gold),
@@ -186,6 +186,6 @@ STAGE = Stage(
     takes="torch",
     gives="onnx",
     needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnxruntime"),
-    summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the budget",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the limits",
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
 )

@@ -92,7 +92,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         return facts
     missed = beyond_help(judge, control.trials[0].loss, stage=NAME, progress=context.progress)
     if not missed:
-        _require_budget(judge, loss, counted["float_share"], params)
+        _require_limits(judge, loss, counted["float_share"], params)
     return {**facts, **missed, **control.facts(find_weights(read_model(out)))}
 
 
@@ -174,13 +174,13 @@ def _count(folder: Path) -> dict[str, int | float]:
     }
 
 
-def _require_budget(judge: Judge, loss: Loss, share: float, params: Params) -> None:
+def _require_limits(judge: Judge, loss: Loss, share: float, params: Params) -> None:
     """Refuse what accuracy control could not bring within the limits, or only by leaving too much in float."""
     if judge.allows(loss) and share <= params.max_float_share:
         return
     raise StageError(
         f"{NAME}: with at most {params.max_float_share:.0%} of the weights in float accuracy control did not meet the "
-        f"budget; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
+        f"limits; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
         "use 'mode: weights'"
     )
 
@@ -192,5 +192,5 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino", "nncf"),
     summary="INT8 by NNCF, weights and activations or weights alone; what costs too much accuracy stays in float",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
 )

@@ -45,7 +45,7 @@ class Params(StageParams):
     `wide_sums` says whether the CPU adds products in 32 bits; "auto" reads it off the CPU. `smooth`
     migrates scales, with a multiplication of its own where that raises the layer's SQNR by
     `min_gain_db`. `fallback` leaves up to `max_float_share` of the weights in float, as the gates
-    demand. Whether the budget is met is judged on `tuning_tokens` tokens of tuning data; what each group costs
+    demand. Whether the limits are met is judged on `tuning_tokens` tokens of tuning data; what each group costs
     alone, which takes a run a group, on `sensitivity_tokens`.
     """
 
@@ -188,7 +188,7 @@ def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outco
         table["reverted"] = [
             {
                 "group": step.group.name,
-                "why": "the budget was not met without it",
+                "why": "the limits were not met without it",
                 "divergence_removed": step.divergence_removed,
                 "lost_us": step.lost_us,
             }
@@ -217,5 +217,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="INT8 weights and activations with calibrated ranges; what costs too much accuracy stays in float",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
 )

@@ -9,8 +9,9 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 
 from optimize.errors import StageError
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Encoded
+from optimize.interfaces import Encoded
 from optimize.quantization.sites import find_sites, group_sites, normalise
 from optimize.quantization.weights import worst_pairs
 from optimize.stages import STAGES
@@ -31,8 +32,8 @@ def static(here, apply, **params):
     return apply(here, "quantize_static", apply(here, "export"), **{**QUICK, **params})
 
 
-def with_budget(here, **limits):
-    return dataclasses.replace(here, budget=Budget(**limits))
+def with_limits(here, **limits):
+    return dataclasses.replace(here, limits=Gates(**limits))
 
 
 def integer_weights(built):
@@ -113,9 +114,9 @@ def outliers_in(layer):
 
 @pytest.fixture(scope="module")
 def planted(context, edited):
-    """A token classifier with outliers in a layer, and a budget that they break."""
+    """A token classifier with outliers in a layer, and limits that they break."""
     made = {layer: edited(context("token-classification"), outliers_in(layer)) for layer in (0, 1)}
-    return lambda layer: with_budget(made[layer], max_relative_drop=0.01, min_agreement=0.97)
+    return lambda layer: with_limits(made[layer], max_relative_metric_drop=0.01, min_agreement=0.97)
 
 
 @pytest.mark.parametrize("head", NAMES)
@@ -334,7 +335,7 @@ def test_a_planted_outlier_is_found_and_the_metric_restored(layer, planted, appl
     here = planted(layer)
     broken = static(here, apply).facts
     facts = static(here, apply, fallback=True).facts
-    assert (broken["tuning_budget"], facts["tuning_budget"]) == ("not met", "met")
+    assert (broken["tuning_limits"], facts["tuning_limits"]) == ("not met", "met")
     assert f"layer.{layer}.ffn.lin2" in [row["group"] for row in facts["reverted"]]
     assert len(facts["reverted"]) <= 2
     assert facts["tuning_divergence"] < broken["tuning_divergence"] / 100
@@ -345,7 +346,7 @@ def test_a_planted_outlier_is_found_and_the_metric_restored(layer, planted, appl
 def test_where_scales_migrate_an_outlier_needs_no_float(planted, apply):
     facts = static(planted(0), apply, smooth=True, fallback=True).facts
     assert "layer.0.ffn.lin2" in [row["group"] for row in facts["migrations"] if row["how"] == "multiplied"]
-    assert (facts["tuning_budget"], facts["float_groups"]) == ("met", 0)
+    assert (facts["tuning_limits"], facts["float_groups"]) == ("met", 0)
     assert "reverted" not in facts
 
 
@@ -365,11 +366,11 @@ def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
     assert max(rows, key=lambda row: row["divergence"])["group"] == reverted[0]
 
 
-@pytest.mark.parametrize(("budget", "share"), [({"min_agreement": 1.0}, 0.0), ({"max_relative_drop": 0.0}, 0.1)])
-def test_a_budget_that_cannot_be_met_says_what_the_best_was(budget, share, planted, apply):
-    here = with_budget(planted(0), **budget)
+@pytest.mark.parametrize(("limits", "share"), [({"min_agreement": 1.0}, 0.0), ({"max_relative_metric_drop": 0.0}, 0.1)])
+def test_limits_that_cannot_be_met_says_what_the_best_was(limits, share, planted, apply):
+    here = with_limits(planted(0), **limits)
     expected = (
-        rf"^quantize_static: with at most {share:.0%} .* no fallback meets the budget .*; the best was relative drop"
+        rf"^quantize_static: with at most {share:.0%} .* no fallback meets the limits .*; the best was relative drop"
     )
     with pytest.raises(StageError, match=expected):
         static(here, apply, fallback=True, max_float_share=share)
@@ -381,12 +382,12 @@ def turned(context, edited):
 
 
 def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edited, apply):
-    here = with_budget(context("token-classification"), min_agreement=0.9)
+    here = with_limits(context("token-classification"), min_agreement=0.9)
     told = []
     here = dataclasses.replace(here, progress=Telling(told))
     source = apply(turned(context, edited), "export")
     facts = apply(here, "quantize_static", source, **{**QUICK, "fallback": True, "sensitivity": True}).facts
-    assert (facts["tuning_budget"], facts["float_groups"], facts["variants_tried"]) == (
+    assert (facts["tuning_limits"], facts["float_groups"], facts["variants_tried"]) == (
         "missed before this stage",
         0,
         1,
@@ -397,7 +398,7 @@ def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edit
     (line,) = told
     assert line.startswith("quantize_static: what it was given misses the limits by itself: relative drop ")
     unasked = apply(here, "quantize_static", source, **{**QUICK, "fallback": True}).facts
-    assert unasked["tuning_budget"] == "missed before this stage"
+    assert unasked["tuning_limits"] == "missed before this stage"
     assert "sensitivity" not in unasked
 
 
@@ -414,8 +415,8 @@ class Telling:
         self.told.append(line)
 
 
-def test_a_budget_that_is_met_needs_no_table_unless_it_is_asked_for(context, apply):
-    here = with_budget(context("token-classification"), min_agreement=0.5)
+def test_limits_that_are_met_need_no_table_unless_it_is_asked_for(context, apply):
+    here = with_limits(context("token-classification"), min_agreement=0.5)
     plain = static(here, apply, fallback=True)
     asked = static(here, apply, fallback=True, sensitivity=True)
     assert "sensitivity" not in plain.facts
