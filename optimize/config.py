@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from optimize.errors import RequestError, unknown_name
 from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Params, Trait
+from optimize.interfaces import Params, Trait, Traits
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -33,6 +33,11 @@ class Step:
 
     stage: str
     params: Params
+
+    @property
+    def traits(self) -> Traits:
+        """What the stage makes of a model with these parameters, and what it refuses."""
+        return STAGES[self.stage].traits(self.params)
 
     def as_yaml(self) -> dict[str, dict[str, Any]]:
         """The step as the YAML would say it, defaults included."""
@@ -86,7 +91,7 @@ class Pipeline:
     @property
     def traits(self) -> frozenset[Trait]:
         """What the stages make of the model."""
-        return frozenset(trait for step in self.stages for trait in STAGES[step.stage].makes)
+        return frozenset(trait for step in self.stages for trait in step.traits.makes)
 
     @property
     def max_tokens(self) -> int | None:
@@ -226,16 +231,16 @@ def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
 
 
 def check_traits(steps: tuple[Step, ...], *, where: str) -> None:
-    """Refuse a stage that undoes what one before it made of the model."""
+    """Refuse a stage that cannot take what one before it made of the model."""
     makers: dict[Trait, str] = {}
     for step in steps:
-        stage = STAGES[step.stage]
-        for trait in sorted(stage.undoes & makers.keys()):
-            raise RequestError(
-                f"{where}: '{step.stage}' would undo the {trait} that '{makers[trait]}' makes; put it before, or leave "
-                "one of them out"
-            )
-        makers |= dict.fromkeys(stage.makes, step.stage)
+        for trait, advice in step.traits.refuses.items():
+            if trait in makers:
+                maker = f"another '{step.stage}'" if makers[trait] == step.stage else f"'{makers[trait]}'"
+                raise RequestError(
+                    f"{where}: '{step.stage}' cannot come after {maker}, whose result is {trait}; {advice}"
+                )
+        makers |= dict.fromkeys(step.traits.makes, step.stage)
 
 
 def check_gates(gates: Gates, target: str, *, where: str) -> None:

@@ -32,8 +32,17 @@ Row = dict[str, Any]
 Dependence = Literal["cpu_features", "limits", "training", "target"]
 Stack = Sequence[tuple[int, int]]
 """An encoder's layers by what each has: attention heads and FFN neurons."""
-Trait = Literal["zeros"]
-"""What a stage may give a model that a later stage can take from it again."""
+Trait = Literal[
+    "sparse",
+    "lean",
+    "fused",
+    "fused with its embedding",
+    "quantized",
+    "in FP16",
+    "of fixed shape",
+    "joined to its tokenizer",
+]
+"""What a stage can make of a model that matters to the stages after it, in words that follow "is"."""
 
 
 class Params(BaseModel):
@@ -175,12 +184,20 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What a stage makes of a model, and what the model must not be before it: each with what to do about that."""
+
+    makes: frozenset[Trait] = frozenset()
+    refuses: Mapping[Trait, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Stage:
     """One step of a pipeline; `needs` names the distributions whose versions shape its output.
 
     `depends` tells of its parameters what of the context shapes it besides the input, calibration and tuning data.
-    `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own. What it `makes`
-    must not come before a stage that `undoes` it: "zeros" among the weights, which whatever moves weights fills.
+    `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own, and `traits`
+    what it makes of a model and which models it refuses, by what stages before it made of them.
     `reads` are parameters that name files or folders, whose content shapes the output and whose place does not.
     `refuses` says of parameters and a head why they do not go together, or None. Where `first`, no stage may come
     before.
@@ -194,8 +211,7 @@ class Stage:
     summary: str
     depends: Callable[[Any], frozenset[Dependence]] = lambda _: frozenset()
     max_tokens: Callable[[Any], int | None] = lambda _: None
-    makes: frozenset[Trait] = frozenset()
-    undoes: frozenset[Trait] = frozenset()
+    traits: Callable[[Any], Traits] = lambda _: Traits()
     reads: tuple[str, ...] = ()
     refuses: Callable[[Any, Head], str | None] = lambda *_: None
     first: bool = False

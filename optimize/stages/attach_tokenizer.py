@@ -20,7 +20,7 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.interfaces import Context, Facts, Feature, Stage
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import axes_of, load_openvino, read_model
 
@@ -130,6 +130,17 @@ def _texts(feature: Feature, python: Any, inputs: int) -> tuple[list[str], ...]:
     return tuple([part[place] if place < len(part) else "" for part in parts] for place in range(inputs))
 
 
+def traits(_: Params) -> Traits:
+    """Texts of any length come out of a tokenizer."""
+    return Traits(
+        makes=frozenset({"joined to its tokenizer"}),
+        refuses={
+            "of fixed shape": "leave out 'reshape_openvino'",
+            "joined to its tokenizer": "leave one of them out",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -137,4 +148,5 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino", "openvino-tokenizers", "transformers"),
     summary="The tokenizer as OpenVINO graphs: alone, and joined to the model",
+    traits=traits,
 )

@@ -28,7 +28,7 @@ from optimize.evaluate.judge import limit_tokens, make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.half import expose_attention, join_casts, name_nodes
 from optimize.graphs.onnx import QUANTIZED_OPERATORS
-from optimize.interfaces import Context, Facts, Feature, Stage
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.calibrate import calibrate
 from optimize.quantization.ranges import Range
@@ -205,4 +205,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="FP16, save for nodes whose activations get too large on calibration data",
+    traits=lambda _: Traits(makes=frozenset({"in FP16"}), refuses={"in FP16": "leave one of them out"}),
 )

@@ -24,7 +24,7 @@ from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.training.batches import Batch, answers_of, make_labelled, reproducible, session_of, trained_parameters
 from optimize.training.distillation import Pair, Weights, batch_loss, require_alike
@@ -196,5 +196,5 @@ STAGE = Stage(
     needs=("accelerate", "torch", "transformers"),
     summary="Let a pruned model learn from the FP32 reference what pruning took",
     depends=lambda _: frozenset({"training"}),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

@@ -22,7 +22,7 @@ from optimize.checkpoint import pruned_sizes
 from optimize.errors import StageError
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import READOUT_SLICE, refuse_quantized
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 
 
@@ -107,6 +107,19 @@ def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> Any:
     )
 
 
+def traits(params: Params) -> Traits:
+    """Fusion looks for patterns of plain FP32 operators, and for the attention that transformers writes."""
+    return Traits(
+        makes=frozenset({"fused", "fused with its embedding"} if params.embedding else {"fused"}),
+        refuses={
+            "lean": "set 'export: {lean: false}', or leave out 'fuse'",
+            "fused": "leave one of them out",
+            "quantized": "put 'fuse' before it, or leave 'fuse' out",
+            "in FP16": "put 'fuse' before it",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -114,4 +127,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="fused attention, LayerNorm and GELU; counts required, right for any mask",
+    traits=traits,
 )

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.evaluate.judge import Judge, make_judge
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.budget import Pruned, Room, find_fastest
 from optimize.pruning.compensation import keep_within, take_apart
@@ -212,5 +212,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
     depends=lambda params: frozenset({"target"} if params.measure == "latency" else ()),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

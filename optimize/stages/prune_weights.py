@@ -28,7 +28,7 @@ from optimize.artifact import Artifact, gzip_bytes, model_files
 from optimize.checkpoint import encoder_layers, load_model
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
-from optimize.interfaces import Context, Facts, Head, Stage
+from optimize.interfaces import Context, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.loss import lost
 from optimize.pruning.passage import counting, read_by
@@ -206,6 +206,11 @@ def describe(model: Any, pattern: Pattern, errors: Sequence[float]) -> Facts:
     }
 
 
+def traits(_: Params) -> Traits:
+    """What moves weights afterwards fills the zeros."""
+    return Traits(makes=frozenset({"sparse"}), refuses={"sparse": "leave one of them out"})
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -213,6 +218,5 @@ STAGE = Stage(
     gives="torch",
     needs=("torch", "transformers"),
     summary="Zero single weights, for size once compressed and for TensorRT's 2:4 kernels",
-    makes=frozenset({"zeros"}),
-    undoes=frozenset({"zeros"}),
+    traits=traits,
 )

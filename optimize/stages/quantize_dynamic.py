@@ -21,7 +21,7 @@ from typing import Any, Literal
 from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.graphs.onnx import refuse_quantized
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Trait, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.tables import quantize_tables
 from optimize.quantization.weights import wide_sums
@@ -128,6 +128,17 @@ def _count(path: Path) -> Facts:
     return {"quantized_matmuls": quantized, "float_matmuls": left}
 
 
+def traits(params: Params) -> Traits:
+    """Weights have to be in FP32, and an embedding that is to be quantized looked up by itself."""
+    refuses: dict[Trait, str] = {
+        "quantized": "leave one of them out",
+        "in FP16": "leave out 'convert_fp16', whose place INT8 takes",
+    }
+    if params.embedding:
+        refuses["fused with its embedding"] = "set 'fuse: {embedding: false}'"
+    return Traits(makes=frozenset({"quantized"}), refuses=refuses)
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -136,4 +147,5 @@ STAGE = Stage(
     needs=("onnxruntime", "onnx"),
     summary="INT8 weights, activations quantized at run time; embedding included",
     depends=lambda _: frozenset({"cpu_features"}),
+    traits=traits,
 )

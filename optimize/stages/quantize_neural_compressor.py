@@ -29,7 +29,7 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
 from optimize.evaluate.parity import compare
 from optimize.graphs.onnx import READOUT_SLICE
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.neural_compressor.graph import fold
 from optimize.quantization.neural_compressor.torch import autotune, trace, undisturbed, write_onnx
@@ -188,4 +188,5 @@ STAGE = Stage(
     needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnxruntime"),
     summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the limits",
     depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=lambda _: Traits(makes=frozenset({"quantized"})),
 )

@@ -27,7 +27,7 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, beyond_help, describe, make_judge, pad_id_of
 from optimize.evaluate.predict import collate
 from optimize.graphs.openvino import Weight, count_operators, find_weights, products_of_activations, refuse_unfit
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.nncf.accuracy_control import Control
 from optimize.quantization.nncf.session import heard
@@ -185,6 +185,18 @@ def _require_limits(judge: Judge, loss: Loss, share: float, params: Params) -> N
     )
 
 
+def traits(_: Params) -> Traits:
+    """Calibration texts are of any length, and what was made of the model before must still be its own."""
+    return Traits(
+        makes=frozenset({"quantized"}),
+        refuses={
+            "quantized": "leave one of them out",
+            "of fixed shape": "put 'reshape_openvino' after it",
+            "joined to its tokenizer": "put 'attach_tokenizer' last",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -193,4 +205,5 @@ STAGE = Stage(
     needs=("openvino", "nncf"),
     summary="INT8 by NNCF, weights and activations or weights alone; what costs too much accuracy stays in float",
     depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=traits,
 )

@@ -23,7 +23,7 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import beyond_help, limit_tokens, make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import refuse_quantized
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization import sensitivity, smooth
 from optimize.quantization.calibrate import calibrate
@@ -210,6 +210,18 @@ def _count(model: Any, groups: list[Group], left: list[Group]) -> Facts:
     }
 
 
+def traits(_: Params) -> Traits:
+    """Fused operators hide the linear layers that are to be quantized; ONNX Runtime fuses what is left by itself."""
+    return Traits(
+        makes=frozenset({"quantized"}),
+        refuses={
+            "fused": "leave out 'fuse', since ONNX Runtime fuses what is left by itself",
+            "quantized": "leave one of them out",
+            "in FP16": "put 'quantize_static' before it",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -218,4 +230,5 @@ STAGE = Stage(
     needs=("onnxruntime", "onnx"),
     summary="INT8 weights and activations with calibrated ranges; what costs too much accuracy stays in float",
     depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=traits,
 )

@@ -22,7 +22,7 @@ from pydantic import Field
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.errors import StageError
-from optimize.interfaces import Context, Encoded, Facts, Feature, Stage
+from optimize.interfaces import Context, Encoded, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.fake import Ranges, fake_quantized
 from optimize.quantization.ranges import Method
@@ -163,5 +163,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Fine-tune with INT8 rounding, towards the FP32 reference's answers",
     depends=lambda _: frozenset({"cpu_features", "training"}),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )
