@@ -20,26 +20,59 @@ ON_ACCURACY = ("max_metric_drop", "max_relative_metric_drop", "min_agreement", "
 
 
 class Gates(BaseModel):
-    """Limits on the pipeline's last artifact; one that is absent is not checked.
-
-    `max_metric_drop` is absolute, in the metric's own unit; `max_relative_metric_drop` is a share
-    of the reference's score. `min_speedup` is the ratio of median latencies over `speedup_over`
-    at `speedup_shape`. `max_size_ratio` compares the model file with the FP32 weights.
-    With `confidence`, a drop limit counts as met only if the interval's upper end meets it, and
-    a speed-up only if the interval's lower end does.
-    """
+    """Limits on the pipeline's last artifact; one that is absent is not checked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    max_metric_drop: float | None = Field(default=None, ge=0)
-    max_relative_metric_drop: float | None = Field(default=None, ge=0)
-    min_agreement: float | None = Field(default=None, ge=0, le=1)
-    min_speedup: float | None = Field(default=None, gt=0)
-    speedup_over: str = "pytorch-fp32"
-    speedup_shape: str = "1x128"
-    max_size_ratio: float | None = Field(default=None, gt=0)
-    max_memory_bytes: int | None = Field(default=None, gt=0)
-    confidence: float | None = Field(default=None, gt=0.5, lt=1)
+    max_metric_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest drop of the metric from the PyTorch FP32 reference's, in the metric's own unit: 0.01 "
+        "of accuracy is one point.",
+    )
+    max_relative_metric_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest drop of the metric as a share of the reference's score: 0.01 is one percent of it.",
+    )
+    min_agreement: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Smallest share of decisions that are the reference's, right or wrong. A metric can stay while "
+        "answers flip both ways; this sees it.",
+    )
+    min_speedup: float | None = Field(
+        default=None,
+        gt=0,
+        description="Smallest ratio of the median latency of `speedup_over` to the model's own, at `speedup_shape`.",
+    )
+    speedup_over: str = Field(
+        default="pytorch-fp32",
+        description="What `min_speedup` compares with: `pytorch-fp32`, or the target's own FP32, such as `cpu-fp32` "
+        "or `openvino-fp32`.",
+    )
+    speedup_shape: str = Field(
+        default="1x128",
+        description="Shape, batch x tokens, at which `min_speedup` is judged. It is measured "
+        "even where `--shapes` does not name it.",
+    )
+    max_size_ratio: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest ratio of the model file's bytes to the FP32 weights'. INT8 alone comes to about 0.26.",
+    )
+    max_memory_bytes: int | None = Field(
+        default=None, gt=0, description="Largest peak memory, in bytes, of the process that ran the model."
+    )
+    confidence: float | None = Field(
+        default=None,
+        gt=0.5,
+        lt=1,
+        description="With it, meeting a limit is not enough: a drop has to meet it at the upper end of its interval "
+        "at this confidence, a speed-up at the lower end of its 95 % interval. The report says how many "
+        "more examples would decide.",
+    )
 
     def on_accuracy(self) -> Gates:
         """The limits on answers alone, which are all that stages may go by."""

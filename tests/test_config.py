@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from optimize.config import Gates, load_pipeline, parse_pipeline, parse_step, pipelines_folder, shipped_pipelines
+from optimize.config import load_pipeline, parse_pipeline, parse_step, pipelines_folder, shipped_pipelines
 from optimize.errors import RequestError, UnknownNameError
+from optimize.gates import Gates
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 

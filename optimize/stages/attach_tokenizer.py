@@ -32,15 +32,32 @@ TAKES_PAIRS = ("question-answering", "multiple-choice")
 
 
 class Params(StageParams):
-    """`inputs` is how many texts make one example: 2 for pairs, as heads that need them take anyway.
+    """What is attached, and how it is proven."""
 
-    Of `texts` texts, the share `min_alike` has to become the same tokens as in Python.
-    """
-
-    inputs: int = Field(default=1, ge=1, le=2)
-    texts: int = Field(default=64, ge=1)
-    min_alike: float = Field(default=0.98, ge=0, le=1)
-    tolerance: float = Field(default=1e-3, gt=0)
+    inputs: int = Field(
+        default=1,
+        ge=1,
+        le=2,
+        description="Texts that make one example: 1, or 2 for pairs. Question answering and multiple choice take 2 "
+        "whatever this says.",
+    )
+    texts: int = Field(
+        default=64,
+        ge=1,
+        description="Calibration texts, at most, on which the graphs are compared with tokenizing in Python.",
+    )
+    min_alike: float = Field(
+        default=0.98,
+        ge=0,
+        le=1,
+        description="Share of those texts that has to become the same tokens as in Python. Below it the stage fails.",
+    )
+    tolerance: float = Field(
+        default=1e-3,
+        gt=0,
+        description="Largest difference between the outputs of the joined graph and of the model alone, relative to "
+        "the largest output; 1 where all outputs are smaller. A larger one fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

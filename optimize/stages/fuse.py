@@ -27,14 +27,20 @@ from optimize.interfaces import Params as StageParams
 
 
 class Params(StageParams):
-    """`tolerance` bounds the difference from PyTorch, relative to the largest output.
+    """What is fused, and how it is proven."""
 
-    `embedding` fuses the look-ups with their LayerNorm, which suits GPUs; `quantize_dynamic` needs
-    the look-ups by themselves.
-    """
-
-    embedding: bool = True
-    tolerance: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    embedding: bool = Field(
+        default=True,
+        description="Fuse the embedding's look-ups with their LayerNorm, which suits GPUs. Set it to `false` before "
+        "`quantize_dynamic`, which needs the look-ups by themselves.",
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest difference from PyTorch that is accepted, relative to the largest output. A larger one "
+        "fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

@@ -41,11 +41,21 @@ FULL_RANGE, REDUCED_RANGE = 127, 63
 
 
 class Setting(StageParams):
-    """One way to quantize, in Neural Compressor's words; its `kl` is torchao's HistogramObserver."""
+    """One way to quantize, in Neural Compressor's words."""
 
-    weights: Literal["per_channel", "per_tensor"] = "per_channel"
-    activations: Literal["asymmetric", "symmetric"] = "asymmetric"
-    observer: Literal["minmax", "kl"] = "minmax"
+    weights: Literal["per_channel", "per_tensor"] = Field(
+        default="per_channel", description="One scale for each output channel of a weight, or one for each matrix."
+    )
+    activations: Literal["asymmetric", "symmetric"] = Field(
+        default="asymmetric",
+        description="Whether the range of activations may differ above and below zero (`asymmetric`), which suits "
+        "GELU.",
+    )
+    observer: Literal["minmax", "kl"] = Field(
+        default="minmax",
+        description="How ranges of activations are found: the extremes, or the histogram observer of torchao "
+        "(`kl`), which clips.",
+    )
 
     @property
     def name(self) -> str:
@@ -70,13 +80,32 @@ SETTINGS = (
 
 
 class Params(StageParams):
-    """`settings` are tried in this order, each on at most `tuning_tokens` tokens of whole tuning examples."""
+    """Which settings are tried, and on what."""
 
-    settings: tuple[Setting, ...] = Field(default=SETTINGS, min_length=1)
-    calibration_samples: int = Field(default=256, ge=FEWEST_SAMPLES)
-    tuning_tokens: int = Field(default=32_768, ge=1)
-    reduce_range: bool | Literal["auto"] = "auto"
-    readout_slice: bool = True
+    settings: tuple[Setting, ...] = Field(
+        default=SETTINGS,
+        min_length=1,
+        description="Settings to try, in this order. The first within the pipeline's limits on tuning data is "
+        "taken; where there is none, the one that misses them least.",
+    )
+    calibration_samples: int = Field(
+        default=256,
+        ge=FEWEST_SAMPLES,
+        description="Calibration texts, at most, from which ranges of activations are taken.",
+    )
+    tuning_tokens: int = Field(
+        default=32_768, ge=1, description="Tokens of tuning data, at most, on which each setting is judged."
+    )
+    reduce_range: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Hold weights to 7 bits, so that sums of 16 bits cannot overflow on CPUs without VNNI. `auto` "
+        "does so where the CPU has neither VNNI nor AMX.",
+    )
+    readout_slice: bool = Field(
+        default=True,
+        description="Compute the last layer for the first token alone, where the head reads no other. The answers "
+        "are the same.",
+    )
 
 
 @dataclass(frozen=True)

@@ -39,34 +39,80 @@ RANGES = {"median": "MEDIAN_MINMAX", "mean": "MEAN_MINMAX", "minmax": "MINMAX"}
 
 
 class Params(StageParams):
-    """How to quantize.
+    """How to quantize, and what may stay in float."""
 
-    `ranges` says which of the texts' smallest and largest activations are taken; the mean is NNCF's own choice, the
-    median lost less on tuning data (divergence 0.00057 for 0.00070 on SST-2, 0.0080 for 0.0082 on SQuAD).
-    `mode: weights` leaves activations in float. `smooth_quant_alpha` says how much of the activations' outliers
-    weights take on, from 0 to 1; -1 switches that off. `overflow_fix: auto` reads off the CPU whether 16-bit sums
-    need it. `attention: false` leaves products of queries, keys and values in float. `exclude` are shell patterns on
-    layers' names. `accuracy_control` leaves up to `max_float_share` of the weights in float, as the gates demand,
-    judged on `tuning_tokens` tokens; operators are ranked on the `ranking_samples` texts that lost most. A drop counts
-    as too large once it exceeds its limit by `doubt` standard errors: below that, single answers that flip by chance
-    would take operator after operator back (multiple choice, 141 examples: half of the weights, for nothing).
-    """
-
-    mode: Literal["full", "weights"] = "full"
-    preset: Literal["mixed", "performance"] = "mixed"
-    ranges: Literal["median", "mean", "minmax"] = "median"
-    symmetric_weights: bool = True
-    smooth_quant_alpha: float = Field(default=0.95, ge=-1, le=1)
-    bias_correction: Literal["fast", "accurate", "none"] = "fast"
-    overflow_fix: bool | Literal["auto"] = "auto"
-    attention: bool = True
-    exclude: tuple[str, ...] = ()
-    calibration_samples: int = Field(default=300, ge=1)
-    accuracy_control: bool = True
-    max_float_share: float = Field(default=0.15, ge=0, le=1)
-    tuning_tokens: int = Field(default=65_536, ge=1)
-    ranking_samples: int = Field(default=64, ge=1)
-    doubt: float = Field(default=1.0, ge=0)
+    mode: Literal["full", "weights"] = Field(
+        default="full",
+        description="`full` quantizes weights and activations. `weights` leaves activations in float: no "
+        "calibration and next to no loss, but slower than FP32 on CPUs that have neither VNNI nor AMX.",
+    )
+    preset: Literal["mixed", "performance"] = Field(
+        default="mixed",
+        description="NNCF's preset: `mixed` lets ranges of activations differ above and below zero, `performance` "
+        "keeps them symmetric.",
+    )
+    ranges: Literal["median", "mean", "minmax"] = Field(
+        default="median",
+        description="Which of the texts' smallest and largest activations bound the range. The mean is NNCF's own "
+        "choice; the median lost less on tuning data (divergence 0.00057 where the mean lost 0.00070 on "
+        "SST-2, 0.0080 where it lost 0.0082 on SQuAD).",
+    )
+    symmetric_weights: bool = Field(
+        default=True, description="With `mode: weights`, keep zero in the middle of each weight's range."
+    )
+    smooth_quant_alpha: float = Field(
+        default=0.95,
+        ge=-1,
+        le=1,
+        description="How much of the activations' outliers weights take on (SmoothQuant), from 0 to 1; -1 switches "
+        "that off.",
+    )
+    bias_correction: Literal["fast", "accurate", "none"] = Field(
+        default="fast",
+        description="Correct biases for the mean error of each layer: from single layers (`fast`), from the whole "
+        "model (`accurate`, slower), or not at all.",
+    )
+    overflow_fix: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Halve the range of weights, so that sums of 16 bits cannot overflow on CPUs without VNNI. "
+        "`auto` does so where the CPU has neither VNNI nor AMX.",
+    )
+    attention: bool = Field(
+        default=True,
+        description="Quantize the products of queries, keys and values as well. `false` leaves them in float.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        description="Shell patterns on the names of layers that stay in float. A pattern that matches none is refused.",
+    )
+    calibration_samples: int = Field(
+        default=300, ge=1, description="Calibration texts, at most, from which ranges of activations are taken."
+    )
+    accuracy_control: bool = Field(
+        default=True,
+        description="Put operators back to float, the most harmful first, until the pipeline's limits are met on "
+        "tuning data.",
+    )
+    max_float_share: float = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="Share of the weights, at most, that may stay in float. Where that is not enough to meet the "
+        "limits, the stage fails.",
+    )
+    tuning_tokens: int = Field(
+        default=65_536, ge=1, description="Tokens of tuning data, at most, on which accuracy control judges."
+    )
+    ranking_samples: int = Field(
+        default=64, ge=1, description="Texts that operators are ranked on: those that lost most by quantization."
+    )
+    doubt: float = Field(
+        default=1.0,
+        ge=0,
+        description="Standard errors by which a drop has to exceed its limit to count. At 0, single answers that "
+        "flip by chance take operator after operator back (multiple choice, 141 examples: half of the "
+        "weights, for nothing).",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

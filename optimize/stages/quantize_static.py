@@ -39,33 +39,94 @@ FUSED = ("Attention", "EmbedLayerNormalization", "QAttention")
 
 
 class Params(StageParams):
-    """How to quantize.
+    """How to quantize, and what may stay in float."""
 
-    `include` and `exclude` are shell patterns on the names of layers, as the checkpoint gives them.
-    `wide_sums` says whether the CPU adds products in 32 bits; "auto" reads it off the CPU. `smooth`
-    migrates scales, with a multiplication of its own where that raises the layer's SQNR by
-    `min_gain_db`. `fallback` leaves up to `max_float_share` of the weights in float, as the gates
-    demand. Whether the limits are met is judged on `tuning_tokens` tokens of tuning data; what each group costs
-    alone, which takes a run a group, on `sensitivity_tokens`.
-    """
-
-    method: Method = "mse"
-    percentile: float = Field(default=99.99, gt=50, le=100)
-    activation_type: Literal["uint8", "int8"] = "uint8"
-    symmetric: bool = False
-    per_channel: bool = True
-    wide_sums: bool | Literal["auto"] = "auto"
-    format: Form = "qoperator"
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    smooth: bool = True
-    min_gain_db: float = Field(default=3.0, ge=0)
-    sensitivity: bool = True
-    fallback: bool = True
-    max_float_share: float = Field(default=0.15, ge=0, le=1)
-    tuning_tokens: int = Field(default=65_536, ge=1)
-    sensitivity_tokens: int = Field(default=16_384, ge=1)
-    tolerance: float = Field(default=1e-4, gt=0)
+    method: Method = Field(
+        default="mse",
+        description="How the range of each activation is chosen from its histogram: the extremes, their moving "
+        "average, a percentile, the least loss of entropy, or the least squared error (`mse`).",
+    )
+    percentile: float = Field(
+        default=99.99,
+        gt=50,
+        le=100,
+        description="Share of values, in percent, that `method: percentile` keeps inside the range.",
+    )
+    activation_type: Literal["uint8", "int8"] = Field(
+        default="uint8",
+        description="Type of quantized activations. ONNX Runtime multiplies `uint8` with INT8 weights much faster "
+        "on CPUs; TensorRT takes `int8` alone.",
+    )
+    symmetric: bool = Field(
+        default=False,
+        description="Make ranges of activations as wide below zero as above, as TensorRT demands. It wastes levels "
+        "where most values have one sign, as behind GELU.",
+    )
+    per_channel: bool = Field(
+        default=True,
+        description="One scale for each output channel, in place of one for each matrix. It is more accurate.",
+    )
+    wide_sums: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Whether the CPU adds products of 8 bits in 32 bits. Where it does not, weights are held back "
+        "just enough that no sum of 16 bits overflows. `auto` reads it off the CPU.",
+    )
+    format: Form = Field(
+        default="qoperator",
+        description="`qoperator` writes integer operators, the fastest on CPUs. `qdq` writes pairs of "
+        "QuantizeLinear and DequantizeLinear, as TensorRT reads them.",
+    )
+    include: tuple[str, ...] = Field(
+        default=("*",),
+        description="Shell patterns on the names of layers, as the checkpoint gives them. A layer that matches none "
+        "stays in float.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="Shell patterns on the names of layers that stay in float."
+    )
+    smooth: bool = Field(
+        default=True,
+        description="Migrate scales from activations to weights (SmoothQuant), where that is exact and pays. Switch "
+        "it off behind `train_quantized`, whose weights know their grid.",
+    )
+    min_gain_db: float = Field(
+        default=3.0,
+        ge=0,
+        description="Gain in a layer's signal-to-noise ratio, in dB, that pays for a multiplication of its own "
+        "where scales cannot be folded into the layer before.",
+    )
+    sensitivity: bool = Field(
+        default=True,
+        description="Measure what each group of operators costs alone, for the report. Takes a run of the model for "
+        "each group.",
+    )
+    fallback: bool = Field(
+        default=True,
+        description="Leave groups of operators in float where the pipeline's limits are not met on tuning data, the "
+        "most error per microsecond first.",
+    )
+    max_float_share: float = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="Share of the weights, at most, that `fallback` may leave in float. Where that is not enough, "
+        "the stage fails.",
+    )
+    tuning_tokens: int = Field(
+        default=65_536, ge=1, description="Tokens of tuning data, at most, on which the limits are judged."
+    )
+    sensitivity_tokens: int = Field(
+        default=16_384,
+        ge=1,
+        description="Tokens of tuning data, at most, on which the groups are measured one by one and scales are "
+        "searched.",
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        description="Largest difference that migrating scales may make to the FP32 graph, relative to the largest "
+        "output. A larger one fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:

@@ -39,16 +39,25 @@ Axis = Annotated[str, BeforeValidator(_axis)]
 
 
 class Params(StageParams):
-    """Sizes such as `128` or bounds such as `1..128`; an axis that is not given stays dynamic.
+    """Sizes such as `128` or bounds such as `1..128`; an axis that is not given stays dynamic."""
 
-    `tokens` is also what longer texts are cut to. `tolerance` bounds the difference from the model before, relative
-    to the largest output: kernels chosen for a shape may round otherwise.
-    """
-
-    batch: Axis | None = None
-    choices: Axis | None = None
-    tokens: Axis | None = None
-    tolerance: float = Field(default=1e-2, gt=0)
+    batch: Axis | None = Field(
+        default=None, description="Examples in a batch, as a size or as bounds. Larger batches run in parts."
+    )
+    choices: Axis | None = Field(
+        default=None, description="Choices of an example, as a size or as bounds; for multiple choice alone."
+    )
+    tokens: Axis | None = Field(
+        default=None,
+        description="Tokens of a text, as a size or as bounds. Shorter texts are padded to a size, longer ones are "
+        "cut.",
+    )
+    tolerance: float = Field(
+        default=1e-2,
+        gt=0,
+        description="Largest difference from the model before that is accepted, relative to the largest output: "
+        "kernels chosen for a shape may round otherwise.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
