@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Feed = dict[str, "np.ndarray[Any, Any]"]
 Session = Callable[[Feed], Feed]
-Value = bool | int | float | str
-Fact = Value | list[dict[str, Value]]
+FactRow = dict[str, bool | int | float | str]
+Fact = bool | int | float | str | list[FactRow]
 Facts = dict[str, Fact]
 """What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]
@@ -74,6 +74,11 @@ class Feature:
         """T, the number of tokens."""
         return int(self.inputs["input_ids"].shape[-1])
 
+    @property
+    def all_tokens(self) -> int:
+        """How many tokens a batch of this feature alone has: those of all its choices together."""
+        return int(self.inputs["input_ids"].size)
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -82,6 +87,24 @@ class Encoded:
     features: tuple[Feature, ...]
     gold: tuple[Any, ...]
     truncated: int
+
+    def first(self, *, examples: int | None = None, tokens: int | None = None) -> Encoded:
+        """The first examples, whole: at most so many, and those that have up to `tokens` tokens together, one at least.
+
+        None is no limit. Where nothing is left out, it is the same object.
+        """
+        count = len(self.gold) if examples is None else min(examples, len(self.gold))
+        total = 0
+        for feature in self.features:
+            total += feature.all_tokens
+            # A text that is too long by itself still has to be looked at: no stage can go by nothing.
+            if tokens is not None and total > tokens and feature.example > 0:
+                count = min(count, feature.example)
+                break
+        if count == len(self.gold):
+            return self
+        features = tuple(feature for feature in self.features if feature.example < count)
+        return Encoded(features, self.gold[:count], self.truncated)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ parameters, checkpoint, data columns, hardware and extras are checked, and defau
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optimize.config import Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
-from optimize.environment import usable_cores
+from optimize.environment import cache_root, usable_cores
 from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Target
@@ -137,7 +136,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
         found=found,
         wanted=wanted,
         out=options.out,
-        cache=cache_folder(options),
+        cache=options.cache or cache_root(),
         build_only=options.build_only,
         longest=longest,
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
@@ -288,13 +287,6 @@ def choose_data(options: Options, head: Head) -> str:
         return DEMO
     roles = " and ".join(role for role in head.dataset[-1] if not role.endswith("?"))
     raise RequestError(f"--data: missing; name a folder or Hub id with {roles} for head '{head.name}'")
-
-
-def cache_folder(options: Options) -> Path:
-    """Where stages are cached: as asked for, else the user's cache folder (XDG)."""
-    if options.cache is not None:
-        return options.cache
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilbert-optimize"
 
 
 def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found, wanted: Wanted) -> Request:

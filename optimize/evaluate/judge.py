@@ -20,7 +20,7 @@ from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
 from optimize.gates import Gates, excess
-from optimize.interfaces import Context, Encoded, Facts, Head, Progress, Session
+from optimize.interfaces import Context, Encoded, FactRow, Facts, Head, Progress, Session
 
 RESAMPLES = 200
 
@@ -42,6 +42,15 @@ class Loss:
     divergence: float
     sqnr_db: float
     relative_error: float = 0.0
+
+    def facts(self, prefix: str) -> FactRow:
+        """What a stage states of it."""
+        return {
+            f"{prefix}_metric": self.metric,
+            f"{prefix}_relative_drop": self.relative_drop,
+            f"{prefix}_agreement": self.agreement,
+            f"{prefix}_divergence": self.divergence,
+        }
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,7 @@ class Judge:
         """What a stage states of the graph that it wrote."""
         return {
             "tuning_examples": len(self.encoded.gold),
-            "tuning_metric": loss.metric,
-            "tuning_relative_drop": loss.relative_drop,
-            "tuning_agreement": loss.agreement,
-            "tuning_divergence": loss.divergence,
+            **loss.facts("tuning"),
             "tuning_limits": "met" if self.allows(loss) else "not met",
         }
 
@@ -121,7 +127,7 @@ class Judge:
 
 def make_judge(context: Context, session: Session, *, tokens: int, doubt: float = 0.0) -> Judge:
     """A judge on at most `tokens` tokens of tuning data, or of calibration data where none is left for tuning."""
-    encoded = limit_tokens(context.tuning if context.tuning.gold else context.calibration, tokens)
+    encoded = (context.tuning if context.tuning.gold else context.calibration).first(tokens=tokens)
     pad_id = pad_id_of(context.reference.path)
     reference = observe(session, context.head, encoded, pad_id=pad_id)
     return Judge(context.head, encoded, reference, context.limits, pad_id, context.seed, doubt)
@@ -146,19 +152,6 @@ def describe(loss: Loss) -> str:
 def pad_id_of(folder: Path) -> int:
     """The token that a checkpoint pads with."""
     return int(read_config(folder).get("pad_token_id") or 0)
-
-
-def limit_tokens(encoded: Encoded, tokens: int) -> Encoded:
-    """The first examples, at least one, whose features have at most so many tokens in all."""
-    total, last = 0, 0
-    for feature in encoded.features:
-        total += int(feature.inputs["input_ids"].size)
-        if total > tokens and feature.example > 0:
-            last = feature.example
-            break
-        last = feature.example + 1
-    features = tuple(feature for feature in encoded.features if feature.example < last)
-    return Encoded(features, encoded.gold[:last], encoded.truncated)
 
 
 def observe(session: Session, head: Head, encoded: Encoded, *, pad_id: int) -> Observed:

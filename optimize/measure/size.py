@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimize.artifact import Artifact, Kind, gzip_bytes, read_safetensors_header
+from optimize.artifact import Artifact, Kind, gzip_bytes, stored_tensors
 from optimize.checkpoint import encoder_flops, read_config
 from optimize.manifest import Size
 
@@ -119,9 +119,8 @@ def read_torch(files: Sequence[Path]) -> Tensors:
     for path in files:
         if path.suffix != ".safetensors":
             continue
-        for name, entry in read_safetensors_header(path).items():
-            start, end = entry["data_offsets"]
-            found.append((name, entry["dtype"], end - start))
+        for name, tensor in stored_tensors(path).items():
+            found.append((name, tensor.dtype, tensor.size_bytes))
     return Tensors(found)
 
 

@@ -10,7 +10,6 @@ long are cut at the end; windows over long contexts, which question answering is
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from optimize.artifact import Artifact
+from optimize.checkpoint import read_config
 from optimize.errors import StageError
 from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
@@ -70,7 +70,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     for file in source.model_files():
         shutil.copyfile(file, out / file.name)
     python = transformers.AutoTokenizer.from_pretrained(source.path, local_files_only=True)
-    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    config = read_config(source.path)
     inputs = 2 if context.head.name in TAKES_PAIRS else params.inputs
     most = min(python.model_max_length, config["max_position_embeddings"])
     save = load_openvino().save_model

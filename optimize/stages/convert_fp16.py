@@ -24,7 +24,7 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.evaluate.judge import limit_tokens, make_judge
+from optimize.evaluate.judge import make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.half import expose_attention, join_casts, name_nodes
 from optimize.graphs.onnx import QUANTIZED_OPERATORS
@@ -89,7 +89,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         raise StageError(f"{NAME}: the model is in FP16 already; leave the stage out")
     name_nodes(model)
     types = tensor_types(model)
-    seen = limit_tokens(context.calibration, params.calibration_tokens).features
+    seen = context.calibration.first(tokens=params.calibration_tokens).features
     peaks = find_peaks(model, [name for name, kind in types.items() if kind == FLOAT], seen, context)
     kept = choose(model, peaks, params)
     floating = _floating(model, types)

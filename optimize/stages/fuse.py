@@ -10,7 +10,6 @@ own: the optimizer then reads each number off the graph, and those that it found
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from optimize.artifact import Artifact
-from optimize.checkpoint import pruned_sizes
+from optimize.checkpoint import pruned_sizes, read_config
 from optimize.errors import StageError
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import READOUT_SLICE, refuse_quantized
@@ -45,7 +44,7 @@ class Params(StageParams):
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the fused `model.onnx`; facts are the counts of fused operators."""
-    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    config = read_config(source.path)
     refuse_quantized(source.path / "model.onnx", stage="fuse")
     model = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
     counts = {name: int(count) for name, count in model.get_fused_operator_statistics().items()}

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.evaluate.judge import beyond_help, limit_tokens, make_judge
+from optimize.evaluate.judge import beyond_help, make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import refuse_quantized
 from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
@@ -202,7 +202,7 @@ def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
 def _smooth(model: Any, groups: list[Group], scheme: Scheme, params: Params, context: Context) -> Facts:
     """Migrate scales in place."""
     names = reads([group for group in groups if not any(site.tied for site in group.sites)])
-    tuning = limit_tokens(_tuning(context), params.sensitivity_tokens)
+    tuning = _tuning(context).first(tokens=params.sensitivity_tokens)
     samples = smooth.sample_rows(
         model, names, tuning.features, threads=context.threads, seed=context.seed, progress=context.progress
     )

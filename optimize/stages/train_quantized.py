@@ -32,7 +32,6 @@ from optimize.training.batches import (
     Batch,
     answer,
     answers_of,
-    first_examples,
     make_batches,
     reproducible,
     score_of,
@@ -137,7 +136,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
 def _teach(course: Course) -> Facts:
     """Calibrate, train, and leave the best weights in the student."""
     head, student = course.context.head, course.pair.student
-    tuning = first_examples(course.context.tuning, course.params.sample_tokens)
+    tuning = course.context.tuning.first(tokens=course.params.sample_tokens)
     try:
         _calibrate(course)
         reference, before = score_of(course.pair.teacher, tuning, head), score_of(student, tuning, head)
@@ -161,7 +160,7 @@ def _calibrate(course: Course) -> None:
     import torch
 
     with torch.no_grad(), course.ranges.watch():
-        sample = first_examples(course.context.calibration, course.params.sample_tokens)
+        sample = course.context.calibration.first(tokens=course.params.sample_tokens)
         for batch in course.batches(sample.features):
             course.ranges.real = batch.real
             answer(course.pair.student, batch, course.context.head)

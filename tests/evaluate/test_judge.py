@@ -1,7 +1,6 @@
 """The judge of candidates: what a loss consists of, what limits allow, and on how much text."""
 
 import dataclasses
-import itertools
 import json
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from optimize.evaluate import judge as judging
 from optimize.evaluate.drift import Observed
-from optimize.evaluate.judge import Loss, distances, limit_tokens, make_judge, pad_id_of
+from optimize.evaluate.judge import Loss, distances, make_judge, pad_id_of
 from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded, Feature, Score
@@ -60,24 +59,6 @@ def disturbed(session, by):
 )
 def test_limits_allow_what_keeps_all_of_them(limits, allowed):
     assert judging.Judge(HEADS["fill-mask"], encoded([]), observed([]), limits, 0, 0).allows(LOSS) == allowed
-
-
-@pytest.mark.parametrize(
-    ("sizes", "tokens", "examples"),
-    [
-        ([[4], [4], [4]], 12, 3),
-        ([[4], [4], [4]], 11, 2),
-        ([[4], [4], [4]], 1, 1),
-        ([[9, 9, 9], [1]], 10, 1),
-        ([[4], [4, 4], [4]], 11, 1),
-        ([[4], [4, 4], [4]], 12, 2),
-        ([], 5, 0),
-    ],
-)
-def test_whole_examples_are_taken_until_the_tokens_are_used_up(sizes, tokens, examples):
-    found = limit_tokens(encoded(sizes), tokens)
-    assert found.gold == tuple(range(examples))
-    assert [each.tokens for each in found.features] == list(itertools.chain(*sizes[:examples]))
 
 
 @pytest.mark.parametrize(("config", "expected"), [({"pad_token_id": 7}, 7), ({"pad_token_id": None}, 0), ({}, 0)])

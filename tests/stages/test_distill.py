@@ -27,7 +27,7 @@ from optimize.interfaces import Encoded
 from optimize.manifest import read
 from optimize.planning import Options, make_plan
 from optimize.running import run as run_plan
-from optimize.stages.distill import STAGE, Params, plan_of, take
+from optimize.stages.distill import STAGE, Params, plan_of
 from optimize.training import loop, state
 from optimize.training.batches import Answer, answer, make_batch
 from optimize.training.distillation import Weights, batch_loss, cosine_loss
@@ -354,14 +354,6 @@ def test_the_seed_decides_and_nothing_else_does(distill):
     runs = [distill("token-classification", {"seed": seed}, epochs=2)[0] for seed in (1, 1, 2)]
     assert same_weights(runs[0], runs[1])
     assert not same_weights(runs[0], runs[2])
-
-
-def test_fewer_examples_are_the_first_ones(context):
-    here = context("feature-extraction").calibration
-    taken = take(here, 3)
-    assert taken.gold == here.gold[:3]
-    assert {feature.example for feature in taken.features} == {0, 1, 2}
-    assert take(here, None) is take(here, 10_000) is here
 
 
 def test_steps_are_shared_among_processes():
