@@ -7,7 +7,7 @@ no data; OpenVINO's CPU plugin then rounds activations while it runs, token by t
 and computes in float elsewhere.
 
 On CPUs without VNNI pairs of products are summed in 16 bits and saturate (NNCF issue 1498). NNCF's own default leaves
-linear layers as they are there; `overflow_fix: auto` halves the weights' range, which rules it out.
+linear layers as they are there; `reduce_range: auto` halves the weights' range, which rules it out.
 
 Source: https://github.com/openvinotoolkit/nncf, `nncf.quantize_with_accuracy_control` and `nncf.compress_weights`.
 """
@@ -31,7 +31,7 @@ from optimize.interfaces import Context, Facts, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.nncf.accuracy_control import Control
 from optimize.quantization.nncf.session import heard
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
 NAME = "quantize_openvino"
@@ -44,7 +44,7 @@ class Params(StageParams):
     `ranges` says which of the texts' smallest and largest activations are taken; the mean is NNCF's own choice, the
     median lost less on tuning data (divergence 0.00057 for 0.00070 on SST-2, 0.0080 for 0.0082 on SQuAD).
     `mode: weights` leaves activations in float. `smooth_quant_alpha` says how much of the activations' outliers
-    weights take on, from 0 to 1; -1 switches that off. `overflow_fix: auto` reads off the CPU whether 16-bit sums
+    weights take on, from 0 to 1; -1 switches that off. `reduce_range: auto` reads off the CPU whether 16-bit sums
     need it. `attention: false` leaves products of queries, keys and values in float. `exclude` are shell patterns on
     layers' names. `accuracy_control` leaves up to `max_float_share` of the weights in float, as the gates demand,
     judged on `tuning_tokens` tokens; operators are ranked on the `ranking_samples` texts that lost most. A drop counts
@@ -58,7 +58,7 @@ class Params(StageParams):
     symmetric_weights: bool = True
     smooth_quant_alpha: float = Field(default=0.95, ge=-1, le=1)
     bias_correction: Literal["fast", "accurate", "none"] = "fast"
-    overflow_fix: bool | Literal["auto"] = "auto"
+    reduce_range: bool | Literal["auto"] = "auto"
     attention: bool = True
     exclude: tuple[str, ...] = ()
     calibration_samples: int = Field(default=300, ge=1)
@@ -121,15 +121,14 @@ def _quantize(
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
-    asked = params.overflow_fix if params.overflow_fix == "auto" else not params.overflow_fix
-    wide, reason = wide_sums(asked, context.cpu_features)
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
     left = [*excluded, *([] if params.attention else products_of_activations(model))]
     pad_id = pad_id_of(context.reference.path)
     with heard(context.progress, control.reverted) as nncf:
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         advanced = nncf.AdvancedQuantizationParameters(
-            overflow_fix=nncf.OverflowFix.DISABLE if wide else nncf.OverflowFix.ENABLE,
+            overflow_fix=nncf.OverflowFix.ENABLE if reduced else nncf.OverflowFix.DISABLE,
             activations_range_estimator_params=getattr(RangeEstimatorParametersSet, RANGES[params.ranges]),
             disable_bias_correction=params.bias_correction == "none",
             smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=params.smooth_quant_alpha),
@@ -153,8 +152,7 @@ def _quantize(
         "ranges": params.ranges,
         "smooth_quant_alpha": params.smooth_quant_alpha,
         "bias_correction": params.bias_correction,
-        "overflow_fix": "no" if wide else "yes",
-        "overflow_fix_because": reason,
+        **range_facts,
     }
 
 

@@ -31,7 +31,7 @@ from optimize.quantization.fallback import Outcome, fall_back
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.quantization.write import Form, Scheme
 
 NAME = "quantize_static"
@@ -42,7 +42,8 @@ class Params(StageParams):
     """How to quantize.
 
     `include` and `exclude` are shell patterns on the names of layers, as the checkpoint gives them.
-    `wide_sums` says whether the CPU adds products in 32 bits; "auto" reads it off the CPU. `smooth`
+    `reduce_range` holds weights back so that no 16-bit sum overflows; "auto" reads off the CPU whether that is
+    needed, which it is not where products are added in 32 bits, as on every GPU. `smooth`
     migrates scales, with a multiplication of its own where that raises the layer's SQNR by
     `min_gain_db`. `fallback` leaves up to `max_float_share` of the weights in float, as the gates
     demand. Whether the budget is met is judged on `tuning_tokens` tokens of tuning data; what each group costs
@@ -54,7 +55,7 @@ class Params(StageParams):
     activation_type: Literal["uint8", "int8"] = "uint8"
     symmetric: bool = False
     per_channel: bool = True
-    wide_sums: bool | Literal["auto"] = "auto"
+    reduce_range: bool | Literal["auto"] = "auto"
     format: Form = "qoperator"
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -125,16 +126,14 @@ def _refuse_fused(model: Any) -> None:
 
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
-    wide, reason = wide_sums(params.wide_sums, context.cpu_features)
-    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide)
-    words = {True: "yes", False: "no"}
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
-        "per_channel": words[params.per_channel],
-        "wide_sums": words[wide],
-        "wide_sums_because": reason,
+        "per_channel": "yes" if params.per_channel else "no",
+        **range_facts,
     }
 
 
