@@ -21,15 +21,13 @@ from optimize.data.splits import Splits, load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
 from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
+from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory
 from optimize.measure.stacks import time_stacks
 from optimize.measure.subjects import Results, Split, Subject
 from optimize.planning import Plan
-from optimize.runtimes.half import open_rounded
-from optimize.runtimes.pytorch import TorchRuntime, open_torch
 from optimize.source.acquire import acquire_checkpoint
 from optimize.stages import STAGES
-from optimize.targets import openvino
 
 
 @dataclass(frozen=True)
@@ -130,11 +128,7 @@ class Made:
 
 def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
     """Open a model folder on this machine's CPU."""
-    if kind == "torch":
-        return open_torch(folder, threads, head, TorchRuntime())
-    if kind == "onnx":
-        return open_rounded(folder, threads, head)
-    return openvino.open_session(folder, threads, head, openvino.Runtime())
+    return KINDS[kind].open(folder, threads, head)
 
 
 def load(plan: Plan, progress: Progress) -> Loaded:

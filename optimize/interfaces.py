@@ -153,6 +153,11 @@ class Head:
     what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
     may be absent. `labels` names the role that holds class labels.
+
+    `axes` are those of the model's inputs, of which "choices" is one where an example is several texts at a time.
+    With `takes_pairs` every text has a second one beside it. With `answers_in_words` classes are the vocabulary's
+    entries, so it has to stay whole. `activations` counts those of the head itself, beside one a layer. `usage` is
+    what a transformers pipeline of this task is called with, as Python; None where transformers has no such pipeline.
     """
 
     name: str
@@ -169,6 +174,16 @@ class Head:
     score: Callable[[Encoded, Sequence[Any]], Score]
     labels: str | None = None
     max_tokens: int = 512
+    axes: tuple[str, ...] = ("batch", "sequence")
+    takes_pairs: bool = False
+    answers_in_words: bool = False
+    activations: int = 0
+    usage: str | None = None
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether an example is several texts at a time, one for each choice."""
+        return "choices" in self.axes
 
     @property
     def architecture(self) -> str:
@@ -256,6 +271,9 @@ class Target:
     answers where the target is absent. `refuses` says which of a pipeline's steps make nothing that runs well there,
     and why. Where a device has memory of its own, `place` puts a feed there, from which sessions run without a copy,
     and `memory` says how many bytes of it are in use.
+
+    `library` is what the reference runs in, as tables of results name it. `calibrators` and `calibration_samples` are
+    what the benchmark of calibration compares there: names of measure/calibration_memory, and numbers of texts.
     """
 
     name: str
@@ -267,6 +285,9 @@ class Target:
     open: Callable[[Path, int, Head, Any], Session]
     pytorch: Callable[[Any], Mapping[str, Params]]
     summary: str
+    library: str
+    calibrators: tuple[str, ...]
+    calibration_samples: tuple[int, ...]
     runtime: type[Params] = Params
     reference_runtime: Mapping[str, Any] = field(default_factory=dict)
     describe: Callable[[Any], dict[str, str]] = lambda _: {}

@@ -28,7 +28,6 @@ NAME = "attach_tokenizer"
 TOKENIZER_FILE = "openvino_tokenizer.xml"
 END_TO_END_FILE = "openvino_end_to_end.xml"
 INPUTS = ("text", "text_pair")
-TAKES_PAIRS = ("question-answering", "multiple-choice")
 
 
 class Params(StageParams):
@@ -71,12 +70,12 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         shutil.copyfile(file, out / file.name)
     python = transformers.AutoTokenizer.from_pretrained(source.path, local_files_only=True)
     config = read_config(source.path)
-    inputs = 2 if context.head.name in TAKES_PAIRS else params.inputs
+    inputs = 2 if context.head.takes_pairs else params.inputs
     most = min(python.model_max_length, config["max_position_embeddings"])
     save = load_openvino().save_model
     tokenizer = _convert(python, inputs, most)
     save(tokenizer, out / TOKENIZER_FILE, compress_to_fp16=False)
-    connected = _connect(tokenizer, model, stack=context.head.name == "multiple-choice")
+    connected = _connect(tokenizer, model, stack=context.head.has_choices)
     save(connected, out / END_TO_END_FILE, compress_to_fp16=False)
     return _compare(out, python, inputs, most, params, context)
 
@@ -125,7 +124,7 @@ def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, 
             continue
         alike += 1
         feed = {name: wanted[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
-        if context.head.name == "multiple-choice":
+        if context.head.has_choices:
             feed = {name: array[None] for name, array in feed.items()}
         expected, got = session(feed), whole(named)
         for name in context.head.outputs:

@@ -21,7 +21,7 @@ from optimize.checkpoint import pruned_sizes, read_config
 from optimize.errors import StageError
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import READOUT_SLICE, refuse_quantized
-from optimize.interfaces import Context, Facts, Stage, Traits
+from optimize.interfaces import Context, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
 
 
@@ -49,7 +49,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     model = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
     counts = {name: int(count) for name, count in model.get_fused_operator_statistics().items()}
     sliced = {prop.key: prop.value for prop in model.model.metadata_props}.get(READOUT_SLICE) == "yes"
-    expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head.name)
+    expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head)
     check_counts(counts, expected)
     _check_heads(model.model, config)
     model.save_model_to_file(str(out / "model.onnx"))
@@ -57,14 +57,14 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     return {**{name: count for name, count in counts.items() if count}, "max_difference": difference}
 
 
-def expected_counts(config: dict[str, Any], *, sliced: bool, embedding: bool, head: str) -> dict[str, int]:
+def expected_counts(config: dict[str, Any], *, sliced: bool, embedding: bool, head: Head) -> dict[str, int]:
     """How often each operator must have been fused in a DistilBERT of this geometry.
 
     A last layer with the readout slice has another shape of attention, which stays as it is. The
     masked-LM head has an activation of its own.
     """
     layers = config["n_layers"]
-    activations = layers + 1 if head == "fill-mask" else layers
+    activations = layers + head.activations
     return {
         "EmbedLayerNormalization": int(embedding),
         "Attention": layers - 1 if sliced else layers,

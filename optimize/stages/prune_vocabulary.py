@@ -37,7 +37,6 @@ from optimize.pruning.word_pieces import (
     write_tokenizer,
 )
 
-REFUSED = "fill-mask"
 CONFIDENCE = 0.95
 
 
@@ -61,8 +60,8 @@ class Params(StageParams):
 
 def refuses(params: Params, head: Head) -> str | None:
     """Why a head has to keep its vocabulary, or why there is nothing to go by."""
-    if head.name == REFUSED:
-        return f"head '{REFUSED}' answers with the very words that would go; leave the stage out"
+    if head.answers_in_words:
+        return f"head '{head.name}' answers with the very words that would go; leave the stage out"
     return why_no_corpus(params.corpus)
 
 

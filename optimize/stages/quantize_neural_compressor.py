@@ -33,7 +33,7 @@ from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.neural_compressor.graph import fold
 from optimize.quantization.neural_compressor.torch import autotune, trace, undisturbed, write_onnx
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 
 WHERE = "quantize_neural_compressor"
 FEWEST_SAMPLES = 8
@@ -133,11 +133,10 @@ class Trial:
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the chosen setting's `model.onnx`; facts hold what every tried setting scored."""
     _require_data(context)
-    reduce = params.reduce_range
-    wide, reason = wide_sums(reduce if reduce == "auto" else not reduce, context.cpu_features)
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
     with tempfile.TemporaryDirectory() as scratch, undisturbed():
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-        trials = _try(source, Path(scratch), params, context, judge, wide=wide)
+        trials = _try(source, Path(scratch), params, context, judge, wide=not reduced)
         chosen = min(trials, key=lambda trial: trial.excess)
         shutil.move(chosen.folder / "model.onnx", out / "model.onnx")
         difference, _ = compare(out, source, context)
@@ -149,8 +148,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         "settings": [trial.row() for trial in trials],
         "calibration_samples": len(_samples(params, context)),
         "tuning_examples": len(judge.encoded.gold),
-        "reduce_range": "no" if wide else "yes",
-        "reduce_range_because": reason,
+        **range_facts,
         "max_difference": difference,
         **chosen.graph,
     }

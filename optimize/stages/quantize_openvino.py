@@ -7,7 +7,7 @@ no data; OpenVINO's CPU plugin then rounds activations while it runs, token by t
 and computes in float elsewhere.
 
 On CPUs without VNNI pairs of products are summed in 16 bits and saturate (NNCF issue 1498). NNCF's own default leaves
-linear layers as they are there; `overflow_fix: auto` halves the weights' range, which rules it out.
+linear layers as they are there; `reduce_range: auto` halves the weights' range, which rules it out.
 
 Source: https://github.com/openvinotoolkit/nncf, `nncf.quantize_with_accuracy_control` and `nncf.compress_weights`.
 """
@@ -31,7 +31,7 @@ from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.nncf.accuracy_control import Control
 from optimize.quantization.nncf.session import heard
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
 NAME = "quantize_openvino"
@@ -72,7 +72,7 @@ class Params(StageParams):
         description="Correct biases for the mean error of each layer: from single layers (`fast`), from the whole "
         "model (`accurate`, slower), or not at all.",
     )
-    overflow_fix: bool | Literal["auto"] = Field(
+    reduce_range: bool | Literal["auto"] = Field(
         default="auto",
         description="Halve the range of weights, so that sums of 16 bits cannot overflow on CPUs without VNNI. "
         "`auto` does so where the CPU has neither VNNI nor AMX.",
@@ -167,15 +167,14 @@ def _quantize(
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
-    asked = params.overflow_fix if params.overflow_fix == "auto" else not params.overflow_fix
-    wide, reason = wide_sums(asked, context.cpu_features)
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
     left = [*excluded, *([] if params.attention else products_of_activations(model))]
     pad_id = pad_id_of(context.reference.path)
     with heard(context.progress, control.reverted) as nncf:
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         advanced = nncf.AdvancedQuantizationParameters(
-            overflow_fix=nncf.OverflowFix.DISABLE if wide else nncf.OverflowFix.ENABLE,
+            overflow_fix=nncf.OverflowFix.ENABLE if reduced else nncf.OverflowFix.DISABLE,
             activations_range_estimator_params=getattr(RangeEstimatorParametersSet, RANGES[params.ranges]),
             disable_bias_correction=params.bias_correction == "none",
             smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=params.smooth_quant_alpha),
@@ -199,8 +198,7 @@ def _quantize(
         "ranges": params.ranges,
         "smooth_quant_alpha": params.smooth_quant_alpha,
         "bias_correction": params.bias_correction,
-        "overflow_fix": "no" if wide else "yes",
-        "overflow_fix_because": reason,
+        **range_facts,
     }
 
 

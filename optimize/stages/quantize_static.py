@@ -31,7 +31,7 @@ from optimize.quantization.fallback import Outcome, fall_back
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.quantization.write import Form, Scheme
 
 NAME = "quantize_static"
@@ -66,10 +66,10 @@ class Params(StageParams):
         default=True,
         description="One scale for each output channel, in place of one for each matrix. It is more accurate.",
     )
-    wide_sums: bool | Literal["auto"] = Field(
+    reduce_range: bool | Literal["auto"] = Field(
         default="auto",
-        description="Whether the CPU adds products of 8 bits in 32 bits. Where it does not, weights are held back "
-        "just enough that no sum of 16 bits overflows. `auto` reads it off the CPU.",
+        description="Keep the sums of 8-bit products within 16 bits, by smaller weights where a pair of them could "
+        "overflow. `auto` does so where the CPU has neither VNNI nor AMX.",
     )
     format: Form = Field(
         default="qoperator",
@@ -186,16 +186,14 @@ def _refuse_fused(model: Any) -> None:
 
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
-    wide, reason = wide_sums(params.wide_sums, context.cpu_features)
-    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide)
-    words = {True: "yes", False: "no"}
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
-        "per_channel": words[params.per_channel],
-        "wide_sums": words[wide],
-        "wide_sums_because": reason,
+        "per_channel": "yes" if params.per_channel else "no",
+        **range_facts,
     }
 
 

@@ -26,8 +26,7 @@ from optimize.interfaces import Context, Encoded, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.fake import Ranges, fake_quantized
 from optimize.quantization.ranges import Method
-from optimize.stages.quantize_dynamic import Params as RangeParams
-from optimize.stages.quantize_dynamic import choose
+from optimize.quantization.weights import choose_range
 from optimize.training.batches import (
     Batch,
     answer,
@@ -119,8 +118,8 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the trained checkpoint in FP32; facts say what it lost by rounding before and after."""
     if not context.training.features:
         raise StageError("train_quantized: there are no training examples; give data with a split to train on")
-    chosen = choose(RangeParams(reduce_range=params.reduce_range), context.cpu_features)
-    limit = 63 if chosen["reduce_range"] == "yes" else 127
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    limit = 63 if reduced else 127
     head, answers = context.head, answers_of(context.head, context.tuning)
     with reproducible(context):
         student, teacher = (load_model(each.path, head.auto_class).eval() for each in (source, context.reference))
@@ -130,7 +129,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         with fake_quantized(student, reads=head.reads, limit=limit, method=params.ranges) as ranges:
             facts = _teach(Course(pair, ranges, params, context))
         student.save_pretrained(out)
-    return {**facts, "reduce_range": chosen["reduce_range"], "reduce_range_because": chosen["reduce_range_because"]}
+    return {**facts, **range_facts}
 
 
 def _teach(course: Course) -> Facts:

@@ -238,4 +238,7 @@ TARGET = Target(
     place=place,
     memory=memory_in_use,
     summary="NVIDIA GPU, ONNX Runtime's CUDA and TensorRT providers",
+    library="ONNX Runtime's CUDA provider",
+    calibrators=("streaming",),
+    calibration_samples=(64,),
 )

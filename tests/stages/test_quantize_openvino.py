@@ -94,19 +94,19 @@ def test_a_pattern_that_names_no_layer_is_refused_with_the_nearest(context, appl
 
 
 @pytest.mark.parametrize(
-    ("features", "fix", "reason"),
+    ("features", "reduced", "reason"),
     [
         (("avx2", "avx512_vnni"), "no", "avx512_vnni sums in 32 bits"),
         (("avx2",), "yes", "no VNNI: 16-bit sums would saturate"),
     ],
 )
-def test_weights_keep_to_half_their_range_exactly_where_sums_are_16_bits_wide(features, fix, reason, context, apply):
+def test_weights_keep_to_half_their_range_where_sums_are_16_bits_wide(features, reduced, reason, context, apply):
     here = dataclasses.replace(context("text-classification"), cpu_features=features)
     built = quantized(here, apply, **PLAIN)
-    assert (built.facts["overflow_fix"], built.facts["overflow_fix_because"]) == (fix, reason)
+    assert (built.facts["reduce_range"], built.facts["reduce_range_because"]) == (reduced, reason)
     widest = max(largest_products(built))
-    assert widest <= (64 if fix == "yes" else 128)
-    assert (widest > 64) == (fix == "no")
+    assert widest <= (64 if reduced == "yes" else 128)
+    assert (widest > 64) == (reduced == "no")
 
 
 def largest_products(built):

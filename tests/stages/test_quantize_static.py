@@ -18,7 +18,7 @@ from optimize.stages import STAGES
 from optimize.stages.quantize_static import Params
 
 NAMES = sorted(HEADS)
-QUICK = {"smooth": False, "sensitivity": False, "fallback": False, "wide_sums": True}
+QUICK = {"smooth": False, "sensitivity": False, "fallback": False, "reduce_range": False}
 FORMS = ["qdq", "qoperator"]
 METHODS = ["minmax", "moving_average", "percentile", "entropy", "mse"]
 WIDEST_ACTIVATION = 255
@@ -122,25 +122,25 @@ def planted(context, edited):
 @pytest.mark.parametrize("head", NAMES)
 def test_no_sum_overflows_where_sums_are_16_bits_wide(head, context, apply):
     here = dataclasses.replace(context(head), cpu_features=())
-    built = static(here, apply, wide_sums="auto")
+    built = static(here, apply, reduce_range="auto")
     weights = integer_weights(built)
     assert len(weights) >= 12
     assert max(WIDEST_ACTIVATION * int(worst_pairs(weight).max()) for weight in weights) <= INT16.max
     assert not any(overflows(weight) for weight in weights)
-    assert (built.facts["wide_sums"], built.facts["wide_sums_because"]) == ("no", "no VNNI: 16-bit sums would saturate")
+    assert (built.facts["reduce_range"], built.facts["reduce_range_because"][:7]) == ("yes", "no VNNI")
 
 
 @pytest.mark.parametrize("head", NAMES)
 def test_plain_8_bit_weights_would_overflow_so_holding_back_is_not_idle(head, context, apply):
-    built = static(context(head), apply, wide_sums=True)
+    built = static(context(head), apply, reduce_range=False)
     weights = [weight for weight in integer_weights(built) if weight.shape[1] > 16]
     assert all(overflows(weight) for weight in weights)
-    assert built.facts["wide_sums_because"] == "as asked for"
+    assert built.facts["reduce_range_because"] == "as asked for"
 
 
 @pytest.mark.parametrize("params", [{"per_channel": False}, {"format": "qdq"}, {"activation_type": "int8"}])
 def test_no_choice_lets_sums_overflow(params, context, apply):
-    stored = matrices(static(context("fill-mask"), apply, wide_sums=False, **params))
+    stored = matrices(static(context("fill-mask"), apply, reduce_range=True, **params))
     positions = {name for name in stored if POSITIONS in name}
     tables = {name for name in stored if WORDS in name}
     products = [array.T if name in tables else array for name, array in stored.items() if name not in positions]
@@ -451,7 +451,7 @@ def test_the_same_input_gives_the_same_graph(context, apply, tmp_path):
         {"percentile": 100.5},
         {"activation_type": "int4"},
         {"format": "qlinear"},
-        {"wide_sums": "maybe"},
+        {"reduce_range": "maybe"},
         {"max_float_share": 1.5},
         {"min_gain_db": -1},
         {"tuning_tokens": 0},
