@@ -20,7 +20,7 @@ from optimize.manifest import Request
 from optimize.measure.shapes import DEFAULT_SHAPES, parse_shape
 from optimize.source.acquire import Found, inspect_checkpoint
 from optimize.stages import STAGES
-from optimize.targets import TARGETS
+from optimize.targets import DEFAULT_TARGET, TARGETS
 
 DEMO = "demo"
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
@@ -152,8 +152,8 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
     if target is not None and target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
     if pipeline == AUTO:
-        return replace(load_pipeline(target or "cpu"), name=AUTO, stages=())
-    loaded = load_pipeline(pipeline or target or "cpu")
+        return replace(load_pipeline(target or DEFAULT_TARGET), name=AUTO, stages=())
+    loaded = load_pipeline(pipeline or target or DEFAULT_TARGET)
     if target is not None and loaded.target != target:
         raise RequestError(
             f"pipeline {loaded.name}: is for target '{loaded.target}', not '{target}'; leave out --target"

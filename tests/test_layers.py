@@ -24,7 +24,7 @@ LAYERS = [
     {"choosing"},
     {"building"},
     {"planning", "report"},
-    {"config", "gates", "measure", "cache", "source", "data", "hub", "demo"},
+    {"config", "measure", "cache", "source", "data", "hub", "demo"},
     {"stages", "targets", "heads"},
     {"pruning"},
     {"training", "quantization"},
@@ -32,6 +32,7 @@ LAYERS = [
     {"graphs"},
     {"evaluate", "runtimes"},
     {"interfaces"},
+    {"gates"},
     {"artifact", "checkpoint", "manifest"},
     {"errors"},
 ]

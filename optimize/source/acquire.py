@@ -18,7 +18,7 @@ from optimize.checkpoint import CONFIG_FILE, Config, pruned_sizes, read_config
 from optimize.demo.generate import train_checkpoint
 from optimize.environment import version
 from optimize.errors import SourceError
-from optimize.heads import HEADS
+from optimize.heads import DEFAULT_HEAD, HEADS
 from optimize.hub import asking_hub
 from optimize.interfaces import Facts, Head, Progress
 from optimize.source.load import raise_to_fp32
@@ -49,7 +49,7 @@ def inspect_checkpoint(model: str, revision: str | None = None, head: str | None
     if revision is not None and (model == "demo" or folder.is_dir()):
         raise SourceError(f"--revision: '{model}' has no revisions, only a Hub id has; leave it out")
     if model == "demo":
-        chosen = HEADS[head or "text-classification"]
+        chosen = HEADS[head or DEFAULT_HEAD]
         return Found("demo", "demo", None, None, {}), chosen
     found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision)
     kind = found.config.get("model_type")

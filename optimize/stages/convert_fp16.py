@@ -28,7 +28,7 @@ from optimize.evaluate.judge import make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.half import expose_attention, join_casts, name_nodes
 from optimize.graphs.onnx import QUANTIZED_OPERATORS
-from optimize.interfaces import Context, Facts, Feature, Stage
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.calibrate import calibrate
 from optimize.quantization.ranges import Range
@@ -41,20 +41,34 @@ LARGEST = 65504.0
 
 
 class Params(StageParams):
-    """What stays in FP32.
+    """What stays in FP32, and how the rest is proven."""
 
-    `max_magnitude` is what activations may reach; AutoCast's default is 512 too. `include` and `exclude` are shell
-    patterns on the names of nodes: what is not included, or is excluded, stays in FP32 as well. `tolerance` bounds the
-    difference from the FP32 graph, relative to the largest output; `calibration_tokens` and `tuning_tokens` bound the
-    data looked at.
-    """
-
-    max_magnitude: float = Field(default=512.0, gt=0, le=LARGEST)
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    tolerance: float = Field(default=0.02, gt=0)
-    calibration_tokens: int = Field(default=65_536, ge=1)
-    tuning_tokens: int = Field(default=65_536, ge=1)
+    max_magnitude: float = Field(
+        default=512.0,
+        gt=0,
+        le=LARGEST,
+        description="Largest magnitude that activations may reach on calibration data. A node that reads or writes "
+        "a larger one stays in FP32. FP16 ends at 65504 and is coarse long before; 512 is also the "
+        "default of NVIDIA's AutoCast.",
+    )
+    include: tuple[str, ...] = Field(
+        default=("*",), description="Shell patterns on the names of nodes. A node that matches none stays in FP32."
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="Shell patterns on the names of nodes. A node that matches one stays in FP32."
+    )
+    tolerance: float = Field(
+        default=0.02,
+        gt=0,
+        description="Largest difference from the FP32 graph that is accepted, relative to the largest output. A "
+        "larger one fails the stage.",
+    )
+    calibration_tokens: int = Field(
+        default=65_536, ge=1, description="Tokens of calibration data, at most, on which magnitudes are taken."
+    )
+    tuning_tokens: int = Field(
+        default=65_536, ge=1, description="Tokens of tuning data, at most, on which the reported loss is measured."
+    )
 
 
 @dataclass(frozen=True)
@@ -205,4 +219,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="FP16, save for nodes whose activations get too large on calibration data",
+    traits=lambda _: Traits(makes=frozenset({"in FP16"}), refuses={"in FP16": "leave one of them out"}),
 )

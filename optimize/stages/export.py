@@ -22,22 +22,39 @@ from optimize.evaluate.parity import check_parity
 from optimize.graphs.forwards import slice_readout, use_lean_attention
 from optimize.graphs.lean import copy_batch_axis, part_residual_sums
 from optimize.graphs.onnx import READOUT_SLICE
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.integer_operators import drop_unused
 from optimize.quantization.sites import drop_aliases
 
 
 class Params(StageParams):
-    """`tolerance` bounds the difference from PyTorch, relative to the largest output.
+    """What is written, and how it is proven."""
 
-    `lean` writes what runs fastest on CPUs; `fuse` does not know that form of the attention.
-    """
-
-    opset: int = Field(default=17, ge=14, le=21)
-    readout_slice: bool = True
-    lean: bool = False
-    tolerance: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    opset: int = Field(
+        default=17,
+        ge=14,
+        le=21,
+        description="Version of the ONNX operator set to write. 17 has LayerNormalization as one operator.",
+    )
+    readout_slice: bool = Field(
+        default=True,
+        description="Compute the last layer for the first token alone, where the head reads no other (text "
+        "classification, multiple choice). The answers are the same; `fuse` leaves the attention of "
+        "such a layer in parts.",
+    )
+    lean: bool = Field(
+        default=False,
+        description="Write the attention and the residual sums in the form that runs fastest on CPUs. The stage "
+        "`fuse` does not know that form.",
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest difference from PyTorch that is accepted, relative to the largest output. A larger one "
+        "fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -85,4 +102,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx"),
     summary="PyTorch to ONNX, with parity proven and the readout slice",
+    traits=lambda params: Traits(makes=frozenset({"lean"} if params.lean else ())),
 )

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.evaluate.judge import Judge, make_judge
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.budget import Pruned, SearchSpace, find_fastest
 from optimize.pruning.compensation import keep_within, plan_removals
@@ -60,32 +60,72 @@ ROUNDING = 1e-12
 
 
 class Params(StageParams):
-    """`budget` is the share to keep of what the given encoder takes: its operations, its latency at 1 x `tokens` as
-    measured on the target (which takes minutes), or its size, as `measure` says. `fastest_within` looks for the
-    smallest budget that costs no more than so much of the metric, relative to the reference's, on tuning data;
-    `budget` is not looked at then. `drop_layers` whole layers go first; where the budget is met by that, nothing more
-    does. `readout_slice` counts the last layer as `export` with that parameter leaves it, where the head reads one
-    token.
+    """How much goes, by what, and how the rest makes up for it."""
 
-    Neurons are kept in multiples of `neuron_multiple` in each layer, which kernels like. `tune: masks` rescales what
-    is left, `weights` fits whole maps; `ridge` holds them back, relative to the mean square of what they read. At
-    most `sample_tokens` tokens of calibration data are used, without labels, and `tuning_tokens` of tuning data for
-    what facts say of the loss. More texts than quantization needs pay: some 2,000 of a sentence each.
-    """
-
-    budget: float = Field(default=0.6, gt=0, le=1)
-    measure: Measure = "flops"
-    tokens: int = Field(default=128, ge=1)
-    fastest_within: float | None = Field(default=None, ge=0, lt=1)
-    drop_layers: int = Field(default=0, ge=0)
-    readout_slice: bool = False
-    neuron_multiple: int = Field(default=16, ge=1)
-    search: Literal["compensated", "rearranged", "fisher"] = Field(default="compensated", validate_default=True)
-    tune: Literal["weights", "masks", "none"] = "weights"
-    ridge: float = Field(default=0.03, gt=0)
-    sample_tokens: int = Field(default=131_072, ge=1)
-    batch_tokens: int = Field(default=2048, ge=1)
-    tuning_tokens: int = Field(default=32_768, ge=1)
+    budget: float = Field(
+        default=0.6,
+        gt=0,
+        le=1,
+        description="Share to keep of what the encoder takes, in the unit of `measure`. Smaller is faster and loses "
+        "more. `--budget` sets it.",
+    )
+    measure: Measure = Field(
+        default="flops",
+        description="What the budget counts: operations, the latency of one text of `tokens` tokens as measured on "
+        "the target (which takes a minute or two), or the size of the weights.",
+    )
+    tokens: int = Field(
+        default=128, ge=1, description="Length of text, in tokens, at which `measure: latency` times layers."
+    )
+    fastest_within: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Look for the smallest budget that loses at most this share of the reference's score on tuning "
+        "data; `budget` is then not used. `--fastest-within` sets it. Left out, `budget` decides.",
+    )
+    drop_layers: int = Field(
+        default=0,
+        ge=0,
+        description="Whole layers that go first, those without which the answers change least. Where that meets the "
+        "budget, nothing more goes.",
+    )
+    readout_slice: bool = Field(
+        default=False,
+        description="Count the last layer as `export: {readout_slice: true}` leaves it, one token of it, where the "
+        "head reads one token.",
+    )
+    neuron_multiple: int = Field(
+        default=16, ge=1, description="Neurons are kept in multiples of this in each layer, which kernels like."
+    )
+    search: Literal["compensated", "rearranged", "fisher"] = Field(
+        default="compensated",
+        validate_default=True,
+        description="How heads and neurons are chosen. `compensated` counts on what the rest can make up for. "
+        "`rearranged` and `fisher` are the searches of Kwon et al. (2022), with and without their "
+        "rearrangement, for comparison; neither goes with `measure: latency`.",
+    )
+    tune: Literal["weights", "masks", "none"] = Field(
+        default="weights",
+        description="How what is left is fitted to the dense model: whole maps (`weights`), one factor a head and "
+        "neuron (`masks`), or nothing (`none`).",
+    )
+    ridge: float = Field(
+        default=0.03,
+        gt=0,
+        description="How strongly the fit is held to the weights as they were, relative to the mean square of what "
+        "they read. Higher suits few texts.",
+    )
+    sample_tokens: int = Field(
+        default=131_072,
+        ge=1,
+        description="Tokens of calibration data, at most, by which the stage chooses and fits, without labels. Some "
+        "2,000 sentences pay.",
+    )
+    batch_tokens: int = Field(default=2048, ge=1, description="Padded tokens in a batch, at most. It bounds memory.")
+    tuning_tokens: int = Field(
+        default=32_768, ge=1, description="Tokens of tuning data, at most, on which the reported loss is measured."
+    )
 
     @field_validator("search")
     @classmethod
@@ -224,5 +264,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
     depends=lambda params: frozenset({"target"} if params.measure == "latency" else ()),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

@@ -41,26 +41,31 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from transformers import PreTrainedModel
 
-REFUSED = "fill-mask"
 CONFIDENCE = 0.95
 
 
 class Params(StageParams):
-    """`corpus` is a UTF-8 file with a text a line, a `.jsonl` file, or a folder of `.txt` and `.jsonl` files.
+    """Which word pieces stay."""
 
-    A piece that it uses at least `min_count` times is kept. At most `tuning_tokens` tokens of tuning data are used for
-    what facts say of the loss.
-    """
-
-    corpus: Path
-    min_count: int = Field(default=1, ge=1)
-    tuning_tokens: int = Field(default=32_768, ge=1)
+    corpus: Path = Field(
+        description="Texts that say which word pieces are used: a UTF-8 file with a text a line, a `.jsonl` file "
+        "whose strings all count, or a folder of `.txt` and `.jsonl` files. `--vocabulary` sets it."
+    )
+    min_count: int = Field(
+        default=1,
+        ge=1,
+        description="How often the corpus has to use a piece for it to stay. Special tokens and single characters "
+        "stay whatever the count.",
+    )
+    tuning_tokens: int = Field(
+        default=32_768, ge=1, description="Tokens of tuning data, at most, on which the reported loss is measured."
+    )
 
 
 def refuses(params: Params, head: Head) -> str | None:
     """Why a head has to keep its vocabulary, or why there is nothing to go by."""
-    if head.name == REFUSED:
-        return f"head '{REFUSED}' answers with the very words that would go; leave the stage out"
+    if head.answers_in_words:
+        return f"head '{head.name}' answers with the very words that would go; leave the stage out"
     return why_no_corpus(params.corpus)
 
 

@@ -28,7 +28,7 @@ from optimize.artifact import Artifact, gzip_bytes, model_files
 from optimize.checkpoint import encoder_layers, load_model
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
-from optimize.interfaces import Context, FactRow, Facts, Head, Stage
+from optimize.interfaces import Context, FactRow, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.activations import input_of, tokens_that_count
 from optimize.pruning.refit import LayerInputs, add_to, changed_projection, collect, pass_dense, start
@@ -47,20 +47,35 @@ FIT_RIDGE = 0.03
 
 
 class Params(StageParams):
-    """`sparsity` is the share of weights of the encoder's linear maps to zero, in each map; `2:4` fixes it at a half.
+    """Which weights become zero."""
 
-    `2:4` zeroes two of every four consecutive inputs of an output. A map whose inputs are no multiple of four stays
-    dense then, and facts count it. `ridge` damps what the weights that are left take over, relative to the mean square
-    of what a map reads. At most `sample_tokens` tokens of calibration data are used, without labels, and
-    `tuning_tokens` of tuning data for what facts say of the loss.
-    """
-
-    pattern: Pattern = "unstructured"
-    sparsity: float = Field(default=HALF, gt=0, lt=1)
-    ridge: float = Field(default=0.01, gt=0)
-    sample_tokens: int = Field(default=32_768, ge=1)
-    batch_tokens: int = Field(default=2048, ge=1)
-    tuning_tokens: int = Field(default=32_768, ge=1)
+    pattern: Pattern = Field(
+        default="unstructured",
+        description="`unstructured` zeroes weights wherever they are. `2:4` zeroes two of every four consecutive "
+        "inputs of an output, which TensorRT has kernels for; a map whose inputs are not a multiple of "
+        "four stays dense.",
+    )
+    sparsity: float = Field(
+        default=HALF,
+        gt=0,
+        lt=1,
+        description="Share of the weights to zero in each linear map of the encoder. `2:4` fixes it at 0.5.",
+    )
+    ridge: float = Field(
+        default=0.01,
+        gt=0,
+        description="How strongly the weights that are left are held back when they take over, relative to the mean "
+        "square of what a map reads.",
+    )
+    sample_tokens: int = Field(
+        default=32_768,
+        ge=1,
+        description="Tokens of calibration data, at most, by which weights are chosen and adjusted, without labels.",
+    )
+    batch_tokens: int = Field(default=2048, ge=1, description="Padded tokens in a batch, at most. It bounds memory.")
+    tuning_tokens: int = Field(
+        default=32_768, ge=1, description="Tokens of tuning data, at most, on which the reported loss is measured."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -225,6 +240,11 @@ def describe(model: PreTrainedModel, pattern: Pattern, errors: Sequence[float]) 
     return {"sparsity": zeros_in_all / weights_in_all, "dense_maps": dense_maps, "zeroed": rows}
 
 
+def traits(_: Params) -> Traits:
+    """What moves weights afterwards fills the zeros."""
+    return Traits(makes=frozenset({"sparse"}), refuses={"sparse": "leave one of them out"})
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -232,6 +252,5 @@ STAGE = Stage(
     gives="torch",
     needs=("torch", "transformers"),
     summary="Zero single weights, for size once compressed and for TensorRT's 2:4 kernels",
-    makes=frozenset({"zeros"}),
-    undoes=frozenset({"zeros"}),
+    traits=traits,
 )

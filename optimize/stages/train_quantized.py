@@ -22,12 +22,11 @@ from pydantic import Field
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.errors import StageError
-from optimize.interfaces import Context, Encoded, Facts, Feature, Stage
+from optimize.interfaces import Context, Encoded, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.fake import Ranges, fake_quantized
 from optimize.quantization.ranges import Method
-from optimize.stages.quantize_dynamic import Params as RangeParams
-from optimize.stages.quantize_dynamic import choose
+from optimize.quantization.weights import choose_range
 from optimize.training.batches import (
     Batch,
     answer,
@@ -44,28 +43,61 @@ from optimize.training.state import Learner, TrainingState
 
 
 class Params(StageParams):
-    """`batch_tokens` bounds a batch's padded tokens, `sample_tokens` those of calibration and of each evaluation.
+    """What is learned, how fast, and how INT8's rounding is imitated."""
 
-    `ranges` is the method of `quantize_static`, and has to be the same there: weights learn to live with a
-    certain rounding. Ranges are taken anew at each evaluation until the share `freeze_ranges_after` of the steps.
-    `train_embedding: false` leaves the tables as they are: rounding hardly touches them, and words that
-    training does not show stay in place.
-    """
-
-    steps: int = Field(default=200, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    batch_tokens: int = Field(default=1024, ge=1)
-    learning_rate: float = Field(default=5e-6, gt=0, le=1)
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    temperature: float = Field(default=2.0, gt=0)
-    hidden_weight: float = Field(default=1.0, ge=0)
-    train_embedding: bool = False
-    ranges: Method = "mse"
-    freeze_ranges_after: float = Field(default=0.5, ge=0, le=1)
-    evaluate_every: int = Field(default=50, ge=1)
-    sample_tokens: int = Field(default=16384, ge=1)
-    reduce_range: bool | Literal["auto"] = "auto"
+    steps: int = Field(default=200, ge=1, description="Training steps.")
+    batch_size: int = Field(default=16, ge=1, description="Examples in a batch, at most.")
+    batch_tokens: int = Field(default=1024, ge=1, description="Padded tokens in a batch, at most. It bounds memory.")
+    learning_rate: float = Field(
+        default=5e-6, gt=0, le=1, description="Highest learning rate. It rises over `warmup` and then falls to zero."
+    )
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="Share of the steps over which the rate rises.")
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        description="Decay of the weights of linear maps, as AdamW does it. Biases and LayerNorms do not decay.",
+    )
+    temperature: float = Field(
+        default=2.0,
+        gt=0,
+        description="Divides the logits of teacher and student before they are compared. Higher ones weigh what is "
+        "unlikely more.",
+    )
+    hidden_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of the loss on the layers' outputs, beside that on the answers; 0 leaves it out.",
+    )
+    train_embedding: bool = Field(
+        default=False,
+        description="Whether the embedding tables learn as well. Rounding hardly touches them, and left alone, "
+        "words that training does not show stay in place.",
+    )
+    ranges: Method = Field(
+        default="mse",
+        description="How ranges of activations are chosen. Has to be the `method` of `quantize_static` behind it: "
+        "weights learn to live with one rounding.",
+    )
+    freeze_ranges_after: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the steps after which ranges no longer change. Until then they are taken anew at each "
+        "evaluation.",
+    )
+    evaluate_every: int = Field(
+        default=50, ge=1, description="Steps between two measurements of the loss on tuning data."
+    )
+    sample_tokens: int = Field(
+        default=16384,
+        ge=1,
+        description="Tokens, at most, of calibration data for ranges and of tuning data for each evaluation.",
+    )
+    reduce_range: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Imitate weights of 7 bits, as on CPUs whose sums of 16 bits could overflow. `auto` does so "
+        "where the CPU has neither VNNI nor AMX.",
+    )
 
 
 @dataclass(frozen=True)
@@ -86,8 +118,8 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the trained checkpoint in FP32; facts say what it lost by rounding before and after."""
     if not context.training.features:
         raise StageError("train_quantized: there are no training examples; give data with a split to train on")
-    chosen = choose(RangeParams(reduce_range=params.reduce_range), context.cpu_features)
-    limit = 63 if chosen["reduce_range"] == "yes" else 127
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    limit = 63 if reduced else 127
     head, answers = context.head, answers_of(context.head, context.tuning)
     with reproducible(context):
         student = load_model(source.path, head.auto_class).eval()
@@ -98,7 +130,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         with fake_quantized(student, reads=head.reads, limit=limit, method=params.ranges) as ranges:
             facts = _train_and_score(QuantizedTraining(pair, ranges, params, context))
         student.save_pretrained(out)
-    return {**facts, "reduce_range": chosen["reduce_range"], "reduce_range_because": chosen["reduce_range_because"]}
+    return {**facts, **range_facts}
 
 
 def _train_and_score(work: QuantizedTraining) -> Facts:
@@ -164,5 +196,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Fine-tune with INT8 rounding, towards the FP32 reference's answers",
     depends=lambda _: frozenset({"cpu_features", "training"}),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

@@ -271,7 +271,8 @@ from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
 from optimize.data.tokenized import encode
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Context, Text
+from optimize.gates import Gates
+from optimize.interfaces import Context, Text
 from optimize.stages.distill import STAGE, Params
 
 class Silent:
@@ -285,7 +286,7 @@ rank = int(os.environ["RANK"])
 splits = load_splits(Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config, cache=folder / f"cache-{rank}")
 text = Text(transformers.AutoTokenizer.from_pretrained(reference), config, 64)
 shown, asked = (encode(head, rows, text) for rows in (splits.calibration, splits.tuning))
-context = Context(head, seal(reference, "torch"), shown, asked, shown, Budget(), 0, 1, (), Silent(),
+context = Context(head, seal(reference, "torch"), shown, asked, shown, Gates(), 0, 1, (), Silent(),
                   functools.partial(open_folder, head=head, threads=1), time_stacks=None, scratch=folder / "scratch")
 out = folder / f"out-{rank}"
 params = Params(epochs=4, batch_size=4, learning_rate=1e-3, evaluate_every=2, save_every=2)

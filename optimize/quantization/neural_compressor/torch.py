@@ -118,8 +118,7 @@ def _tensors(feature: Feature) -> tuple[Any, ...]:
 def _axes(head: Head, most_tokens: int) -> dict[int, Any]:
     from torch.export import Dim
 
-    names = ["batch", "choices", "sequence"] if head.name == "multiple-choice" else ["batch", "sequence"]
-    return {axis: Dim(name, min=1, max=MOST.get(name, most_tokens)) for axis, name in enumerate(names)}
+    return {axis: Dim(name, min=1, max=MOST.get(name, most_tokens)) for axis, name in enumerate(head.axes)}
 
 
 def _example(axes: dict[int, Any]) -> tuple[Any, Any]:
