@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from doubles import Silent, untimed_stacks
 
 from optimize import environment
 from optimize.artifact import Artifact, copy_companions, seal
@@ -21,7 +22,7 @@ from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
 from optimize.data.tokenized import encode, split_by_tokenizer
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Stack, Text
+from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
 from optimize.stages import STAGES
 
 TINY = {
@@ -33,16 +34,6 @@ TINY = {
     "n_heads": 2,
     "initializer_range": 0.1,
 }
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def step(self, name: str, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def say(self, line: str) -> None:
-        """Ignore it."""
 
 
 @pytest.fixture
@@ -74,11 +65,6 @@ class Built:
         return context.open(self.artifact.kind, self.artifact.path)
 
 
-def untimed(stacks: Sequence[Stack], tokens: int) -> list[float]:
-    """Stand in for a target that times layers; a test that needs one says how long they take."""
-    raise AssertionError(f"nothing is timed here, neither {len(stacks)} stacks nor {tokens} tokens")
-
-
 def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded, progress: Progress) -> Context:
     return Context(
         head=HEADS[head],
@@ -92,7 +78,7 @@ def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded,
         cpu_features=environment.cpu_features(),
         progress=progress,
         open=functools.partial(open_folder, head=HEADS[head], threads=1),
-        time_stacks=untimed,
+        time_stacks=untimed_stacks,
     )
 
 
