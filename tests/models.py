@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from doubles import Silent, untimed_stacks
+from libraries import lacking
 
 from optimize import environment
 from optimize.artifact import Artifact, copy_companions, seal
@@ -144,10 +145,12 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Context, Calla
 
 @pytest.fixture(scope="session")
 def apply(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
-    """Run a stage on what another one built, or on the checkpoint; what was built once is kept."""
+    """Run a stage on what another one built, or on the checkpoint; skip where a library of the stage is absent."""
     done: dict[tuple[object, ...], Built] = {}
 
     def run(context: Context, stage: str, source: Built | None = None, **params: Any) -> Built:
+        if absent := lacking(STAGES[stage].needs):
+            pytest.skip(absent)
         artifact = source.artifact if source else context.reference
         seen = (context.head.name, context.cpu_features, context.budget, len(context.calibration.features))
         key = (*seen, artifact.digest, stage, *sorted(params.items()))

@@ -427,7 +427,6 @@ def test_fusing_refuses_a_graph_whose_heads_are_not_those_of_its_config(context,
 
 @pytest.mark.parametrize("head", ["text-classification", "fill-mask"])
 def test_a_pruned_model_goes_through_static_int8_and_openvino(head, context, apply):
-    pytest.importorskip("openvino")
     here = context(head)
     pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
     static = apply(here, "quantize_static", apply(here, "export", pruned, lean=True), max_float_share=1.0)

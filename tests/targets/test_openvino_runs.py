@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from doubles import Silent
+from libraries import needs
 
 from optimize import manifest
 from optimize.certifying import certify
@@ -15,6 +16,7 @@ from optimize.publishing import publish_folder
 from optimize.running import run
 from optimize.runtimes.openvino import core
 
+pytestmark = needs("openvino", "nncf")
 HEAD = "text-classification"
 PIPELINE = """
 target: openvino
