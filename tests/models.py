@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from doubles import Silent, untimed_stacks
+from libraries import lacking
 
 from optimize import environment
 from optimize.artifact import Artifact, copy_companions, seal
@@ -23,7 +25,7 @@ from optimize.data.splits import Wanted, load_splits
 from optimize.data.tokenized import encode, split_by_tokenizer
 from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Context, Encoded, Facts, Feature, Feed, Progress, Session, Stack, Text
+from optimize.interfaces import Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
 from optimize.stages import STAGES
 
 TINY = {
@@ -35,16 +37,6 @@ TINY = {
     "n_heads": 2,
     "initializer_range": 0.1,
 }
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def step(self, name: str, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def say(self, line: str) -> None:
-        """Ignore it."""
 
 
 @pytest.fixture
@@ -80,11 +72,6 @@ class Built:
         return context.open(self.artifact.kind, self.artifact.path)
 
 
-def untimed(stacks: Sequence[Stack], tokens: int) -> list[float]:
-    """Stand in for a target that times layers; a test that needs one says how long they take."""
-    raise AssertionError(f"nothing is timed here, neither {len(stacks)} stacks nor {tokens} tokens")
-
-
 def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded, progress: Progress) -> Context:
     return Context(
         head=HEADS[head],
@@ -98,7 +85,7 @@ def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded,
         cpu_features=environment.cpu_features(),
         progress=progress,
         open=functools.partial(open_folder, head=HEADS[head], threads=1),
-        time_stacks=untimed,
+        time_stacks=untimed_stacks,
     )
 
 
@@ -164,10 +151,12 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Context, Calla
 
 @pytest.fixture(scope="session")
 def apply(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
-    """Run a stage on what another one built, or on the checkpoint; what was built once is kept."""
+    """Run a stage on what another one built, or on the checkpoint; skip where a library of the stage is absent."""
     done: dict[tuple[object, ...], Built] = {}
 
     def run(context: Context, stage: str, source: Built | None = None, **params: Any) -> Built:
+        if absent := lacking(STAGES[stage].needs):
+            pytest.skip(absent)
         artifact = source.artifact if source else context.reference
         seen = (context.head.name, context.cpu_features, context.limits, len(context.calibration.features))
         key = (*seen, artifact.digest, stage, *sorted(params.items()))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import Heard
 
 from optimize import config
 from optimize.artifact import Artifact, seal
@@ -110,19 +111,6 @@ class Finished:
     folder: Path
     manifest: Manifest
     lines: list[str]
-
-
-class Heard:
-    """Progress that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def step(self, name: str, done: int, total: int) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")

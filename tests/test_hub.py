@@ -234,11 +234,11 @@ def test_what_the_hub_lacks_is_refused_while_planning(here: Hub, files, data_fol
     assert (refused.value.exit_code, len(str(refused.value).splitlines())) == (2, 1)
 
 
-def inspect_named_data(name: str) -> object:
+def inspect_rows(name: str) -> object:
     return inspect_data(want(name), HEADS[HEAD])
 
 
-@pytest.mark.parametrize("inspect", [inspect_checkpoint, inspect_named_data])
+@pytest.mark.parametrize("inspect", [inspect_checkpoint, inspect_rows])
 @pytest.mark.parametrize("down", ["refuses connections", "answers 503"])
 def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, monkeypatch, down: str, inspect) -> None:
     here.model("tester/away").refuses = here.dataset("tester/away").refuses = (503, "Unavailable")

@@ -5,11 +5,12 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import FEW_RUNS, Silent
 
 import optimize
 from optimize import manifest, running
@@ -18,7 +19,6 @@ from optimize.cli import commands
 from optimize.errors import RequestError
 from optimize.heads import HEADS
 from optimize.interfaces import Params
-from optimize.measure.rounds import Settings
 from optimize.planning import Options, make_plan
 from optimize.publishing import CHECKSUMS, publish_folder
 from optimize.report.card import render_card
@@ -42,14 +42,6 @@ ASKED = {
 }
 
 
-class Quiet:
-    def step(self, name: str, done: int, total: int) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def request_of(checkpoint, data_folder, tmp_path_factory) -> Callable[..., Options]:
     place = tmp_path_factory.mktemp("work")
@@ -68,8 +60,8 @@ def passed(request_of, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pipeline") / "lenient.yaml"
     path.write_text("target: cpu\nstages: [export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", partial(Settings, min_runs=4, min_seconds=0.0, rounds=2))
-        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Quiet())[0]
+        patch.setattr(running, "Settings", FEW_RUNS)
+        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Silent())[0]
 
 
 @pytest.fixture
@@ -84,7 +76,7 @@ def built(request_of) -> Callable[[str], Path]:
 
     @cache
     def make(head: str) -> Path:
-        return run(make_plan(request_of(head, build_only=True)), progress=Quiet())[0] / "model"
+        return run(make_plan(request_of(head, build_only=True)), progress=Silent())[0] / "model"
 
     return make
 
@@ -283,8 +275,8 @@ def pruned(request_of, tmp_path_factory) -> Path:
         encoding="utf-8",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", partial(Settings, min_runs=4, min_seconds=0.0, rounds=2))
-        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Quiet())[0]
+        patch.setattr(running, "Settings", FEW_RUNS)
+        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Silent())[0]
 
 
 def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(pruned, tmp_path):

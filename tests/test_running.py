@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import FEW_RUNS, Heard, untimed_engines
 
 import optimize
 from optimize import running
@@ -28,7 +29,6 @@ from optimize.interfaces import Context, Facts, Params, Stage
 from optimize.manifest import Manifest, read
 from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
-from optimize.measure.rounds import Settings
 from optimize.planning import Options, make_plan
 from optimize.publishing import publish_folder
 from optimize.report.page import render
@@ -37,21 +37,7 @@ from optimize.running import run
 from optimize.stages import STAGES
 
 HEAD = "question-answering"  # its few training steps are enough to lose something by a broken model
-FEW_RUNS = partial(Settings, min_runs=4, min_seconds=0.0, rounds=2)
 LENIENT = "{max_metric_drop: 0.1, min_agreement: 0.8, max_size_ratio: 0.5}"
-
-
-class Heard:
-    """Progress that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def step(self, name: str, done: int, total: int) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @dataclass(frozen=True)
@@ -109,11 +95,7 @@ def finished(checkpoint, data_folder, warm_cache, tmp_path_factory) -> Iterator[
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the timing, for tests of what does not depend on it."""
-
-    def measure_nothing(engines, *_, **__):
-        return {engine.name: EngineTimes(not_measured={"latency": "left out"}) for engine in engines}
-
-    monkeypatch.setattr(subjects, "measure_latency", measure_nothing)
+    monkeypatch.setattr(subjects, "measure_latency", untimed_engines)
 
 
 def command(options: Options, *flags: str) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from doubles import Heard
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
@@ -298,14 +299,9 @@ def test_weights_have_7_bits_where_sums_are_16_bits_wide(features, reduced, trai
 
 
 def test_progress_counts_the_steps(train):
-    steps = []
-
-    class Watching:
-        def step(self, name, done, total):
-            steps.append((name, done, total))
-
-    train("question-answering", {"progress": Watching()}, steps=3)
-    assert steps == [("train", 1, 3), ("train", 2, 3), ("train", 3, 3)]
+    heard = Heard()
+    train("question-answering", {"progress": heard}, steps=3)
+    assert heard.steps == [("train", 1, 3), ("train", 2, 3), ("train", 3, 3)]
 
 
 def test_the_loss_of_classes_is_the_kl_divergence_that_drift_reports():
