@@ -104,7 +104,27 @@ report and a publication are made from it, and your CI and dashboards can be too
 
 Within a schema's version, fields are added and never renamed. This version writes schema 2 and reads schema 1 as well;
 in schema 1, facts that are `true` or `false` now are the texts `yes` and `no`. The file starts with the record
-[Manifest](#manifest); a type that is a link is another record on this page."""
+[Manifest](#manifest); a type that is a link is another record on this page.
+
+At a glance, with some of the fields:
+
+```text
+{"schema", "id", "created",
+ "request": {"target", "head", "model", "data", "pipeline", "runtime", "seed", …},
+ "environment": {"cpu", "features", "cores", "gpu", "versions", "device": {what the target ran on}},
+ "source": {"kind", "id", "revision", "digest"},
+ "data": {split: {"count", "digest"}},
+ "stages": [{"stage", "params", "facts", "seconds", "cached", "key", "artifact": {"kind", "digest", "size_bytes"}}],
+ "measurements": [{"name": "pytorch-fp32" | "<target>-fp32" | "<stage>",
+    "metric": {"name", "value", "reference", "drop", "interval": [low, high], "examples", "p_value"},
+    "drift": {"agreement", "kl", "cosine", "padding_max_abs", "batch_max_abs"},
+    "latency": [{"shape": "1x128", "p50_ms", "speedup": {"pytorch-fp32": x, "<target>-fp32": y}, "speedup_interval"}],
+    "size": {"bytes", "ratio", "by_component", "by_dtype"}, "load_seconds", "peak_memory_bytes",
+    "not_measured": {what: why}, "runtime"}],
+ "verdict": {"outcome": "passed" | "failed" | "unverified",
+    "checks": [{"name", "limit", "value", "outcome", "reason"}]},
+ "candidates": [{"pipeline", "stages", "tuning", "checks", "meets_gates", "measurement", "chosen", "reason"}]}
+```"""
 
 COMMANDS_INTRO = """# Command line
 
