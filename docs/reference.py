@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from optimize import manifest
-from optimize.config import Gates, load_pipeline, shipped_pipelines
+from optimize.config import load_pipeline, parse_step, shipped_pipelines
+from optimize.gates import Gates
 from optimize.report.tables import markdown_table
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
@@ -51,8 +52,8 @@ EXAMPLES = {
 STAGES_INTRO = """# Stages
 
 A stage reads one model and writes another. A pipeline lists stages in order; each takes the kind of model that the one
-before gives: `torch` (a checkpoint), `onnx` or `openvino`. Wrong orders are refused by `optimize plan`, before
-anything is built.
+before gives: `torch` (a checkpoint), `onnx` or `openvino`. Some stages also make of a model what a later stage cannot
+take, such as *quantized* or *fused*. `optimize plan` refuses a wrong order, before anything is built.
 
 A stage is written as its name, or as its name with parameters. Whatever you leave out has its default. To change one
 parameter of a pipeline without writing YAML, use `--set`:
@@ -153,6 +154,7 @@ def _stage(name: str) -> str:
     ]
     if stage.first:
         lines.append("- Has to be the first stage.")
+    lines += _order(name)
     nested = [each for field in stage.params.model_fields.values() for each in models_in(field.annotation)]
     parts = [f"## {name}", f"{stage.summary}.", "\n".join(lines), yaml_block(f"- {EXAMPLES.get(name, name)}")]
     if stage.params.model_fields:
@@ -160,6 +162,19 @@ def _stage(name: str) -> str:
     for each in nested:
         parts += [f"Each of `settings` is a mapping. {each.__doc__}", parameter_table(each)]
     return "\n\n".join(parts)
+
+
+def _order(name: str) -> list[str]:
+    """What the stage, written as in its example, makes of a model, and which models it refuses."""
+    step = parse_step(yaml.safe_load(EXAMPLES.get(name, name)), where=name)
+    traits = STAGES[name].traits(step.params)
+    lines = []
+    if traits.makes:
+        made = " and ".join(f"*{each}*" for each in sorted(traits.makes))
+        lines.append(f"- Written as below, what it gives is {made}.")
+    for trait, advice in sorted(traits.refuses.items()):
+        lines.append(f"- Takes no model that is *{trait}* ({advice}).")
+    return lines
 
 
 def gates_page() -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from optimize.errors import SourceError, first_line
 
+CONFIG_FILE = "config.json"
 PRUNED_LAYERS = "pruned_layers"
 """The config's key: a list of {"heads", "neurons"}, one for each layer, with "stands_for" where layers were dropped."""
 STANDS_FOR = "stands_for"
@@ -142,14 +143,18 @@ def size_of(layer: Any) -> LayerSize:
     return LayerSize(int(layer.attention.n_heads), int(layer.ffn.lin1.out_features))
 
 
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """The config beside a model; raises SourceError where it cannot be read."""
+def read_config(folder: Path, *, where: str | None = None) -> dict[str, Any]:
+    """The config beside a model; raises SourceError where it is not a JSON object that can be read.
+
+    `where` names the file to the user instead of its path, such as that of a file that was fetched from the Hub.
+    """
+    where = where or str(folder / CONFIG_FILE)
     try:
-        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{folder / 'config.json'}: cannot be read ({first_line(error)}); name a folder that save_pretrained wrote"
-        ) from error
+        raise SourceError(f"{where}: cannot be read ({first_line(error)}); save the model again") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{where}: holds no JSON object; save the model again")
     return config
 
 

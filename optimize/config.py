@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from optimize.errors import RequestError, unknown_name
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Params, Trait
+from optimize.interfaces import Params, Trait, Traits
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -26,68 +27,17 @@ PRUNE_VOCABULARY = "prune_vocabulary"
 M = TypeVar("M", bound=BaseModel)
 
 
-class Gates(BaseModel):
-    """Limits on the pipeline's last artifact; one that is absent is not checked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    max_metric_drop: float | None = Field(
-        default=None,
-        ge=0,
-        description="Largest drop of the metric from the PyTorch FP32 reference's, in the metric's own unit: 0.01 "
-        "of accuracy is one point.",
-    )
-    max_relative_metric_drop: float | None = Field(
-        default=None,
-        ge=0,
-        description="Largest drop of the metric as a share of the reference's score: 0.01 is one percent of it.",
-    )
-    min_agreement: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Smallest share of decisions that are the reference's, right or wrong. A metric can stay while "
-        "answers flip both ways; this sees it.",
-    )
-    min_speedup: float | None = Field(
-        default=None,
-        gt=0,
-        description="Smallest ratio of the median latency of `speedup_over` to the model's own, at `speedup_shape`.",
-    )
-    speedup_over: str = Field(
-        default="pytorch-fp32",
-        description="What `min_speedup` compares with: `pytorch-fp32`, or the target's own FP32, such as `cpu-fp32` "
-        "or `openvino-fp32`.",
-    )
-    speedup_shape: str = Field(
-        default="1x128",
-        description="Shape, batch x tokens, at which `min_speedup` is judged. It has to be among the shapes that "
-        "are measured (`--shapes`).",
-    )
-    max_size_ratio: float | None = Field(
-        default=None,
-        gt=0,
-        description="Largest ratio of the model file's bytes to the FP32 weights'. INT8 alone comes to about 0.26.",
-    )
-    max_memory_bytes: int | None = Field(
-        default=None, gt=0, description="Largest peak memory, in bytes, of the process that ran the model."
-    )
-    confidence: float | None = Field(
-        default=None,
-        gt=0.5,
-        lt=1,
-        description="With it, meeting a limit is not enough: a drop has to meet it at the upper end of its interval "
-        "at this confidence, a speed-up at the lower end of its 95 % interval. The report says how many "
-        "more examples would decide.",
-    )
-
-
 @dataclass(frozen=True)
 class Step:
     """One stage of a pipeline with its parameters, checked."""
 
     stage: str
     params: Params
+
+    @property
+    def traits(self) -> Traits:
+        """What the stage makes of a model with these parameters, and what it refuses."""
+        return STAGES[self.stage].traits(self.params)
 
     def as_yaml(self) -> dict[str, dict[str, Any]]:
         """The step as the YAML would say it, defaults included."""
@@ -141,7 +91,7 @@ class Pipeline:
     @property
     def traits(self) -> frozenset[Trait]:
         """What the stages make of the model."""
-        return frozenset(trait for step in self.stages for trait in STAGES[step.stage].makes)
+        return frozenset(trait for step in self.stages for trait in step.traits.makes)
 
     @property
     def max_tokens(self) -> int | None:
@@ -281,16 +231,16 @@ def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
 
 
 def check_traits(steps: tuple[Step, ...], *, where: str) -> None:
-    """Refuse a stage that undoes what one before it made of the model."""
+    """Refuse a stage that cannot take what one before it made of the model."""
     makers: dict[Trait, str] = {}
     for step in steps:
-        stage = STAGES[step.stage]
-        for trait in sorted(stage.undoes & makers.keys()):
-            raise RequestError(
-                f"{where}: '{step.stage}' would undo the {trait} that '{makers[trait]}' makes; put it before, or leave "
-                "one of them out"
-            )
-        makers |= dict.fromkeys(stage.makes, step.stage)
+        for trait, advice in step.traits.refuses.items():
+            if trait in makers:
+                maker = f"another '{step.stage}'" if makers[trait] == step.stage else f"'{makers[trait]}'"
+                raise RequestError(
+                    f"{where}: '{step.stage}' cannot come after {maker}, whose result is {trait}; {advice}"
+                )
+        makers |= dict.fromkeys(step.traits.makes, step.stage)
 
 
 def check_gates(gates: Gates, target: str, *, where: str) -> None:

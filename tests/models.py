@@ -20,8 +20,9 @@ from optimize.artifact import Artifact, copy_companions, seal
 from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
 from optimize.data.tokenized import encode, split_by_tokenizer
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Stack, Text
+from optimize.interfaces import Context, Encoded, Facts, Feature, Feed, Progress, Session, Stack, Text
 from optimize.stages import STAGES
 
 TINY = {
@@ -86,7 +87,7 @@ def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded,
         calibration=calibration,
         tuning=tuning,
         training=Encoded((), (), 0),
-        budget=Budget(),
+        limits=Gates(),
         seed=0,
         threads=1,
         cpu_features=environment.cpu_features(),
@@ -163,7 +164,7 @@ def apply(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
 
     def run(context: Context, stage: str, source: Built | None = None, **params: Any) -> Built:
         artifact = source.artifact if source else context.reference
-        seen = (context.head.name, context.cpu_features, context.budget, len(context.calibration.features))
+        seen = (context.head.name, context.cpu_features, context.limits, len(context.calibration.features))
         key = (*seen, artifact.digest, stage, *sorted(params.items()))
         if key not in done:
             out = tmp_path_factory.mktemp(stage)

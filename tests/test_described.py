@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from optimize import manifest
-from optimize.config import Gates
+from optimize.gates import Gates
 from optimize.manifest import Manifest, Record
 from optimize.runtimes.pytorch import TorchRuntime
 from optimize.stages import STAGES, quantize_neural_compressor

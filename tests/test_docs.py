@@ -17,6 +17,7 @@ from results import insert, read_baselines, render_results, render_summary
 
 from optimize.cli.commands import app
 from optimize.config import load_pipeline, parse_pipeline, parse_step, shipped_pipelines
+from optimize.errors import RequestError
 from optimize.report.tables import untimed
 from optimize.stages import STAGES
 
@@ -88,6 +89,27 @@ def test_a_pipeline_that_a_page_shows_is_valid(page, block):
 def test_a_part_of_a_pipeline_that_a_page_shows_has_known_stages_and_parameters(page, block):
     for entry in yaml.safe_load(block)["stages"]:
         parse_step(entry, where=page)
+
+
+ORDERS = [
+    ["export", "fuse", "quantize_static"],
+    [{"export": {"lean": True}}, "fuse"],
+    ["export", "quantize_dynamic", "quantize_static"],
+    ["export", "convert_openvino", {"reshape_openvino": {"tokens": 128}}, "quantize_openvino"],
+    ["export", "convert_openvino", {"reshape_openvino": {"tokens": 128}}, "attach_tokenizer"],
+    ["prune_weights", "prune", "export"],
+    ["prune_weights", "distill", "export"],
+    ["prune_weights", "train_quantized", "export"],
+    ["prune", {"prune_vocabulary": {"corpus": "texts.txt"}}, "export"],
+]
+"""The orders that docs/guide/pipelines.md says are refused."""
+
+
+@pytest.mark.parametrize("stages", ORDERS)
+def test_an_order_that_the_guide_says_is_refused_is_refused(stages):
+    target = "openvino" if "convert_openvino" in stages else "cpu"
+    with pytest.raises(RequestError):
+        parse_pipeline({"target": target, "stages": stages}, name="x", where="x")
 
 
 def test_the_examples_are_of_stages_and_load():

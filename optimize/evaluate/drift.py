@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
-from optimize.evaluate.predict import MAX_BATCH, choices, collate, own_outputs, padded_tokens, token_limit
+from optimize.evaluate.predict import MAX_BATCH, choices, collate, own_outputs, token_limit
 from optimize.interfaces import Feature, Head, Score, Session
 from optimize.manifest import Drift
 
@@ -210,6 +210,6 @@ def mixed_batches(features: Sequence[Feature], *, tokens: int) -> Iterator[list[
     """Deal sorted features out to batches of up to 8 that each mix short and long ones."""
     for count in sorted({choices(feature) for feature in features}):
         alike = [feature for feature in features if choices(feature) == count]
-        size = max(1, min(MAX_BATCH, tokens // max(padded_tokens(feature) for feature in alike)))
+        size = max(1, min(MAX_BATCH, tokens // max(feature.all_tokens for feature in alike)))
         batches = -(-len(alike) // size)
         yield from (alike[start::batches] for start in range(batches))

@@ -8,7 +8,6 @@ run later.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from optimize.artifact import Artifact, Kind
+from optimize.checkpoint import read_config
 from optimize.errors import StageError
 from optimize.interfaces import Context, Feed
 
@@ -61,7 +61,7 @@ def compare(
 
 def probes(context: Context, *, max_tokens: int | None = None) -> Iterator[Feed]:
     """Feeds of random tokens: each shape with full, right-padded, left-padded and holed masks."""
-    config = json.loads((context.reference.path / "config.json").read_text(encoding="utf-8"))
+    config = read_config(context.reference.path)
     longest = min(config["max_position_embeddings"], max_tokens or config["max_position_embeddings"])
     rng = np.random.default_rng(context.seed)
     choices = _choices(context)

@@ -80,7 +80,7 @@ def plan_batches(features: Sequence[Feature], *, size: int = MAX_BATCH, tokens: 
     batches: list[list[int]] = []
     for index in order:
         feature, batch = features[index], batches[-1] if batches else []
-        fits = len(batch) < size and (len(batch) + 1) * padded_tokens(feature) <= tokens
+        fits = len(batch) < size and (len(batch) + 1) * feature.all_tokens <= tokens
         if batch and fits and choices(features[batch[0]]) == choices(feature):
             batch.append(index)
         else:
@@ -92,11 +92,6 @@ def choices(feature: Feature) -> int:
     """How many choices a feature of multiple choice has; 0 where there are none."""
     ids = feature.inputs["input_ids"]
     return int(ids.shape[0]) if ids.ndim == 2 else 0
-
-
-def padded_tokens(feature: Feature) -> int:
-    """Tokens that a feature takes up in a batch, those of all its choices together."""
-    return feature.tokens * max(1, choices(feature))
 
 
 def token_limit(session: Session, head: Head, features: Sequence[Feature], *, pad_id: int) -> int:

@@ -102,4 +102,5 @@ HEAD = Head(
     read=read,
     decide=decide,
     score=score,
+    usage='"A sentence."',
 )

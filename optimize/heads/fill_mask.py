@@ -113,4 +113,7 @@ HEAD = Head(
     read=read,
     decide=decide,
     score=score,
+    answers_in_words=True,
+    activations=1,
+    usage='"Paris is the capital of [MASK]."',
 )

@@ -161,4 +161,6 @@ HEAD = Head(
     read=read,
     decide=decide,
     score=score,
+    axes=("batch", "choices", "sequence"),
+    takes_pairs=True,
 )

@@ -182,4 +182,6 @@ HEAD = Head(
     decide=decide,
     score=score,
     max_tokens=384,
+    takes_pairs=True,
+    usage='question="Who?", context="Ada did."',
 )

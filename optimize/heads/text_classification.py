@@ -166,4 +166,5 @@ HEAD = Head(
     decide=decide,
     score=score,
     labels="label",
+    usage='"A sentence."',
 )

@@ -149,4 +149,5 @@ HEAD = Head(
     decide=decide,
     score=score,
     labels="tags",
+    usage='"Ada lives in Lisbon."',
 )

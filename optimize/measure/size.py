@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimize.artifact import Artifact, Kind, gzip_bytes, read_safetensors_header
+from optimize.artifact import Artifact, gzip_bytes, stored_tensors
 from optimize.checkpoint import encoder_flops, read_config
 from optimize.manifest import Size
 
@@ -59,12 +59,14 @@ class Tensors:
     users: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
 
 
-def measure_size(artifact: Artifact, reference_bytes: int, *, compressed: bool = False) -> Size:
+def measure_size(
+    artifact: Artifact, reference_bytes: int, *, read: Callable[[Sequence[Path]], Tensors], compressed: bool = False
+) -> Size:
     """Size of an artifact's model files, and its ratio to the FP32 weights' `reference_bytes`.
 
-    `compressed` takes some seconds for each 100 MB.
+    `read` reads files of the artifact's kind. `compressed` takes some seconds for each 100 MB.
     """
-    tensors = READERS[artifact.kind](artifact.model_files())
+    tensors = read(artifact.model_files())
     parts, dtypes = Counter[str](), Counter[str]()
     for name, dtype, size in tensors.found:
         parts[part_of(name, tensors.users)] += size
@@ -119,9 +121,8 @@ def read_torch(files: Sequence[Path]) -> Tensors:
     for path in files:
         if path.suffix != ".safetensors":
             continue
-        for name, entry in read_safetensors_header(path).items():
-            start, end = entry["data_offsets"]
-            found.append((name, entry["dtype"], end - start))
+        for name, tensor in stored_tensors(path).items():
+            found.append((name, tensor.dtype, tensor.size_bytes))
     return Tensors(found)
 
 
@@ -190,10 +191,3 @@ def read_openvino(files: Sequence[Path]) -> Tensors:
             source, sink = names[edge.get("from-layer")], names[edge.get("to-layer")]
             users.setdefault(source, []).append((sink, (sink,)))
     return Tensors(found, users)
-
-
-READERS: dict[Kind, Callable[[Sequence[Path]], Tensors]] = {
-    "torch": read_torch,
-    "onnx": read_onnx,
-    "openvino": read_openvino,
-}

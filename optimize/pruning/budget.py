@@ -11,7 +11,6 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import Loss
 from optimize.interfaces import Progress
 from optimize.pruning.costs import Costs
-from optimize.pruning.loss import lost
 from optimize.pruning.sites import Site
 from optimize.pruning.times import Table
 
@@ -69,9 +68,7 @@ def find_fastest(
         middle = (least + most) // 2
         pruned = prune_to(STEP * middle)
         inside = pruned.loss.relative_drop <= within
-        rows.append(
-            {"budget": pruned.budget, **lost(pruned.loss, prefix="tuning"), "within": "yes" if inside else "no"}
-        )
+        rows.append({"budget": pruned.budget, **pruned.loss.facts("tuning"), "within": "yes" if inside else "no"})
         progress.say(
             f"prune: budget {pruned.budget:.3f}: {pruned.loss.relative_drop:+.2%} on tuning data, "
             f"{'within' if inside else 'beyond'} {within:.2%}"

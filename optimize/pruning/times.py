@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from optimize.errors import StageError
-from optimize.interfaces import Context
+from optimize.interfaces import Context, FactRow
 from optimize.pruning.costs import Costs, Curve
-from optimize.pruning.loss import Row
 from optimize.pruning.sites import Site
 
 PARTS = 4
-Table = list[Row]
+Table = list[FactRow]
 
 
 def measure_times(

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from optimize.checkpoint import read_config
 from optimize.errors import StageError
 
 NAME = "prune_vocabulary"
@@ -112,7 +113,7 @@ def choose_kept(
 
 def named_ids(folder: Path) -> dict[str, int]:
     """Ids of the vocabulary that a checkpoint's config names, such as `pad_token_id`."""
-    config = _read(folder / "config.json")
+    config = read_config(folder)
     ids = {name: value for name, value in config.items() if name.endswith("_token_id") and isinstance(value, int)}
     return {name: value for name, value in ids.items() if 0 <= value < config["vocab_size"]}
 

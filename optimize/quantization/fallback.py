@@ -1,10 +1,10 @@
-"""Accuracy-aware fallback: leave in float what the budget cannot afford, at the least cost in time.
+"""Accuracy-aware fallback: leave in float what the limits do not allow, at the least cost in time.
 
 Groups go back to float one at a time, the one first that takes away most divergence for each
 microsecond it costs. What a group takes away is at first taken to be the error that it causes alone.
 Where a group takes away less than half of that, the errors evidently don't add up, and it has to
-stand against the next most promising ones, measured in the company of what is quantized. Once the budget is met,
-each group is tried in INT8 again, the slowest first, and stays so if the budget is still met.
+stand against the next most promising ones, measured in the company of what is quantized. Once the limits are met,
+each group is tried in INT8 again, the slowest first, and stays so if they still are.
 
 NNCF's accuracy control and Neural Compressor's `mse_v2` work alike, on the metric alone and without
 regard to time. Divergence ranks better: a metric on some hundred examples moves in steps.
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import Loss, describe
-from optimize.interfaces import Budget, Progress
+from optimize.gates import Gates
+from optimize.interfaces import Progress
 from optimize.quantization.sensitivity import Cost
 from optimize.quantization.sites import Group
 from optimize.quantization.variants import Variants
@@ -76,7 +77,7 @@ class _Search:
 
 
 def fall_back(variants: Variants, costs: Sequence[Cost], *, max_float_share: float, progress: Progress) -> Outcome:
-    """Revert groups until the tuning data meet the budget; `max_float_share` bounds the weights left in float."""
+    """Revert groups until the limits are met on tuning data; `max_float_share` bounds the weights left in float."""
     total = sum(group.parameters for group in variants.groups)
     expected = {cost.group.name: cost.loss.divergence for cost in costs}
     search = _Search(
@@ -87,14 +88,14 @@ def fall_back(variants: Variants, costs: Sequence[Cost], *, max_float_share: flo
     while not judge.allows(loss):
         candidates = search.candidates()
         if not candidates:
-            raise StageError(_hopeless(best, judge.budget, max_float_share))
+            raise StageError(_hopeless(best, judge.limits, max_float_share))
         group, found = _choose(search, candidates, loss)
         removed = loss.divergence - found.divergence
         del expected[group.name]
         if removed > 0 or judge.allows(found):
             search.steps.append(Step(group, removed, search.costs[group.name].saved_us))
             loss = found
-            best = min(best, loss, key=lambda each: _excess(each, judge.budget))
+            best = min(best, loss, key=judge.excess)
     return _put_back(search, loss)
 
 
@@ -112,10 +113,10 @@ def _choose(search: _Search, candidates: Sequence[Group], loss: Loss) -> tuple[G
 
 
 def _put_back(search: _Search, loss: Loss) -> Outcome:
-    """Quantize again whatever the budget does not need in float, the slowest first."""
+    """Quantize again whatever the limits do not need in float, the slowest first."""
     for step in sorted(search.steps, key=lambda step: -step.lost_us):
         if len(search.steps) == 1:
-            break  # without any step the budget was not met
+            break  # without any step the limits were not met
         rest = [other for other in search.steps if other is not step]
         found = search.assess([other.group for other in rest])
         if search.variants.judge.allows(found):
@@ -123,24 +124,14 @@ def _put_back(search: _Search, loss: Loss) -> Outcome:
     return Outcome(tuple(search.steps), loss, search.tried)
 
 
-def _excess(loss: Loss, budget: Budget) -> float:
-    """By how much a loss misses its limits, each as a share of the limit's own size."""
-    misses = [
-        (loss.drop, budget.max_drop),
-        (loss.relative_drop, budget.max_relative_drop),
-        (1.0 - loss.agreement, None if budget.min_agreement is None else 1.0 - budget.min_agreement),
-    ]
-    return sum(max(value - limit, 0.0) / max(limit, 1e-6) for value, limit in misses if limit is not None)
-
-
-def _hopeless(best: Loss, budget: Budget, share: float) -> str:
-    limits = {
-        "drop": budget.max_drop,
-        "relative drop": budget.max_relative_drop,
-        "agreement": budget.min_agreement,
+def _hopeless(best: Loss, limits: Gates, share: float) -> str:
+    words = {
+        "drop": limits.max_metric_drop,
+        "relative drop": limits.max_relative_metric_drop,
+        "agreement": limits.min_agreement,
     }
-    asked = ", ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
+    asked = ", ".join(f"{name} {limit:g}" for name, limit in words.items() if limit is not None)
     return (
-        f"quantize_static: with at most {share:.0%} of the weights in float no fallback meets the budget ({asked}); "
+        f"quantize_static: with at most {share:.0%} of the weights in float no fallback meets the limits ({asked}); "
         f"the best was {describe(best)}; raise max_float_share, loosen the gates, or begin with 'train_quantized'"
     )

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optimize.artifact import read_safetensors_header
+from optimize.artifact import stored_tensors
 from optimize.errors import SourceError, first_line
 from optimize.heads import HEADS
 from optimize.interfaces import Head
@@ -30,7 +30,7 @@ def check_weights(folder: Path, head: Head, *, where: str) -> None:
     if not files[0].name.endswith(".safetensors"):
         return
     for path in files:
-        names |= set(read_safetensors_header(path))
+        names |= set(stored_tensors(path))
     check_head(where, head, names)
 
 
@@ -79,10 +79,9 @@ def stored(folder: Path) -> tuple[str, set[str]]:
     names: set[str] = set()
     for path in weight_files(folder):
         if path.suffix == ".safetensors":
-            header = read_safetensors_header(path)
-            found = {str(entry.get("dtype")) for entry in header.values()}
-            types |= {SAFETENSORS_TYPES.get(name, name) for name in found}
-            names |= set(header)
+            for name, tensor in stored_tensors(path).items():
+                types.add(SAFETENSORS_TYPES.get(tensor.dtype, tensor.dtype))
+                names.add(name)
             continue
         weights = _read_pickle(path)
         types |= {

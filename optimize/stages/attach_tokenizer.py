@@ -10,7 +10,6 @@ long are cut at the end; windows over long contexts, which question answering is
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import numpy as np
 from pydantic import Field
 
 from optimize.artifact import Artifact
+from optimize.checkpoint import read_config
 from optimize.errors import StageError
-from optimize.interfaces import Context, Facts, Feature, Stage
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import axes_of, load_openvino, read_model
 
@@ -28,7 +28,6 @@ NAME = "attach_tokenizer"
 TOKENIZER_FILE = "openvino_tokenizer.xml"
 END_TO_END_FILE = "openvino_end_to_end.xml"
 INPUTS = ("text", "text_pair")
-TAKES_PAIRS = ("question-answering", "multiple-choice")
 
 
 class Params(StageParams):
@@ -70,13 +69,13 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     for file in source.model_files():
         shutil.copyfile(file, out / file.name)
     python = transformers.AutoTokenizer.from_pretrained(source.path, local_files_only=True)
-    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-    inputs = 2 if context.head.name in TAKES_PAIRS else params.inputs
+    config = read_config(source.path)
+    inputs = 2 if context.head.takes_pairs else params.inputs
     most = min(python.model_max_length, config["max_position_embeddings"])
     save = load_openvino().save_model
     tokenizer = _convert(python, inputs, most)
     save(tokenizer, out / TOKENIZER_FILE, compress_to_fp16=False)
-    connected = _connect(tokenizer, model, stack=context.head.name == "multiple-choice")
+    connected = _connect(tokenizer, model, stack=context.head.has_choices)
     save(connected, out / END_TO_END_FILE, compress_to_fp16=False)
     return _compare(out, python, inputs, most, params, context)
 
@@ -125,7 +124,7 @@ def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, 
             continue
         alike += 1
         feed = {name: wanted[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
-        if context.head.name == "multiple-choice":
+        if context.head.has_choices:
             feed = {name: array[None] for name, array in feed.items()}
         expected, got = session(feed), whole(named)
         for name in context.head.outputs:
@@ -147,6 +146,17 @@ def _texts(feature: Feature, python: Any, inputs: int) -> tuple[list[str], ...]:
     return tuple([part[place] if place < len(part) else "" for part in parts] for place in range(inputs))
 
 
+def traits(_: Params) -> Traits:
+    """Texts of any length come out of a tokenizer."""
+    return Traits(
+        makes=frozenset({"joined to its tokenizer"}),
+        refuses={
+            "of fixed shape": "leave out 'reshape_openvino'",
+            "joined to its tokenizer": "leave one of them out",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -154,4 +164,5 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino", "openvino-tokenizers", "transformers"),
     summary="The tokenizer as OpenVINO graphs: alone, and joined to the model",
+    traits=traits,
 )

@@ -24,11 +24,11 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.evaluate.judge import limit_tokens, make_judge
+from optimize.evaluate.judge import make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.half import expose_attention, join_casts, name_nodes
 from optimize.graphs.onnx import QUANTIZED_OPERATORS
-from optimize.interfaces import Context, Facts, Feature, Stage
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.calibrate import calibrate
 from optimize.quantization.ranges import Range
@@ -89,7 +89,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         raise StageError(f"{NAME}: the model is in FP16 already; leave the stage out")
     name_nodes(model)
     types = tensor_types(model)
-    seen = limit_tokens(context.calibration, params.calibration_tokens).features
+    seen = context.calibration.first(tokens=params.calibration_tokens).features
     peaks = find_peaks(model, [name for name, kind in types.items() if kind == FLOAT], seen, context)
     kept = choose(model, peaks, params)
     floating = _floating(model, types)
@@ -219,4 +219,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="FP16, save for nodes whose activations get too large on calibration data",
+    traits=lambda _: Traits(makes=frozenset({"in FP16"}), refuses={"in FP16": "leave one of them out"}),
 )

@@ -15,7 +15,7 @@ from optimize.artifact import Artifact
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import refuse_quantized
 from optimize.graphs.openvino import count_operators
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino
 
@@ -53,6 +53,16 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     }
 
 
+def traits(_: Params) -> Traits:
+    """OpenVINO has its own quantizer and its own 16-bit weights; ONNX Runtime's forms of them are not converted."""
+    return Traits(
+        refuses={
+            "quantized": "quantize with 'quantize_openvino' after it",
+            "in FP16": "leave out 'convert_fp16', and set 'convert_openvino: {weights: fp16}'",
+        }
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -60,4 +70,5 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino",),
     summary="OpenVINO IR of the exported graph, outputs proven",
+    traits=traits,
 )

@@ -24,7 +24,7 @@ from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.training.batches import Batch, answers_of, make_labelled, reproducible, session_of, trained_parameters
 from optimize.training.distillation import Pair, Weights, batch_loss, require_alike
@@ -148,7 +148,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     import torch
     from accelerate import Accelerator
 
-    lessons = take(context.training, params.examples)
+    lessons = context.training.first(examples=params.examples)
     if not lessons.features:
         raise StageError("distill: there are no training examples; give data with a split to train on")
     with reproducible(context):
@@ -167,14 +167,6 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         facts = _teach(Course(pair, batches, judge, crew, params, context))
         student.cpu().save_pretrained(out)
     return {**facts, "labels": _labels(batches, params), "training_examples": len(lessons.gold)}
-
-
-def take(encoded: Encoded, count: int | None) -> Encoded:
-    """The first examples."""
-    if count is None or count >= len(encoded.gold):
-        return encoded
-    features = tuple(feature for feature in encoded.features if feature.example < count)
-    return Encoded(features, encoded.gold[:count], encoded.truncated)
 
 
 def _teach(course: Course) -> Facts:
@@ -251,5 +243,5 @@ STAGE = Stage(
     needs=("accelerate", "torch", "transformers"),
     summary="Let a pruned model learn from the FP32 reference what pruning took",
     depends=lambda _: frozenset({"training"}),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

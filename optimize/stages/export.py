@@ -22,7 +22,7 @@ from optimize.evaluate.parity import check_parity
 from optimize.graphs.forwards import slice_readout, use_lean_attention
 from optimize.graphs.lean import copy_batch_axis, part_residual_sums
 from optimize.graphs.onnx import READOUT_SLICE
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.integer_operators import drop_unused
 from optimize.quantization.sites import drop_aliases
@@ -102,4 +102,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx"),
     summary="PyTorch to ONNX, with parity proven and the readout slice",
+    traits=lambda params: Traits(makes=frozenset({"lean"} if params.lean else ())),
 )

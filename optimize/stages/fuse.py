@@ -10,7 +10,6 @@ own: the optimizer then reads each number off the graph, and those that it found
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 from pydantic import Field
 
 from optimize.artifact import Artifact
-from optimize.checkpoint import pruned_sizes
+from optimize.checkpoint import pruned_sizes, read_config
 from optimize.errors import StageError
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import READOUT_SLICE, refuse_quantized
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
 
 
@@ -45,12 +44,12 @@ class Params(StageParams):
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the fused `model.onnx`; facts are the counts of fused operators."""
-    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    config = read_config(source.path)
     refuse_quantized(source.path / "model.onnx", stage="fuse")
     model = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
     counts = {name: int(count) for name, count in model.get_fused_operator_statistics().items()}
     sliced = {prop.key: prop.value for prop in model.model.metadata_props}.get(READOUT_SLICE) == "yes"
-    expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head.name)
+    expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head)
     check_counts(counts, expected)
     _check_heads(model.model, config)
     model.save_model_to_file(str(out / "model.onnx"))
@@ -58,14 +57,14 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     return {**{name: count for name, count in counts.items() if count}, "max_difference": difference}
 
 
-def expected_counts(config: dict[str, Any], *, sliced: bool, embedding: bool, head: str) -> dict[str, int]:
+def expected_counts(config: dict[str, Any], *, sliced: bool, embedding: bool, head: Head) -> dict[str, int]:
     """How often each operator must have been fused in a DistilBERT of this geometry.
 
     A last layer with the readout slice has another shape of attention, which stays as it is. The
     masked-LM head has an activation of its own.
     """
     layers = config["n_layers"]
-    activations = layers + 1 if head == "fill-mask" else layers
+    activations = layers + head.activations
     return {
         "EmbedLayerNormalization": int(embedding),
         "Attention": layers - 1 if sliced else layers,
@@ -113,6 +112,19 @@ def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> Any:
     )
 
 
+def traits(params: Params) -> Traits:
+    """Fusion looks for patterns of plain FP32 operators, and for the attention that transformers writes."""
+    return Traits(
+        makes=frozenset({"fused", "fused with its embedding"} if params.embedding else {"fused"}),
+        refuses={
+            "lean": "set 'export: {lean: false}', or leave out 'fuse'",
+            "fused": "leave one of them out",
+            "quantized": "put 'fuse' before it, or leave 'fuse' out",
+            "in FP16": "put 'fuse' before it",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -120,4 +132,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="fused attention, LayerNorm and GELU; counts required, right for any mask",
+    traits=traits,
 )

@@ -27,14 +27,13 @@ from pydantic import Field, ValidationInfo, field_validator
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.evaluate.judge import Judge, make_judge
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.budget import Pruned, Room, find_fastest
 from optimize.pruning.compensation import keep_within, take_apart
 from optimize.pruning.costs import Costs, Measure, Wanted, count_bytes, count_operations
 from optimize.pruning.evidence import gather
 from optimize.pruning.layers import Making, Shortened, drop_layers
-from optimize.pruning.loss import lost
 from optimize.pruning.masks import rearrange, search_masks
 from optimize.pruning.refit import refit
 from optimize.pruning.sites import find_sites, keep_all, remove
@@ -169,9 +168,9 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         **describe(course, pruned.model),
         "examples": len(sample.gold),
         "budget": pruned.budget,
-        **(lost(pruned.untuned, prefix="untuned") if pruned.untuned else {}),
+        **(pruned.untuned.facts("untuned") if pruned.untuned else {}),
         "tuning_examples": len(course.judge.encoded.gold),
-        **lost(pruned.loss, prefix="tuning"),
+        **pruned.loss.facts("tuning"),
         **{name: table for name, table in (("layer_times", times), ("budgets", tried)) if table},
     }
 
@@ -252,5 +251,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
     depends=lambda params: frozenset({"target"} if params.measure == "latency" else ()),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

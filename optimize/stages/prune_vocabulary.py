@@ -24,8 +24,8 @@ from pydantic import Field
 from optimize.artifact import Artifact, content_digest
 from optimize.checkpoint import load_model
 from optimize.evaluate.accuracy import compare
-from optimize.evaluate.judge import RESAMPLES, limit_tokens, observe, pad_id_of
-from optimize.interfaces import Context, Encoded, Facts, Feature, Head, Score, Stage
+from optimize.evaluate.judge import RESAMPLES, observe, pad_id_of
+from optimize.interfaces import Context, Encoded, FactRow, Facts, Feature, Head, Score, Stage
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.corpus import read_corpus, why_no_corpus
 from optimize.pruning.word_pieces import (
@@ -37,7 +37,6 @@ from optimize.pruning.word_pieces import (
     write_tokenizer,
 )
 
-REFUSED = "fill-mask"
 CONFIDENCE = 0.95
 
 
@@ -61,15 +60,15 @@ class Params(StageParams):
 
 def refuses(params: Params, head: Head) -> str | None:
     """Why a head has to keep its vocabulary, or why there is nothing to go by."""
-    if head.name == REFUSED:
-        return f"head '{REFUSED}' answers with the very words that would go; leave the stage out"
+    if head.answers_in_words:
+        return f"head '{head.name}' answers with the very words that would go; leave the stage out"
     return why_no_corpus(params.corpus)
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the checkpoint with fewer rows, and its tokenizer; facts say what went, and what that costs."""
     vocabulary, named = read_vocabulary(source.path), named_ids(source.path)
-    tuning = limit_tokens(context.tuning, params.tuning_tokens)
+    tuning = context.tuning.first(tokens=params.tuning_tokens)
     apart = {text for each in tuning.features for text in vocabulary.texts(tokens_of(each))}
     counts = count_tokens(source.path, read_corpus(params.corpus), apart)
     kept, kept_without = (
@@ -127,7 +126,7 @@ def tell_losses(out: Path, vocabulary: Vocabulary, kept: Sequence[int], before: 
 
     Nothing is told where there are no tuning texts.
     """
-    after = _first(context.retokenize(out), len(before.gold))
+    after = context.retokenize(out).first(examples=len(before.gold))
     if not after.gold:
         return {}
     scores = [
@@ -155,12 +154,6 @@ def tell_losses(out: Path, vocabulary: Vocabulary, kept: Sequence[int], before: 
     }
 
 
-def _first(encoded: Encoded, examples: int) -> Encoded:
-    """The first so many examples."""
-    features = tuple(each for each in encoded.features if each.example < examples)
-    return Encoded(features, encoded.gold[:examples], encoded.truncated)
-
-
 def tokens_of(feature: Feature) -> list[int]:
     """The ids of a feature, padding left out."""
     ids: list[int] = feature.inputs["input_ids"][feature.inputs["attention_mask"] == 1].tolist()
@@ -177,7 +170,7 @@ def share_of(encoded: Encoded, token: int) -> float:
     return sum(tokens_of(each).count(token) for each in encoded.features) / max(count_all(encoded), 1)
 
 
-def loss_on(chosen: Any, before: Score, after: Score, *, seed: int) -> dict[str, int | float | str]:
+def loss_on(chosen: Any, before: Score, after: Score, *, seed: int) -> FactRow:
     """What examples scored before and after; of none, nothing but that."""
     count = int(chosen.sum())
     if not count:

@@ -28,9 +28,8 @@ from optimize.artifact import Artifact, gzip_bytes, model_files
 from optimize.checkpoint import encoder_layers, load_model
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
-from optimize.interfaces import Context, Facts, Head, Stage
+from optimize.interfaces import Context, FactRow, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
-from optimize.pruning.loss import lost
 from optimize.pruning.passage import counting, read_by
 from optimize.pruning.refit import Passage, changed_map, collect, pass_dense, shift, start
 from optimize.pruning.sites import Site, find_sites
@@ -103,7 +102,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         errors = zero_weights(model, batches, params, context)
         model.save_pretrained(out)
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-        losses = lost(judge.assess(session_of(model, context.head)), prefix="tuning")
+        losses = judge.assess(session_of(model, context.head)).facts("tuning")
         zeros = describe(load_model(out, context.head.auto_class), params.pattern, errors)
     return {
         "pattern": params.pattern,
@@ -208,7 +207,7 @@ def _zero(linear: Any, moment: Any, scheme: Scheme) -> float:
 
 def describe(model: Any, pattern: Pattern, errors: Sequence[float]) -> Facts:
     """The zeros of a model's linear maps, in all and in each layer."""
-    rows: list[dict[str, int | float | str]] = []
+    rows: list[FactRow] = []
     for index, (layer, error) in enumerate(zip(encoder_layers(model), errors, strict=True)):
         weights = [each.weight for each in maps_of(layer)]
         zeros, count = sum(int((each == 0).sum()) for each in weights), sum(each.numel() for each in weights)
@@ -221,6 +220,11 @@ def describe(model: Any, pattern: Pattern, errors: Sequence[float]) -> Facts:
     }
 
 
+def traits(_: Params) -> Traits:
+    """What moves weights afterwards fills the zeros."""
+    return Traits(makes=frozenset({"sparse"}), refuses={"sparse": "leave one of them out"})
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -228,6 +232,5 @@ STAGE = Stage(
     gives="torch",
     needs=("torch", "transformers"),
     summary="Zero single weights, for size once compressed and for TensorRT's 2:4 kernels",
-    makes=frozenset({"zeros"}),
-    undoes=frozenset({"zeros"}),
+    traits=traits,
 )

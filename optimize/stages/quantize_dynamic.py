@@ -23,10 +23,10 @@ from pydantic import Field
 from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.graphs.onnx import refuse_quantized
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Trait, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.tables import quantize_tables
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 
 
 class Params(StageParams):
@@ -71,14 +71,12 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
 
 def choose(params: Params, cpu_features: tuple[str, ...]) -> dict[str, str]:
     """Weight type and range for this CPU, with the reason."""
-    asked = params.reduce_range if params.reduce_range == "auto" else not params.reduce_range
-    wide, reason = wide_sums(asked, cpu_features)
+    _, range_facts = choose_range(params.reduce_range, cpu_features)
     weight_type = "int8" if params.weight_type == "auto" else params.weight_type
     return {
         "weight_type": weight_type,
         "per_channel": "yes" if params.per_channel else "no",
-        "reduce_range": "no" if wide else "yes",
-        "reduce_range_because": reason,
+        **range_facts,
     }
 
 
@@ -143,6 +141,17 @@ def _count(path: Path) -> Facts:
     return {"quantized_matmuls": quantized, "float_matmuls": left}
 
 
+def traits(params: Params) -> Traits:
+    """Weights have to be in FP32, and an embedding that is to be quantized looked up by itself."""
+    refuses: dict[Trait, str] = {
+        "quantized": "leave one of them out",
+        "in FP16": "leave out 'convert_fp16', whose place INT8 takes",
+    }
+    if params.embedding:
+        refuses["fused with its embedding"] = "set 'fuse: {embedding: false}'"
+    return Traits(makes=frozenset({"quantized"}), refuses=refuses)
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -151,4 +160,5 @@ STAGE = Stage(
     needs=("onnxruntime", "onnx"),
     summary="INT8 weights, activations quantized at run time; embedding included",
     depends=lambda _: frozenset({"cpu_features"}),
+    traits=traits,
 )

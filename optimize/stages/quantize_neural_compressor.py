@@ -4,7 +4,7 @@ Neural Compressor's PT2E path traces the PyTorch model, watches calibration text
 of what each linear layer reads, and writes scales into the graph: nothing is measured while the
 model runs, so outputs depend neither on padding nor on batch mates. Its `autotune` goes through a
 list of settings. Here each one becomes the ONNX file that would be shipped and is scored on tuning
-texts with the head's metric; the first within the pipeline's budget is taken, and where there
+texts with the head's metric; the first within the pipeline's limits is taken, and where there
 is none, the one that misses it least.
 
 Activations are u8, the only kind that ONNX Runtime multiplies with s8 weights in integers on a CPU.
@@ -29,11 +29,11 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
 from optimize.evaluate.parity import compare
 from optimize.graphs.onnx import READOUT_SLICE
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.neural_compressor.graph import fold
 from optimize.quantization.neural_compressor.torch import autotune, trace, undisturbed, write_onnx
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 
 WHERE = "quantize_neural_compressor"
 FEWEST_SAMPLES = 8
@@ -110,7 +110,7 @@ class Params(StageParams):
 
 @dataclass(frozen=True)
 class Trial:
-    """What a setting gave: a model in a folder, the facts of its graph, its loss, and the budget's excess."""
+    """What a setting gave: a model in a folder, the facts of its graph, its loss, and its excess over the limits."""
 
     setting: Setting
     folder: Path
@@ -126,18 +126,17 @@ class Trial:
             "drop": self.loss.drop,
             "agreement": self.loss.agreement,
             "divergence": self.loss.divergence,
-            "within_budget": "no" if self.excess else "yes",
+            "within_limits": "no" if self.excess else "yes",
         }
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the chosen setting's `model.onnx`; facts hold what every tried setting scored."""
     _require_data(context)
-    reduce = params.reduce_range
-    wide, reason = wide_sums(reduce if reduce == "auto" else not reduce, context.cpu_features)
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
     with tempfile.TemporaryDirectory() as scratch, undisturbed():
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-        trials = _try(source, Path(scratch), params, context, judge, wide=wide)
+        trials = _try(source, Path(scratch), params, context, judge, wide=not reduced)
         chosen = min(trials, key=lambda trial: trial.excess)
         shutil.move(chosen.folder / "model.onnx", out / "model.onnx")
         difference, _ = compare(out, source, context)
@@ -145,12 +144,11 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         raise StageError(f"{WHERE}: outputs on random tokens are not finite; check the checkpoint's weights")
     return {
         "chosen": chosen.setting.name,
-        "within_budget": chosen.row()["within_budget"],
+        "within_limits": chosen.row()["within_limits"],
         "settings": [trial.row() for trial in trials],
         "calibration_samples": len(_samples(params, context)),
         "tuning_examples": len(judge.encoded.gold),
-        "reduce_range": "no" if wide else "yes",
-        "reduce_range_because": reason,
+        **range_facts,
         "max_difference": difference,
         **chosen.graph,
     }
@@ -215,6 +213,7 @@ STAGE = Stage(
     takes="torch",
     gives="onnx",
     needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnxruntime"),
-    summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the budget",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the limits",
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=lambda _: Traits(makes=frozenset({"quantized"})),
 )

@@ -7,7 +7,7 @@ no data; OpenVINO's CPU plugin then rounds activations while it runs, token by t
 and computes in float elsewhere.
 
 On CPUs without VNNI pairs of products are summed in 16 bits and saturate (NNCF issue 1498). NNCF's own default leaves
-linear layers as they are there; `overflow_fix: auto` halves the weights' range, which rules it out.
+linear layers as they are there; `reduce_range: auto` halves the weights' range, which rules it out.
 
 Source: https://github.com/openvinotoolkit/nncf, `nncf.quantize_with_accuracy_control` and `nncf.compress_weights`.
 """
@@ -27,11 +27,11 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, beyond_help, describe, make_judge, pad_id_of
 from optimize.evaluate.predict import collate
 from optimize.graphs.openvino import Weight, count_operators, find_weights, products_of_activations, refuse_unfit
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.nncf.accuracy_control import Control
 from optimize.quantization.nncf.session import heard
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
 NAME = "quantize_openvino"
@@ -72,7 +72,7 @@ class Params(StageParams):
         description="Correct biases for the mean error of each layer: from single layers (`fast`), from the whole "
         "model (`accurate`, slower), or not at all.",
     )
-    overflow_fix: bool | Literal["auto"] = Field(
+    reduce_range: bool | Literal["auto"] = Field(
         default="auto",
         description="Halve the range of weights, so that sums of 16 bits cannot overflow on CPUs without VNNI. "
         "`auto` does so where the CPU has neither VNNI nor AMX.",
@@ -138,7 +138,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         return facts
     missed = beyond_help(judge, control.trials[0].loss, stage=NAME, progress=context.progress)
     if not missed:
-        _require_budget(judge, loss, counted["float_share"], params)
+        _require_limits(judge, loss, counted["float_share"], params)
     return {**facts, **missed, **control.facts(find_weights(read_model(out)))}
 
 
@@ -167,15 +167,14 @@ def _quantize(
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
-    asked = params.overflow_fix if params.overflow_fix == "auto" else not params.overflow_fix
-    wide, reason = wide_sums(asked, context.cpu_features)
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
     left = [*excluded, *([] if params.attention else products_of_activations(model))]
     pad_id = pad_id_of(context.reference.path)
     with heard(context.progress, control.reverted) as nncf:
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         advanced = nncf.AdvancedQuantizationParameters(
-            overflow_fix=nncf.OverflowFix.DISABLE if wide else nncf.OverflowFix.ENABLE,
+            overflow_fix=nncf.OverflowFix.ENABLE if reduced else nncf.OverflowFix.DISABLE,
             activations_range_estimator_params=getattr(RangeEstimatorParametersSet, RANGES[params.ranges]),
             disable_bias_correction=params.bias_correction == "none",
             smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=params.smooth_quant_alpha),
@@ -199,8 +198,7 @@ def _quantize(
         "ranges": params.ranges,
         "smooth_quant_alpha": params.smooth_quant_alpha,
         "bias_correction": params.bias_correction,
-        "overflow_fix": "no" if wide else "yes",
-        "overflow_fix_because": reason,
+        **range_facts,
     }
 
 
@@ -220,14 +218,26 @@ def _count(folder: Path) -> dict[str, int | float]:
     }
 
 
-def _require_budget(judge: Judge, loss: Loss, share: float, params: Params) -> None:
+def _require_limits(judge: Judge, loss: Loss, share: float, params: Params) -> None:
     """Refuse what accuracy control could not bring within the limits, or only by leaving too much in float."""
     if judge.allows(loss) and share <= params.max_float_share:
         return
     raise StageError(
         f"{NAME}: with at most {params.max_float_share:.0%} of the weights in float accuracy control did not meet the "
-        f"budget; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
+        f"limits; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
         "use 'mode: weights'"
+    )
+
+
+def traits(_: Params) -> Traits:
+    """Calibration texts are of any length, and what was made of the model before must still be its own."""
+    return Traits(
+        makes=frozenset({"quantized"}),
+        refuses={
+            "quantized": "leave one of them out",
+            "of fixed shape": "put 'reshape_openvino' after it",
+            "joined to its tokenizer": "put 'attach_tokenizer' last",
+        },
     )
 
 
@@ -238,5 +248,6 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino", "nncf"),
     summary="INT8 by NNCF, weights and activations or weights alone; what costs too much accuracy stays in float",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=traits,
 )

@@ -20,10 +20,10 @@ from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.evaluate.judge import beyond_help, limit_tokens, make_judge
+from optimize.evaluate.judge import beyond_help, make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import refuse_quantized
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization import sensitivity, smooth
 from optimize.quantization.calibrate import calibrate
@@ -31,7 +31,7 @@ from optimize.quantization.fallback import Outcome, fall_back
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.quantization.write import Form, Scheme
 
 NAME = "quantize_static"
@@ -66,10 +66,10 @@ class Params(StageParams):
         default=True,
         description="One scale for each output channel, in place of one for each matrix. It is more accurate.",
     )
-    wide_sums: bool | Literal["auto"] = Field(
+    reduce_range: bool | Literal["auto"] = Field(
         default="auto",
-        description="Whether the CPU adds products of 8 bits in 32 bits. Where it does not, weights are held back "
-        "just enough that no sum of 16 bits overflows. `auto` reads it off the CPU.",
+        description="Keep the sums of 8-bit products within 16 bits, by smaller weights where a pair of them could "
+        "overflow. `auto` does so where the CPU has neither VNNI nor AMX.",
     )
     format: Form = Field(
         default="qoperator",
@@ -186,23 +186,21 @@ def _refuse_fused(model: Any) -> None:
 
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
-    wide, reason = wide_sums(params.wide_sums, context.cpu_features)
-    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide)
-    words = {True: "yes", False: "no"}
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
-        "per_channel": words[params.per_channel],
-        "wide_sums": words[wide],
-        "wide_sums_because": reason,
+        "per_channel": "yes" if params.per_channel else "no",
+        **range_facts,
     }
 
 
 def _smooth(model: Any, groups: list[Group], scheme: Scheme, params: Params, context: Context) -> Facts:
     """Migrate scales in place."""
     names = reads([group for group in groups if not any(site.tied for site in group.sites)])
-    tuning = limit_tokens(_tuning(context), params.sensitivity_tokens)
+    tuning = _tuning(context).first(tokens=params.sensitivity_tokens)
     samples = smooth.sample_rows(
         model, names, tuning.features, threads=context.threads, seed=context.seed, progress=context.progress
     )
@@ -249,7 +247,7 @@ def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outco
         table["reverted"] = [
             {
                 "group": step.group.name,
-                "why": "the budget was not met without it",
+                "why": "the limits were not met without it",
                 "divergence_removed": step.divergence_removed,
                 "lost_us": step.lost_us,
             }
@@ -271,6 +269,18 @@ def _count(model: Any, groups: list[Group], left: list[Group]) -> Facts:
     }
 
 
+def traits(_: Params) -> Traits:
+    """Fused operators hide the linear layers that are to be quantized; ONNX Runtime fuses what is left by itself."""
+    return Traits(
+        makes=frozenset({"quantized"}),
+        refuses={
+            "fused": "leave out 'fuse', since ONNX Runtime fuses what is left by itself",
+            "quantized": "leave one of them out",
+            "in FP16": "put 'quantize_static' before it",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -278,5 +288,6 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="INT8 weights and activations with calibrated ranges; what costs too much accuracy stays in float",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=traits,
 )

@@ -17,7 +17,7 @@ from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.openvino import refuse_attached
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
@@ -89,6 +89,13 @@ def max_tokens(params: Params) -> int | None:
     return int(params.tokens.rpartition("..")[2]) if params.tokens else None
 
 
+def traits(_: Params) -> Traits:
+    """An attached tokenizer's graph holds a copy of the model, which would keep its shapes."""
+    return Traits(
+        makes=frozenset({"of fixed shape"}), refuses={"joined to its tokenizer": "put 'attach_tokenizer' last"}
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -97,4 +104,5 @@ STAGE = Stage(
     needs=("openvino",),
     summary="Fixed or bounded batch, choices and tokens; NPUs need them",
     max_tokens=max_tokens,
+    traits=traits,
 )

@@ -22,17 +22,15 @@ from pydantic import Field
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.errors import StageError
-from optimize.interfaces import Context, Encoded, Facts, Feature, Stage
+from optimize.interfaces import Context, Encoded, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.fake import Ranges, fake_quantized
 from optimize.quantization.ranges import Method
-from optimize.stages.quantize_dynamic import Params as RangeParams
-from optimize.stages.quantize_dynamic import choose
+from optimize.quantization.weights import choose_range
 from optimize.training.batches import (
     Batch,
     answer,
     answers_of,
-    first_examples,
     make_batches,
     reproducible,
     score_of,
@@ -120,8 +118,8 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the trained checkpoint in FP32; facts say what it lost by rounding before and after."""
     if not context.training.features:
         raise StageError("train_quantized: there are no training examples; give data with a split to train on")
-    chosen = choose(RangeParams(reduce_range=params.reduce_range), context.cpu_features)
-    limit = 63 if chosen["reduce_range"] == "yes" else 127
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    limit = 63 if reduced else 127
     head, answers = context.head, answers_of(context.head, context.tuning)
     with reproducible(context):
         student, teacher = (load_model(each.path, head.auto_class).eval() for each in (source, context.reference))
@@ -131,13 +129,13 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         with fake_quantized(student, reads=head.reads, limit=limit, method=params.ranges) as ranges:
             facts = _teach(Course(pair, ranges, params, context))
         student.save_pretrained(out)
-    return {**facts, "reduce_range": chosen["reduce_range"], "reduce_range_because": chosen["reduce_range_because"]}
+    return {**facts, **range_facts}
 
 
 def _teach(course: Course) -> Facts:
     """Calibrate, train, and leave the best weights in the student."""
     head, student = course.context.head, course.pair.student
-    tuning = first_examples(course.context.tuning, course.params.sample_tokens)
+    tuning = course.context.tuning.first(tokens=course.params.sample_tokens)
     try:
         _calibrate(course)
         reference, before = score_of(course.pair.teacher, tuning, head), score_of(student, tuning, head)
@@ -161,7 +159,7 @@ def _calibrate(course: Course) -> None:
     import torch
 
     with torch.no_grad(), course.ranges.watch():
-        sample = first_examples(course.context.calibration, course.params.sample_tokens)
+        sample = course.context.calibration.first(tokens=course.params.sample_tokens)
         for batch in course.batches(sample.features):
             course.ranges.real = batch.real
             answer(course.pair.student, batch, course.context.head)
@@ -196,5 +194,5 @@ STAGE = Stage(
     needs=("torch", "transformers"),
     summary="Fine-tune with INT8 rounding, towards the FP32 reference's answers",
     depends=lambda _: frozenset({"cpu_features", "training"}),
-    undoes=frozenset({"zeros"}),
+    traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from optimize.artifact import folder_digest
+from optimize.environment import cache_root
 from optimize.interfaces import Feed, Head, Params, Session, Target
 from optimize.runtimes import cuda_session, nvidia
 from optimize.runtimes.cuda_machine import CUDA, TENSORRT, cannot_compile, dotted, load_libraries, why_unfit
@@ -187,7 +188,7 @@ def tensorrt_options(model: Path, runtime: Runtime) -> dict[str, str]:
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph
-    cache = runtime.engine_cache or Path.home() / ".cache" / "distilbert-optimize" / "tensorrt"
+    cache = runtime.engine_cache or cache_root() / "tensorrt"
     engines = cache / folder_digest(model.parent)[:16]
     engines.mkdir(parents=True, exist_ok=True)
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
@@ -237,4 +238,7 @@ TARGET = Target(
     place=place,
     memory=memory_in_use,
     summary="NVIDIA GPU, ONNX Runtime's CUDA and TensorRT providers",
+    library="ONNX Runtime's CUDA provider",
+    calibrators=("streaming",),
+    calibration_samples=(64,),
 )

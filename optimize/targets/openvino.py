@@ -147,4 +147,7 @@ TARGET = Target(
     open=open_session,
     pytorch=on_cpu,
     summary="Intel/AMD CPU, Intel GPU or NPU, OpenVINO",
+    library="OpenVINO",
+    calibrators=("nncf",),
+    calibration_samples=(64, 300),
 )

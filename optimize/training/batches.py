@@ -11,7 +11,7 @@ from typing import Any
 from optimize.checkpoint import layers_stood_for
 from optimize.errors import StageError
 from optimize.evaluate.accuracy import COSINE_TO_REFERENCE
-from optimize.evaluate.predict import collate, padded_tokens, plan_batches, run_split
+from optimize.evaluate.predict import collate, plan_batches, run_split
 from optimize.interfaces import Context, Encoded, Feature, Feed, Head, Score, Session
 from optimize.training.labels import Answers, labels_of
 
@@ -34,20 +34,9 @@ def reproducible(context: Context) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def first_examples(encoded: Encoded, tokens: int) -> Encoded:
-    """The first examples, at least one, that have up to `tokens` tokens together."""
-    total = 0
-    for feature in encoded.features:
-        total += padded_tokens(feature)
-        if total > tokens and feature.example:
-            kept = tuple(one for one in encoded.features if one.example < feature.example)
-            return Encoded(kept, encoded.gold[: feature.example], 0)
-    return encoded
-
-
 def calibration_sample(context: Context, tokens: int, *, stage: str) -> Encoded:
     """The calibration texts that a stage without training goes by; raises StageError where there are none."""
-    sample = first_examples(context.calibration, tokens)
+    sample = context.calibration.first(tokens=tokens)
     if not sample.features:
         raise StageError(f"{stage}: there are no calibration texts; give some with --calibration-examples")
     return sample

@@ -27,7 +27,7 @@ from optimize.interfaces import Encoded
 from optimize.manifest import read
 from optimize.planning import Options, make_plan
 from optimize.running import run as run_plan
-from optimize.stages.distill import STAGE, Params, plan_of, take
+from optimize.stages.distill import STAGE, Params, plan_of
 from optimize.training import loop, state
 from optimize.training.batches import Answer, answer, make_batch
 from optimize.training.distillation import Weights, batch_loss, cosine_loss
@@ -271,7 +271,8 @@ from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
 from optimize.data.tokenized import encode
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Context, Text
+from optimize.gates import Gates
+from optimize.interfaces import Context, Text
 from optimize.stages.distill import STAGE, Params
 
 class Silent:
@@ -285,7 +286,7 @@ rank = int(os.environ["RANK"])
 splits = load_splits(Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config, cache=folder / f"cache-{rank}")
 text = Text(transformers.AutoTokenizer.from_pretrained(reference), config, 64)
 shown, asked = (encode(head, rows, text) for rows in (splits.calibration, splits.tuning))
-context = Context(head, seal(reference, "torch"), shown, asked, shown, Budget(), 0, 1, (), Silent(),
+context = Context(head, seal(reference, "torch"), shown, asked, shown, Gates(), 0, 1, (), Silent(),
                   functools.partial(open_folder, head=head, threads=1), time_stacks=None, scratch=folder / "scratch")
 out = folder / f"out-{rank}"
 params = Params(epochs=4, batch_size=4, learning_rate=1e-3, evaluate_every=2, save_every=2)
@@ -353,14 +354,6 @@ def test_the_seed_decides_and_nothing_else_does(distill):
     runs = [distill("token-classification", {"seed": seed}, epochs=2)[0] for seed in (1, 1, 2)]
     assert same_weights(runs[0], runs[1])
     assert not same_weights(runs[0], runs[2])
-
-
-def test_fewer_examples_are_the_first_ones(context):
-    here = context("feature-extraction").calibration
-    taken = take(here, 3)
-    assert taken.gold == here.gold[:3]
-    assert {feature.example for feature in taken.features} == {0, 1, 2}
-    assert take(here, None) is take(here, 10_000) is here
 
 
 def test_steps_are_shared_among_processes():

@@ -8,14 +8,13 @@ float. `torch.onnx.export(dynamo=True)` writes the result with QuantizeLinear an
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from optimize.checkpoint import load_model
+from optimize.checkpoint import load_model, read_config
 from optimize.evaluate.predict import collate
 from optimize.graphs.forwards import slice_readout
 from optimize.interfaces import Feature, Head
@@ -45,7 +44,7 @@ def trace(folder: Path, head: Head, *, readout_slice: bool) -> Any:
     """The checkpoint as a graph of PyTorch operators, for any batch, length and number of choices."""
     from neural_compressor.torch.export import export
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     model = load_model(folder, head.auto_class, return_dict=True, output_hidden_states=False, output_attentions=False)
     if readout_slice:
         slice_readout(model)
@@ -119,8 +118,7 @@ def _tensors(feature: Feature) -> tuple[Any, ...]:
 def _axes(head: Head, most_tokens: int) -> dict[int, Any]:
     from torch.export import Dim
 
-    names = ["batch", "choices", "sequence"] if head.name == "multiple-choice" else ["batch", "sequence"]
-    return {axis: Dim(name, min=1, max=MOST.get(name, most_tokens)) for axis, name in enumerate(names)}
+    return {axis: Dim(name, min=1, max=MOST.get(name, most_tokens)) for axis, name in enumerate(head.axes)}
 
 
 def _example(axes: dict[int, Any]) -> tuple[Any, Any]:
