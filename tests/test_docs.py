@@ -195,6 +195,12 @@ def test_the_stage_that_the_guide_adds_is_a_stage():
     assert all(field.description for field in space["Params"].model_fields.values())
 
 
+@pytest.mark.parametrize("page", [page for page in PAGE_FILES if blocks(page, "python")])
+def test_the_python_of_a_page_compiles(page):
+    for block in blocks(page, "python"):
+        compile(block, page, "exec")
+
+
 def test_the_pages_build_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs comes with the extra dev")
     done = subprocess.run(
