@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 
 from optimize import environment
@@ -61,6 +62,10 @@ class Built:
     def model(self) -> onnx.ModelProto:
         """The graph, read anew."""
         return onnx.load(self.artifact.path / "model.onnx")
+
+    def graph(self) -> onnx_ir.Model:
+        """The graph as onnx_ir holds it, read anew."""
+        return onnx_ir.load(self.artifact.path / "model.onnx")
 
     def operators(self) -> list[str]:
         """Operator types of all nodes."""

@@ -13,7 +13,7 @@ import pytest
 from hub_server import Hub, read_folder, serve
 
 from optimize import planning
-from optimize.data.splits import Wanted, load_splits
+from optimize.data.splits import Wanted, inspect_data, load_splits
 from optimize.errors import DataError, SourceError, UnavailableError
 from optimize.heads import HEADS
 from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
@@ -234,15 +234,11 @@ def test_what_the_hub_lacks_is_refused_while_planning(here: Hub, files, data_fol
     assert (refused.value.exit_code, len(str(refused.value).splitlines())) == (2, 1)
 
 
-def inspect_model(name: str) -> object:
-    return inspect_checkpoint(name)
-
-
-def inspect_data(name: str) -> object:
+def inspect_named_data(name: str) -> object:
     return inspect_data(want(name), HEADS[HEAD])
 
 
-@pytest.mark.parametrize("inspect", [inspect_model, inspect_data])
+@pytest.mark.parametrize("inspect", [inspect_checkpoint, inspect_named_data])
 @pytest.mark.parametrize("down", ["refuses connections", "answers 503"])
 def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, monkeypatch, down: str, inspect) -> None:
     here.model("tester/away").refuses = here.dataset("tester/away").refuses = (503, "Unavailable")

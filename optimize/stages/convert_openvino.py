@@ -40,7 +40,9 @@ class Params(StageParams):
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write `openvino_model.xml` and `.bin`, with the dynamic axes of the source."""
-    refuse_quantized(source.path / "model.onnx", stage="convert_openvino")
+    import onnx_ir
+
+    refuse_quantized(onnx_ir.load(source.path / "model.onnx"), stage="convert_openvino")
     openvino = load_openvino()
     model = openvino.convert_model(source.path / "model.onnx")
     openvino.save_model(model, out / MODEL_FILE, compress_to_fp16=params.weights == "fp16")

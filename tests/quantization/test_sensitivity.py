@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 
 from optimize.evaluate.judge import make_judge
+from optimize.graphs.onnx import to_proto
 from optimize.quantization import sensitivity
 from optimize.quantization.calibrate import calibrate
 from optimize.quantization.ranges import Range
@@ -19,12 +20,11 @@ FAULTY = "layer.0.ffn.lin2"
 def variants(context, apply):
     """Variants of a small fill-mask model, one group of which has a range that cuts nearly all off."""
     here = context("fill-mask")
-    model = apply(here, "export").model()
-    normalise(model)
+    model = normalise(apply(here, "export").graph())
     groups = tuple(group_sites(find_sites(model)))
     reads = {group.name: [site.reads for site in group.sites if not site.looks_up] for group in groups}
     ranges = calibrate(
-        model,
+        to_proto(model),
         sorted({name for names in reads.values() for name in names}),
         here.calibration.features,
         method="minmax",

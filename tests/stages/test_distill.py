@@ -32,7 +32,7 @@ from optimize.training import loop, state
 from optimize.training.batches import Answer, answer, make_batch
 from optimize.training.distillation import Weights, batch_loss, cosine_loss
 from optimize.training.loop import Plan, expected_steps
-from optimize.training.state import Outcome
+from optimize.training.state import TrainingState
 
 NAMES = sorted(HEADS)
 HARSH = {"budget": 0.3, "neuron_multiple": 8, "search": "fisher", "tune": "none"}
@@ -153,7 +153,7 @@ class StoppedError(Exception):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monkeypatch):
     whole, facts, _ = distill("token-classification", save_every=3)
-    heard, real = [], loop._learn
+    heard, real = [], loop._train_step
 
     class Listening:
         def step(self, name, done, total):
@@ -168,10 +168,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monke
         return real(learner, batch, optimizer)
 
     changes = {"scratch": tmp_path / "scratch", "progress": Listening()}
-    monkeypatch.setattr(loop, "_learn", stopped)
+    monkeypatch.setattr(loop, "_train_step", stopped)
     with pytest.raises(StoppedError):
         distill("token-classification", changes, save_every=3)
-    monkeypatch.setattr(loop, "_learn", real)
+    monkeypatch.setattr(loop, "_train_step", real)
     out, resumed, _ = distill("token-classification", changes, save_every=3)
     assert heard[8:10] == ["distill: goes on after step 6", (7, 16)]
     assert same_weights(out, whole)
@@ -343,7 +343,7 @@ def test_training_ends_when_its_time_is_up(distill, monkeypatch):
 
 def test_steps_are_expected_from_the_pace_where_time_is_short():
     plan = Plan(1000, 1e-4, 0.1, 0.0, 10, max_minutes=1.0)
-    expected = [expected_steps(Outcome(steps=steps, seconds=seconds), plan) for steps, seconds in EXPECTED]
+    expected = [expected_steps(TrainingState(steps=steps, seconds=seconds), plan) for steps, seconds in EXPECTED]
     assert expected == [1000, 120, 1000, 61]
 
 

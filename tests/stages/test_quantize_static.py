@@ -353,8 +353,7 @@ def test_where_scales_migrate_an_outlier_needs_no_float(planted, apply):
 def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
     here = planted(0)
     built = static(here, apply, fallback=True)
-    model = apply(here, "export").model()
-    normalise(model)
+    model = normalise(apply(here, "export").graph())
     groups = {group.name: group.parameters for group in group_sites(find_sites(model))}
     left = [array.size for array in matrices(built).values() if array.dtype == np.float32]
     reverted = [row["group"] for row in built.facts["reverted"]]
