@@ -13,11 +13,12 @@ from pathlib import Path
 
 from optimize import cache, environment
 from optimize.building import Loaded, build, device_of, fold, load_data, reference_subjects
-from optimize.config import Gates, parse_step
+from optimize.config import parse_step
 from optimize.data.tokenized import fewest_tokens
 from optimize.demo.generate import generate_rows
 from optimize.demo.tokenizer import build_tokenizer
-from optimize.heads import HEADS
+from optimize.gates import Gates
+from optimize.heads import DEFAULT_HEAD, HEADS
 from optimize.interfaces import Facts, Feature, Progress
 from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
@@ -25,15 +26,9 @@ from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Subject, measure_subjects
 from optimize.planning import Options, choose_pipeline, find_candidates, make_plan, with_options
 
-HEAD = "text-classification"
+HEAD = DEFAULT_HEAD
 VOCABULARY = 30522
 TEXTS, MEDIAN_TOKENS = 128, 40
-CALIBRATORS: dict[str, tuple[str, ...]] = {
-    "cpu": ("streaming", "onnxruntime"),
-    "cuda": ("streaming",),
-    "openvino": ("nncf",),
-}
-CALIBRATION_SAMPLES: dict[str, tuple[int, ...]] = {"cpu": (64, 512), "cuda": (64,), "openvino": (64, 300)}
 
 
 @dataclass(frozen=True)
@@ -80,11 +75,10 @@ def compare_calibrators(loaded: Loaded) -> list[calibration_memory.Row]:
     """Memory and seconds of the target's calibrators, on the plain FP32 export of the loaded model."""
     step = parse_step({"export": {"readout_slice": False}}, where="bench")
     _, (exported,) = fold(loaded, (step,))
-    target = loaded.plan.target.name
     return calibration_memory.compare(
         exported.path / "model.onnx",
-        calibrators=CALIBRATORS[target],
-        samples=CALIBRATION_SAMPLES[target],
+        calibrators=loaded.plan.target.calibrators,
+        samples=loaded.plan.target.calibration_samples,
         threads=loaded.plan.request.threads,
         progress=loaded.progress,
     )

@@ -19,17 +19,15 @@ from optimize.checkpoint import read_config
 from optimize.config import Step, parse_step
 from optimize.data.splits import Splits, load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
-from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Params, Progress, Session, Text
+from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
+from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory
 from optimize.measure.stacks import time_stacks
 from optimize.measure.subjects import Results, Split, Subject
 from optimize.planning import Plan
-from optimize.runtimes.half import open_rounded
-from optimize.runtimes.pytorch import TorchRuntime, open_torch
 from optimize.source.acquire import acquire_checkpoint
 from optimize.stages import STAGES
-from optimize.targets import openvino
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Loaded:
             calibration=encode(head, self.splits.calibration, self.text),
             tuning=self.tuning,
             training=encode(head, self.splits.training, self.text),
-            budget=self.budget,
+            limits=self.plan.pipeline.gates.on_accuracy(),
             seed=request.seed,
             threads=request.threads,
             cpu_features=environment.cpu_features(),
@@ -88,12 +86,6 @@ class Loaded:
         if not plan.build_only:
             return plan.pipeline.runtime
         return plan.pipeline.with_runtime(plan.target.numerics, where="numerics").runtime
-
-    @property
-    def budget(self) -> Budget:
-        """What the gates allow to be lost."""
-        limits = self.plan.pipeline.gates
-        return Budget(limits.max_metric_drop, limits.max_relative_metric_drop, limits.min_agreement, limits.confidence)
 
     @functools.cached_property
     def tuning(self) -> Encoded:
@@ -136,11 +128,7 @@ class Made:
 
 def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
     """Open a model folder on this machine's CPU."""
-    if kind == "torch":
-        return open_torch(folder, threads, head, TorchRuntime())
-    if kind == "onnx":
-        return open_rounded(folder, threads, head)
-    return openvino.open_session(folder, threads, head, openvino.Runtime())
+    return KINDS[kind].open(folder, threads, head)
 
 
 def load(plan: Plan, progress: Progress) -> Loaded:
@@ -275,8 +263,8 @@ def params_of(step: Step) -> dict[str, Any]:
 def material_of(loaded: Loaded, name: str) -> object:
     """What stands in a cache key for a part of the context that a stage depends on."""
     match name:
-        case "budget":
-            return dataclasses.asdict(loaded.budget)
+        case "limits":
+            return loaded.plan.pipeline.gates.on_accuracy().model_dump()
         case "training":
             return loaded.splits.records["training"].digest
         case "target":

@@ -43,7 +43,6 @@ SHAPES_NOTHING = (
     "choosing",
     "cli",
     "config",
-    "gates",
     "planning",
     "publishing",
     "report",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optimize import gates, manifest
 from optimize.building import Loaded, Made, load, stage_names
-from optimize.config import parse_pipeline
+from optimize.config import Pipeline, parse_pipeline
 from optimize.errors import RequestError
 from optimize.interfaces import Progress
 from optimize.manifest import Manifest
@@ -27,8 +27,7 @@ def certify(
     """
     old = manifest.read(folder)
     final = manifest.final_model(folder, old)
-    asked = {name: getattr(old.request, name) for name in ("target", "stages", "runtime", "gates")}
-    pipeline = parse_pipeline(asked, name=old.request.pipeline, where=f"{folder}/manifest.json")
+    pipeline = pipeline_of(old, where=f"{folder}/manifest.json")
     plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent), pipeline, built=True)
     plan = replace(plan, request=old.request)
     loaded = load(plan, progress)
@@ -42,6 +41,17 @@ def certify(
     write_report(new, folder)
     manifest.write(new, folder)
     return folder, new
+
+
+def pipeline_of(old: Manifest, *, where: str) -> Pipeline:
+    """The pipeline that a run was asked for; refuse one whose words this version does not know any more."""
+    asked = {name: getattr(old.request, name) for name in ("target", "stages", "runtime", "gates")}
+    try:
+        return parse_pipeline(asked, name=old.request.pipeline, where="its pipeline")
+    except RequestError as error:
+        raise RequestError(
+            f"{where}: was written by another version ({error}); run the pipeline again, or check it with that version"
+        ) from error
 
 
 def result_name(old: Manifest) -> str:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from optimize.errors import RequestError, unknown_name
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Params, Trait
+from optimize.interfaces import Params, Trait, Traits
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -26,35 +27,17 @@ PRUNE_VOCABULARY = "prune_vocabulary"
 M = TypeVar("M", bound=BaseModel)
 
 
-class Gates(BaseModel):
-    """Limits on the pipeline's last artifact; one that is absent is not checked.
-
-    `max_metric_drop` is absolute, in the metric's own unit; `max_relative_metric_drop` is a share
-    of the reference's score. `min_speedup` is the ratio of median latencies over `speedup_over`
-    at `speedup_shape`. `max_size_ratio` compares the model file with the FP32 weights.
-    With `confidence`, a drop limit counts as met only if the interval's upper end meets it, and
-    a speed-up only if the interval's lower end does.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    max_metric_drop: float | None = Field(default=None, ge=0)
-    max_relative_metric_drop: float | None = Field(default=None, ge=0)
-    min_agreement: float | None = Field(default=None, ge=0, le=1)
-    min_speedup: float | None = Field(default=None, gt=0)
-    speedup_over: str = "pytorch-fp32"
-    speedup_shape: str = "1x128"
-    max_size_ratio: float | None = Field(default=None, gt=0)
-    max_memory_bytes: int | None = Field(default=None, gt=0)
-    confidence: float | None = Field(default=None, gt=0.5, lt=1)
-
-
 @dataclass(frozen=True)
 class Step:
     """One stage of a pipeline with its parameters, checked."""
 
     stage: str
     params: Params
+
+    @property
+    def traits(self) -> Traits:
+        """What the stage makes of a model with these parameters, and what it refuses."""
+        return STAGES[self.stage].traits(self.params)
 
     def as_yaml(self) -> dict[str, dict[str, Any]]:
         """The step as the YAML would say it, defaults included."""
@@ -108,7 +91,7 @@ class Pipeline:
     @property
     def traits(self) -> frozenset[Trait]:
         """What the stages make of the model."""
-        return frozenset(trait for step in self.stages for trait in STAGES[step.stage].makes)
+        return frozenset(trait for step in self.stages for trait in step.traits.makes)
 
     @property
     def max_tokens(self) -> int | None:
@@ -248,16 +231,16 @@ def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
 
 
 def check_traits(steps: tuple[Step, ...], *, where: str) -> None:
-    """Refuse a stage that undoes what one before it made of the model."""
+    """Refuse a stage that cannot take what one before it made of the model."""
     makers: dict[Trait, str] = {}
     for step in steps:
-        stage = STAGES[step.stage]
-        for trait in sorted(stage.undoes & makers.keys()):
-            raise RequestError(
-                f"{where}: '{step.stage}' would undo the {trait} that '{makers[trait]}' makes; put it before, or leave "
-                "one of them out"
-            )
-        makers |= dict.fromkeys(stage.makes, step.stage)
+        for trait, advice in step.traits.refuses.items():
+            if trait in makers:
+                maker = f"another '{step.stage}'" if makers[trait] == step.stage else f"'{makers[trait]}'"
+                raise RequestError(
+                    f"{where}: '{step.stage}' cannot come after {maker}, whose result is {trait}; {advice}"
+                )
+        makers |= dict.fromkeys(step.traits.makes, step.stage)
 
 
 def check_gates(gates: Gates, target: str, *, where: str) -> None:

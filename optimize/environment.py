@@ -27,13 +27,18 @@ LIBRARIES = (
 )
 
 
+CACHE_NAME = "distilbert-optimize"
+
+
 def detect() -> Environment:
     """Describe this machine."""
+    import psutil
+
     return Environment(
         cpu=cpu_name(),
         features=list(cpu_features()),
         cores=usable_cores(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=psutil.virtual_memory().total,
         gpu=gpu_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions={name: version(name) for name in LIBRARIES},
@@ -72,6 +77,13 @@ def gpu_name() -> str | None:
     """The first NVIDIA GPU's name, or None."""
     devices = nvidia.find_driver().devices
     return devices[0].name if devices else None
+
+
+def cache_root() -> Path:
+    """The user's folder for what can be built again: `$XDG_CACHE_HOME`, or where the system keeps such things."""
+    import platformdirs
+
+    return platformdirs.user_cache_path(CACHE_NAME, appauthor=False)
 
 
 def version(distribution: str) -> str:

@@ -1,4 +1,4 @@
-"""Limits against measurements: the verdict. A pure function of both.
+"""The limits that a result must meet, and what meets them: pure functions of limits and measurements.
 
 A limit without a measurement never passes, nor does one that was measured as NaN. With a
 confidence, meeting a limit on the examples at hand is not enough: the interval has to meet it.
@@ -7,17 +7,84 @@ confidence, meeting a limit on the examples at hand is not enough: the interval 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import isnan
+from math import inf, isnan
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from optimize.manifest import Check, Latency, Measurement, Metric, Outcome, Verdict
 
-if TYPE_CHECKING:
-    from optimize.config import Gates
-
 # A score that differs from its limit by less than this differs by rounding: 0.88 - 0.87 > 0.01.
 ROUNDING = 1e-9
+ON_ACCURACY = ("max_metric_drop", "max_relative_metric_drop", "min_agreement", "confidence")
+
+
+class Gates(BaseModel):
+    """Limits on the pipeline's last artifact; one that is absent is not checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    max_metric_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest drop of the metric from the PyTorch FP32 reference's, in the metric's own unit: 0.01 "
+        "of accuracy is one point.",
+    )
+    max_relative_metric_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest drop of the metric as a share of the reference's score: 0.01 is one percent of it.",
+    )
+    min_agreement: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Smallest share of decisions that are the reference's, right or wrong. A metric can stay while "
+        "answers flip both ways; this sees it.",
+    )
+    min_speedup: float | None = Field(
+        default=None,
+        gt=0,
+        description="Smallest ratio of the median latency of `speedup_over` to the model's own, at `speedup_shape`.",
+    )
+    speedup_over: str = Field(
+        default="pytorch-fp32",
+        description="What `min_speedup` compares with: `pytorch-fp32`, or the target's own FP32, such as `cpu-fp32` "
+        "or `openvino-fp32`.",
+    )
+    speedup_shape: str = Field(
+        default="1x128",
+        description="Shape, batch x tokens, at which `min_speedup` is judged. It is measured "
+        "even where `--shapes` does not name it.",
+    )
+    max_size_ratio: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest ratio of the model file's bytes to the FP32 weights'. INT8 alone comes to about 0.26.",
+    )
+    max_memory_bytes: int | None = Field(
+        default=None, gt=0, description="Largest peak memory, in bytes, of the process that ran the model."
+    )
+    confidence: float | None = Field(
+        default=None,
+        gt=0.5,
+        lt=1,
+        description="With it, meeting a limit is not enough: a drop has to meet it at the upper end of its interval "
+        "at this confidence, a speed-up at the lower end of its 95 % interval. The report says how many "
+        "more examples would decide.",
+    )
+
+    def on_accuracy(self) -> Gates:
+        """The limits on answers alone, which are all that stages may go by."""
+        return Gates(**{name: getattr(self, name) for name in ON_ACCURACY})
+
+
+def excess(name: str, limit: float, value: float) -> float:
+    """How far a value is beyond the limit called `name`, in the value's unit: 0 within it, infinite where it is NaN."""
+    if isnan(value):
+        return inf
+    beyond = limit - value if name.startswith("min_") else value - limit
+    return beyond if beyond > ROUNDING else 0.0
 
 
 def judge(gates: Gates, measurement: Measurement) -> Verdict:
@@ -61,7 +128,7 @@ def check_agreement(gates: Gates, measurement: Measurement) -> Check | None:
     if drift is None:
         return _unverified("min_agreement", limit, _why(measurement, "drift"))
     counts = f"({drift.flips:,} of {drift.decisions:,} decisions differ)"
-    return _at_least("min_agreement", limit, drift.agreement, words=f"agreement {drift.agreement:.4f} {counts}")
+    return _compare("min_agreement", limit, drift.agreement, words=f"agreement {drift.agreement:.4f} {counts}")
 
 
 def check_speedup(gates: Gates, measurement: Measurement) -> Check | None:
@@ -74,7 +141,7 @@ def check_speedup(gates: Gates, measurement: Measurement) -> Check | None:
         return _unverified("min_speedup", limit, _why(measurement, f"latency {shape}", "latency"))
     value = latency.speedup[over]
     words = f"speed-up {value:.2f}x over {over} at {shape}"
-    check = _at_least("min_speedup", limit, value, words=words)
+    check = _compare("min_speedup", limit, value, words=words)
     if gates.confidence is None or check.outcome != "passed":
         return check
     return _prove_speedup(check, latency, over=over, words=words)
@@ -86,7 +153,7 @@ def check_size_ratio(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     words = f"size ratio {ratio:.4f} ({measurement.size.bytes:,} bytes)"
-    return _at_most("max_size_ratio", limit, ratio, words=words)
+    return _compare("max_size_ratio", limit, ratio, words=words)
 
 
 def check_memory(gates: Gates, measurement: Measurement) -> Check | None:
@@ -96,7 +163,7 @@ def check_memory(gates: Gates, measurement: Measurement) -> Check | None:
         return None
     if peak is None:
         return _unverified("max_memory_bytes", limit, _why(measurement, "memory", "latency"))
-    return _at_most("max_memory_bytes", limit, peak, words=f"peak memory {peak:,} bytes")
+    return _compare("max_memory_bytes", limit, peak, words=f"peak memory {peak:,} bytes")
 
 
 GATES: tuple[Callable[[Gates, Measurement], Check | None], ...] = (
@@ -113,7 +180,7 @@ def _judge_drop(name: str, limit: float, gates: Gates, *, metric: Metric, unit: 
     """Check a drop in units of `unit`; with a confidence, its interval's upper end as well."""
     drop = metric.drop / unit
     words = f"{'relative drop' if 'relative' in name else 'drop'} {drop:.4f}"
-    check = _at_most(name, limit, drop, words=words)
+    check = _compare(name, limit, drop, words=words)
     if gates.confidence is None or check.outcome != "passed":
         return check
     if metric.confidence < gates.confidence - ROUNDING:
@@ -121,7 +188,7 @@ def _judge_drop(name: str, limit: float, gates: Gates, *, metric: Metric, unit: 
         return check.model_copy(update={"outcome": "unverified", "reason": reason})
     upper = metric.interval[1] / unit
     sure = f"at {_percent(metric.confidence)}"
-    if upper <= limit + ROUNDING:
+    if not excess(name, limit, upper):
         return check.model_copy(update={"reason": f"{check.reason}; {sure} it is at most {upper:.4f}"})
     more = _more_examples(metric, limit * unit)
     reason = f"{words} meets the limit but is not proven {sure}: {more}"
@@ -146,25 +213,24 @@ def _prove_speedup(check: Check, latency: Latency, *, over: str, words: str) -> 
     interval = latency.speedup_interval.get(over)
     if interval is None:
         return check.model_copy(update={"outcome": "unverified", "reason": f"{words} was measured without an interval"})
-    if interval[0] >= check.limit - ROUNDING:
+    if not excess(check.name, check.limit, interval[0]):
         return check.model_copy(update={"reason": f"{check.reason}; at 95 % it is at least {interval[0]:.2f}x"})
     reason = f"{words} meets the limit but is not proven at 95 %: it may be {interval[0]:.2f}x; measure longer"
     return check.model_copy(update={"outcome": "failed", "reason": reason})
 
 
-def _at_most(name: str, limit: float, value: float, *, words: str) -> Check:
-    return _bounded(name, limit, value, met=value <= limit + ROUNDING, words=(words, "is within", "exceeds"))
-
-
-def _at_least(name: str, limit: float, value: float, *, words: str) -> Check:
-    return _bounded(name, limit, value, met=value >= limit - ROUNDING, words=(words, "reaches", "is below"))
-
-
-def _bounded(name: str, limit: float, value: float, *, met: bool, words: tuple[str, str, str]) -> Check:
+def _compare(name: str, limit: float, value: float, *, words: str) -> Check:
+    """Hold a value against its limit; `words` say what was measured."""
     if isnan(value):
         return Check(name=name, limit=limit, value=None, outcome="failed", reason="the measured value is not a number")
-    outcome: Outcome = "passed" if met else "failed"
-    reason = f"{words[0]} {words[1] if met else words[2]} the limit of {limit:,.10g}"
+    lowest = name.startswith("min_")
+    if excess(name, limit, value):
+        outcome: Outcome = "failed"
+        relation = "is below" if lowest else "exceeds"
+    else:
+        outcome = "passed"
+        relation = "reaches" if lowest else "is within"
+    reason = f"{words} {relation} the limit of {limit:,.10g}"
     return Check(name=name, limit=limit, value=value, outcome=outcome, reason=reason)
 
 

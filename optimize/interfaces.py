@@ -12,26 +12,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from optimize.artifact import Artifact, Kind
+from optimize.gates import Gates
 
 if TYPE_CHECKING:
     import numpy as np
 
-Feed = dict[str, "np.ndarray[Any, Any]"]
+Array: TypeAlias = "np.ndarray[Any, Any]"
+"""Its docstring says what an array holds, where its name does not."""
+Feed = dict[str, "Array"]
 Session = Callable[[Feed], Feed]
-Fact = int | float | str | list[dict[str, int | float | str]]
+FactRow = dict[str, bool | int | float | str]
+Fact = bool | int | float | str | list[FactRow]
 Facts = dict[str, Fact]
 """What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]
-Dependence = Literal["cpu_features", "budget", "training", "target"]
+Dependence = Literal["cpu_features", "limits", "training", "target"]
 Stack = Sequence[tuple[int, int]]
 """An encoder's layers by what each has: attention heads and FFN neurons."""
-Trait = Literal["zeros"]
-"""What a stage may give a model that a later stage can take from it again."""
+Trait = Literal[
+    "sparse",
+    "lean",
+    "fused",
+    "fused with its embedding",
+    "quantized",
+    "in FP16",
+    "of fixed shape",
+    "joined to its tokenizer",
+]
+"""What a stage can make of a model that matters to the stages after it, in words that follow "is"."""
 
 
 class Params(BaseModel):
@@ -63,6 +76,11 @@ class Feature:
         """T, the number of tokens."""
         return int(self.inputs["input_ids"].shape[-1])
 
+    @property
+    def all_tokens(self) -> int:
+        """How many tokens a batch of this feature alone has: those of all its choices together."""
+        return int(self.inputs["input_ids"].size)
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -71,6 +89,24 @@ class Encoded:
     features: tuple[Feature, ...]
     gold: tuple[Any, ...]
     truncated: int
+
+    def first(self, *, examples: int | None = None, tokens: int | None = None) -> Encoded:
+        """The first examples, whole: at most so many, and those that have up to `tokens` tokens together, one at least.
+
+        None is no limit. Where nothing is left out, it is the same object.
+        """
+        count = len(self.gold) if examples is None else min(examples, len(self.gold))
+        total = 0
+        for feature in self.features:
+            total += feature.all_tokens
+            # A text that is too long by itself still has to be looked at: no stage can go by nothing.
+            if tokens is not None and total > tokens and feature.example > 0:
+                count = min(count, feature.example)
+                break
+        if count == len(self.gold):
+            return self
+        features = tuple(feature for feature in self.features if feature.example < count)
+        return Encoded(features, self.gold[:count], self.truncated)
 
 
 @dataclass(frozen=True)
@@ -119,6 +155,11 @@ class Head:
     what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
     may be absent. `labels` names the role that holds class labels.
+
+    `axes` are those of the model's inputs, of which "choices" is one where an example is several texts at a time.
+    With `takes_pairs` every text has a second one beside it. With `answers_in_words` classes are the vocabulary's
+    entries, so it has to stay whole. `activations` counts those of the head itself, beside one a layer. `usage` is
+    what a transformers pipeline of this task is called with, as Python; None where transformers has no such pipeline.
     """
 
     name: str
@@ -135,6 +176,16 @@ class Head:
     score: Callable[[Encoded, Sequence[Any]], Score]
     labels: str | None = None
     max_tokens: int = 512
+    axes: tuple[str, ...] = ("batch", "sequence")
+    takes_pairs: bool = False
+    answers_in_words: bool = False
+    activations: int = 0
+    usage: str | None = None
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether an example is several texts at a time, one for each choice."""
+        return "choices" in self.axes
 
     @property
     def architecture(self) -> str:
@@ -143,25 +194,12 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How much accuracy may be lost, as the pipeline's gates say it; None is no limit.
-
-    `max_drop` is in the metric's own unit, `max_relative_drop` a share of the reference's score. With
-    `confidence`, a drop counts at the upper end of its interval.
-    """
-
-    max_drop: float | None = None
-    max_relative_drop: float | None = None
-    min_agreement: float | None = None
-    confidence: float | None = None
-
-
-@dataclass(frozen=True)
 class Context:
     """What a stage may look at besides its input. The certification split is not in here.
 
     `open` opens a model folder of the given kind on this machine's CPU, for checks of numerics. `retokenize` gives the
     tuning data as the tokenizer of another folder splits them; where that is not said, none.
+    `limits` are what the pipeline sets for accuracy; the others are not a stage's business.
     `training` is empty unless the stage says that it depends on it. `scratch` is a folder for what long work must not
     lose when it is killed; the same work finds it again, and it goes once the work is done. None: nothing is kept.
 
@@ -174,7 +212,7 @@ class Context:
     calibration: Encoded
     tuning: Encoded
     training: Encoded
-    budget: Budget
+    limits: Gates
     seed: int
     threads: int
     cpu_features: tuple[str, ...]
@@ -186,12 +224,20 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What a stage makes of a model, and what the model must not be before it: each with what to do about that."""
+
+    makes: frozenset[Trait] = frozenset()
+    refuses: Mapping[Trait, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Stage:
     """One step of a pipeline; `needs` names the distributions whose versions shape its output.
 
     `depends` tells of its parameters what of the context shapes it besides the input, calibration and tuning data.
-    `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own. What it `makes`
-    must not come before a stage that `undoes` it: "zeros" among the weights, which whatever moves weights fills.
+    `max_tokens` tells of them the longest text that its output takes, where it sets a limit of its own, and `traits`
+    what it makes of a model and which models it refuses, by what stages before it made of them.
     `reads` are parameters that name files or folders, whose content shapes the output and whose place does not.
     `refuses` says of parameters and a head why they do not go together, or None. Where `first`, no stage may come
     before.
@@ -205,8 +251,7 @@ class Stage:
     summary: str
     depends: Callable[[Any], frozenset[Dependence]] = lambda _: frozenset()
     max_tokens: Callable[[Any], int | None] = lambda _: None
-    makes: frozenset[Trait] = frozenset()
-    undoes: frozenset[Trait] = frozenset()
+    traits: Callable[[Any], Traits] = lambda _: Traits()
     reads: tuple[str, ...] = ()
     refuses: Callable[[Any, Head], str | None] = lambda *_: None
     first: bool = False
@@ -228,6 +273,9 @@ class Target:
     answers where the target is absent. `refuses` says which of a pipeline's steps make nothing that runs well there,
     and why. Where a device has memory of its own, `place` puts a feed there, from which sessions run without a copy,
     and `memory` says how many bytes of it are in use.
+
+    `library` is what the reference runs in, as tables of results name it. `calibrators` and `calibration_samples` are
+    what the benchmark of calibration compares there: names of measure/calibration_memory, and numbers of texts.
     """
 
     name: str
@@ -239,6 +287,9 @@ class Target:
     open: Callable[[Path, int, Head, Any], Session]
     pytorch: Callable[[Any], Mapping[str, Params]]
     summary: str
+    library: str
+    calibrators: tuple[str, ...]
+    calibration_samples: tuple[int, ...]
     runtime: type[Params] = Params
     reference_runtime: Mapping[str, Any] = field(default_factory=dict)
     describe: Callable[[Any], dict[str, str]] = lambda _: {}

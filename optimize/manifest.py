@@ -1,7 +1,8 @@
-"""The manifest: the one record of a run, schema 1, written last.
+"""The manifest: the one record of a run, schema 2, written last.
 
 Other programs parse it (CI, dashboards, the regression gate), so its words are fixed: fields are
-added, never renamed. Reports and publications are functions of a manifest and its folder alone.
+added, never renamed within a schema. What schema 1 recorded is read in the words of schema 2.
+Reports and publications are functions of a manifest and its folder alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import RequestError
@@ -29,24 +30,29 @@ class Record(BaseModel):
 
 
 class Metric(Record):
-    """A score, beside the PyTorch FP32 reference's on the same examples.
+    """A score, beside the PyTorch FP32 reference's on the same examples."""
 
-    `drop` is reference minus value; `interval` holds the drop at `confidence` by a paired
-    bootstrap; `standard_error` is the bootstrap's; `p_value` is the exact McNemar test's, where
-    answers are right or wrong.
-    """
-
-    name: str
-    value: float
-    reference: float
-    drop: float
-    relative_drop: float | None
-    interval: tuple[float, float]
-    confidence: float
-    standard_error: float
-    examples: int
-    p_value: float | None = None
-    others: dict[str, float] = Field(default_factory=dict)
+    name: str = Field(description="Name of the metric, such as `accuracy`, `f1` or `spearman`.")
+    value: float = Field(description="What the model scored.")
+    reference: float = Field(description="What the PyTorch FP32 reference scored.")
+    drop: float = Field(
+        description="`reference` minus `value`, in the metric's unit; negative where the model is better."
+    )
+    relative_drop: float | None = Field(
+        description="The drop as a share of the reference's score; null where that is 0."
+    )
+    interval: tuple[float, float] = Field(
+        description="Lower and upper end of the drop at `confidence`, by a paired bootstrap."
+    )
+    confidence: float = Field(description="Confidence of `interval`, such as 0.95.")
+    standard_error: float = Field(description="The bootstrap's standard error of the drop.")
+    examples: int = Field(description="Examples that were scored.")
+    p_value: float | None = Field(
+        default=None, description="Of the exact McNemar test, where answers are right or wrong; else null."
+    )
+    others: dict[str, float] = Field(
+        default_factory=dict, description="Further scores of the model by name, such as exact match beside F1."
+    )
 
 
 def _finite(value: float | None) -> float | None:
@@ -58,71 +64,101 @@ Finite = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class Drift(Record):
-    """How far the outputs moved from the PyTorch FP32 reference's, beyond the task's metric.
+    """How far the outputs moved from the PyTorch FP32 reference's, beyond the task's metric."""
 
-    Outputs of `left_out` examples cannot be compared one by one: the model's own tokenizer splits them otherwise.
-    """
-
-    agreement: float
-    flips: int
-    decisions: int
-    kl: Finite
-    cosine: Finite
-    max_abs: Finite
-    mean_abs: Finite
-    padding_max_abs: Finite
-    batch_max_abs: Finite
-    compared: int
-    left_out: int = 0
+    agreement: float = Field(
+        description="Share of decisions that are the reference's. Where their order counts, (1 + Kendall's tau-b) / 2."
+    )
+    flips: int = Field(description="Decisions that are not the reference's, as a number.")
+    decisions: int = Field(description="Decisions that were compared; pairs of examples where their order counts.")
+    kl: Finite = Field(
+        description="Mean Kullback-Leibler divergence of the answers from the reference's, in nats, where outputs "
+        "are logits; else null."
+    )
+    cosine: Finite = Field(
+        description="Mean cosine similarity to the reference's outputs, where they are vectors; else null."
+    )
+    max_abs: Finite = Field(description="Largest absolute difference of an output from the reference's.")
+    mean_abs: Finite = Field(description="Mean absolute difference of the outputs from the reference's.")
+    padding_max_abs: Finite = Field(
+        description="Largest change of an output when its text is padded further; 0 where padding does not matter."
+    )
+    batch_max_abs: Finite = Field(
+        description="Largest change of an output when its text is in a batch with others; 0 where batch mates do "
+        "not matter."
+    )
+    compared: int = Field(description="Features whose outputs were compared one by one.")
+    left_out: int = Field(
+        default=0,
+        description="Examples whose outputs cannot be compared one by one, since the model's own tokenizer splits "
+        "them otherwise.",
+    )
 
 
 class Latency(Record):
-    """Milliseconds per call at one shape; a percentile that too few runs can show is null."""
+    """Milliseconds per call at one shape."""
 
-    shape: str
-    p50_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    runs: int
-    speedup: dict[str, float] = Field(default_factory=dict)
-    speedup_interval: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    shape: str = Field(
+        description="Batch x tokens, such as `1x128`; `data` for lengths as they occur. `@device` at its end: "
+        "inputs and outputs lay in the device's memory."
+    )
+    p50_ms: float = Field(description="Median, in milliseconds.")
+    p90_ms: float | None = Field(
+        description="90th percentile, in milliseconds; null where there are too few runs to show it."
+    )
+    p99_ms: float | None = Field(
+        description="99th percentile, in milliseconds; null where there are too few runs to show it."
+    )
+    runs: int = Field(description="Calls that were timed.")
+    speedup: dict[str, float] = Field(
+        default_factory=dict,
+        description="For each reference, its median over this one, from the same rounds. Above 1 is faster.",
+    )
+    speedup_interval: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="For each reference, the lower and upper end of the speed-up at 95 %."
+    )
 
 
 class Size(Record):
-    """Bytes of the model file, split by part of the model and by data type of its tensors.
+    """Bytes of the model file, and what they are made of."""
 
-    `parameters` counts numbers, quantized or not, and with them their scales. `encoder_flops` are the operations of
-    all layers for one text of 128 tokens; `export` may leave some of the last layer's out.
-    `compressed_bytes` is what gzip makes of it, where a stage zeroed weights for that.
-    """
-
-    bytes: int
-    ratio: float
-    by_component: dict[str, int]
-    by_dtype: dict[str, int]
-    parameters: int | None = None
-    encoder_flops: int | None = None
-    compressed_bytes: int | None = None
+    bytes: int = Field(description="Bytes of the model's files.")
+    ratio: float = Field(description="`bytes` over those of the FP32 weights.")
+    by_component: dict[str, int] = Field(
+        description="Bytes of tensors by part of the model: embedding, attention, ffn, norm, head, other."
+    )
+    by_dtype: dict[str, int] = Field(description="Bytes of tensors by data type.")
+    parameters: int | None = Field(
+        default=None, description="Numbers that tensors hold, quantized or not, and with them their scales."
+    )
+    encoder_flops: int | None = Field(
+        default=None,
+        description="Operations of all layers for one text of 128 tokens; `export` may leave some of the last "
+        "layer's out.",
+    )
+    compressed_bytes: int | None = Field(
+        default=None, description="What gzip makes of the files, where a stage zeroed weights for that; else null."
+    )
 
 
 class Measurement(Record):
-    """All that was measured of one model; what was not is in `not_measured`, with the reason.
+    """All that was measured of one model."""
 
-    `runtime` are the target's settings that it was run with. `device_memory_bytes` is what the process had of the
-    memory of a device that has its own, once it had run every shape.
-    """
-
-    name: str
-    artifact_digest: str
-    metric: Metric | None = None
-    drift: Drift | None = None
-    latency: list[Latency] = Field(default_factory=list)
-    size: Size
-    load_seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    device_memory_bytes: int | None = None
-    not_measured: dict[str, str] = Field(default_factory=dict)
-    runtime: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="`pytorch-fp32`, `<target>-fp32`, or the stage that made the model.")
+    artifact_digest: str = Field(description="Digest of the model, as in `stages`.")
+    metric: Metric | None = Field(default=None, description="Its score; null where it was not measured.")
+    drift: Drift | None = Field(default=None, description="How far its outputs moved; null where it was not measured.")
+    latency: list[Latency] = Field(default_factory=list, description="Its times, one entry for each shape.")
+    size: Size = Field(description="Its size.")
+    load_seconds: float | None = Field(default=None, description="Seconds to open the model.")
+    peak_memory_bytes: int | None = Field(default=None, description="Peak memory of the process that ran it, in bytes.")
+    device_memory_bytes: int | None = Field(
+        default=None,
+        description="What that process had of the memory of a device that has its own, once it had run every shape, "
+        "in bytes.",
+    )
+    not_measured: dict[str, str] = Field(default_factory=dict, description="What was not measured, and why.")
+    runtime: dict[str, Any] = Field(default_factory=dict, description="The target's settings that it was run with.")
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -133,135 +169,193 @@ class Measurement(Record):
 class ArtifactRecord(Record):
     """An artifact without its place on this machine."""
 
-    kind: Kind
-    digest: str
-    size_bytes: int
+    kind: Kind = Field(description="`torch`, `onnx` or `openvino`.")
+    digest: str = Field(description="SHA-256 of the folder's content.")
+    size_bytes: int = Field(description="Bytes of all files in the folder.")
 
 
 class StageRecord(Record):
     """One stage of the run: what it was asked, what it did, how long it took."""
 
-    stage: str
-    params: dict[str, Any]
-    facts: dict[str, int | float | str | list[dict[str, int | float | str]]]
-    seconds: float
-    cached: bool
-    key: str
-    artifact: ArtifactRecord
+    stage: str = Field(description="Name of the stage.")
+    params: dict[str, Any] = Field(description="Its parameters, complete with defaults.")
+    facts: dict[str, bool | int | float | str | list[dict[str, bool | int | float | str]]] = Field(
+        description="What the stage states about its work: single values, and tables as lists of flat rows."
+    )
+    seconds: float = Field(description="Seconds that it took when it was built, in this run or in one before.")
+    cached: bool = Field(description="Whether the result came from the cache.")
+    key: str = Field(description="Its key in the cache.")
+    artifact: ArtifactRecord = Field(description="What it wrote.")
 
 
 class Check(Record):
-    """One gate: its limit, the measured value, and why it came out as it did."""
+    """One limit: the measured value beside it, and why it came out as it did."""
 
-    name: str
-    limit: float
-    value: float | None
-    outcome: Outcome
-    reason: str
+    name: str = Field(description="Name of the limit, as in the pipeline's `gates`.")
+    limit: float = Field(description="The limit.")
+    value: float | None = Field(description="What was measured; null where nothing was.")
+    outcome: Outcome = Field(description="`passed`, `failed`, or `unverified` where the measurement is missing.")
+    reason: str = Field(description="The outcome in words, with the numbers.")
 
 
 class Verdict(Record):
-    """`failed` if any check failed, `unverified` if any lacks its measurement, else `passed`."""
+    """What the limits say together."""
 
-    outcome: Outcome
-    checks: list[Check]
+    outcome: Outcome = Field(
+        description="`failed` if any check failed, `unverified` if any lacks its measurement or there is no limit, "
+        "else `passed`."
+    )
+    checks: list[Check] = Field(description="Each limit's outcome.")
 
 
 class Candidate(Record):
-    """A pipeline that `auto` tried, and what became of it.
+    """A pipeline that `auto` tried, and what became of it."""
 
-    `tuning` is what the choice was made from: metric and drift on tuning data, latency and size as
-    measured then; `checks` are the gates on it. `measurement` names the model in `measurements`.
-    """
-
-    pipeline: str
-    stages: list[StageRecord] = Field(default_factory=list)
-    tuning: Measurement | None = None
-    checks: list[Check] = Field(default_factory=list)
-    meets_gates: bool = False
-    measurement: str | None = None
-    chosen: bool = False
-    reason: str
+    pipeline: str = Field(description="Name of the pipeline.")
+    stages: list[StageRecord] = Field(default_factory=list, description="Its stages, as far as they were built.")
+    tuning: Measurement | None = Field(
+        default=None,
+        description="What the choice was made from: metric and drift on tuning data, latency and size as measured "
+        "then; null where it was not built.",
+    )
+    checks: list[Check] = Field(default_factory=list, description="The limits' outcomes on `tuning`.")
+    meets_gates: bool = Field(default=False, description="Whether all limits are met on tuning data.")
+    measurement: str | None = Field(
+        default=None,
+        description="Name of its model in `measurements`; null where it was not measured on certification data.",
+    )
+    chosen: bool = Field(default=False, description="Whether it was taken.")
+    reason: str = Field(description="Why it was taken, or was not.")
 
 
 class Split(Record):
-    """A split that took part: how many examples, and the digest of their content."""
+    """A split that took part."""
 
-    count: int
-    digest: str
-    origin: str
-    truncated: int = 0
+    count: int = Field(description="Examples in it.")
+    digest: str = Field(description="SHA-256 of their content.")
+    origin: str = Field(description="Split of the data set that they came from.")
+    truncated: int = Field(default=0, description="Examples that were cut to fit the model's longest text.")
 
 
 class Request(Record):
     """What was asked for, complete with defaults, so that it can be asked again."""
 
-    target: str
-    head: str
-    model: str
-    revision: str | None
-    data: str
-    data_config: str | None
-    columns: dict[str, str]
-    certify_on: str | None
-    examples: int
-    calibration_examples: int
-    tuning_examples: int
-    max_tokens: int | None
-    shapes: list[str]
-    threads: int
-    pipeline: str
-    stages: list[dict[str, dict[str, Any]]]
-    gates: dict[str, Any]
-    seed: int
-    data_revision: str | None = None
-    training_examples: int = 0
-    budget: float | None = None
-    fastest_within: float | None = None
-    vocabulary: str | None = None
-    runtime: dict[str, Any] = Field(default_factory=dict)
+    target: str = Field(description="Name of the target.")
+    head: str = Field(description="Name of the head.")
+    model: str = Field(description="Hub id, folder, or `demo`.")
+    revision: str | None = Field(description="Commit of a Hub id; null for a folder and the demo.")
+    data: str = Field(description="Hub id, folder, or `demo`.")
+    data_config: str | None = Field(description="Configuration of a Hub data set, such as `sst2` of `glue`.")
+    columns: dict[str, str] = Field(description="Columns that were named, by the role that they play.")
+    certify_on: str | None = Field(description="Split that judges, where one was named.")
+    examples: int = Field(description="Most examples to certify on.")
+    calibration_examples: int = Field(description="Most examples to calibrate on.")
+    tuning_examples: int = Field(description="Most examples to tune on.")
+    max_tokens: int | None = Field(description="Tokens that texts are cut to, where that was asked for.")
+    shapes: list[str] = Field(description="Shapes at which latency was asked for.")
+    threads: int = Field(description="Threads of a session.")
+    pipeline: str = Field(description="Name of the pipeline.")
+    stages: list[dict[str, dict[str, Any]]] = Field(
+        description="Its stages with their parameters, as YAML would give them."
+    )
+    gates: dict[str, Any] = Field(description="The limits that were judged by.")
+    seed: int = Field(description="Seed of everything random.")
+    data_revision: str | None = Field(
+        default=None, description="Commit of a Hub data set; null for folders and the demo."
+    )
+    training_examples: int = Field(default=0, description="Most examples to train on; 0 where no stage trains.")
+    budget: float | None = Field(default=None, description="What `--budget` said.")
+    fastest_within: float | None = Field(default=None, description="What `--fastest-within` said, as a share.")
+    vocabulary: str | None = Field(default=None, description="What `--vocabulary` said.")
+    runtime: dict[str, Any] = Field(default_factory=dict, description="The target's settings.")
 
 
 class Source(Record):
-    """The checkpoint: where it came from, and how it was stored before it was raised to FP32."""
+    """The checkpoint, and how it was stored before it was raised to FP32."""
 
-    kind: Literal["hub", "folder", "demo"]
-    id: str
-    revision: str | None
-    digest: str
-    stored_as: str
-    geometry: dict[str, int | str]
+    kind: Literal["hub", "folder", "demo"] = Field(description="`hub`, `folder` or `demo`.")
+    id: str = Field(description="Hub id, folder, or `demo`.")
+    revision: str | None = Field(description="Commit of a Hub id, else null.")
+    digest: str = Field(description="SHA-256 of the FP32 checkpoint.")
+    stored_as: str = Field(description="Data type of its weights as they were stored.")
+    geometry: dict[str, int | str] = Field(
+        description="Layers, heads, widths and vocabulary, by their names in the checkpoint's config."
+    )
 
 
 class Environment(Record):
-    """The machine and the libraries that were measured on; `device` is what the target says of where it ran."""
+    """The machine and the libraries that were measured on."""
 
-    cpu: str
-    features: list[str]
-    cores: int
-    memory_bytes: int
-    gpu: str | None
-    system: str
-    versions: dict[str, str]
-    device: dict[str, str] = Field(default_factory=dict)
+    cpu: str = Field(description="Name of the CPU.")
+    features: list[str] = Field(description="Features of the CPU that matter here, such as `avx512_vnni`.")
+    cores: int = Field(description="Cores that the process may use.")
+    memory_bytes: int = Field(description="Memory of the machine, in bytes.")
+    gpu: str | None = Field(description="Name of the GPU; null where there is none.")
+    system: str = Field(description="Operating system and Python.")
+    versions: dict[str, str] = Field(description="Versions of the libraries that took part.")
+    device: dict[str, str] = Field(default_factory=dict, description="What the target says of where it ran.")
+
+
+RENAMED = {
+    "tuning_budget": "tuning_limits",
+    "within_budget": "within_limits",
+    "overflow_fix": "reduce_range",
+    "overflow_fix_because": "reduce_range_because",
+    "wide_sums": "reduce_range",
+    "wide_sums_because": "reduce_range_because",
+}
+"""Parameters and facts that schema 1 called otherwise. `wide_sums` also meant the opposite."""
+
+
+def _from_schema_1(content: Any, *, in_facts: bool = False) -> Any:
+    """The same in the words of schema 2, whose facts say yes and no as booleans."""
+    if isinstance(content, list):
+        return [_from_schema_1(each, in_facts=in_facts) for each in content]
+    if isinstance(content, dict):
+        found = {}
+        for name, value in content.items():
+            said = _from_schema_1(value, in_facts=in_facts or name == "facts")
+            if name == "wide_sums" and isinstance(said, bool):
+                said = not said
+            found[RENAMED.get(name, name)] = said
+        return found
+    return content == "yes" if in_facts and content in ("yes", "no") else content
 
 
 class Manifest(Record):
     """The record of a run."""
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
-    id: str
-    created: str
-    request: Request
-    environment: Environment
-    source: Source
-    data: dict[str, Split]
-    stages: list[StageRecord]
-    measurements: list[Measurement]
-    verdict: Verdict
-    candidates: list[Candidate] = Field(default_factory=list)
+    schema_version: Literal[2] = Field(
+        default=2,
+        alias="schema",
+        description="Version of this schema. Fields are added within a version, never renamed.",
+    )
+    id: str = Field(description="Eight hexadecimal digits at random, in which the name of the run's folder ends.")
+    created: str = Field(description="When the run ended, as ISO 8601 in UTC.")
+    request: Request = Field(description="What was asked for.")
+    environment: Environment = Field(description="Where it was measured.")
+    source: Source = Field(description="The checkpoint.")
+    data: dict[str, Split] = Field(
+        description="The splits, by name: `calibration`, `tuning`, `certification`, and `training` where a stage "
+        "trains."
+    )
+    stages: list[StageRecord] = Field(description="The stages, in order.")
+    measurements: list[Measurement] = Field(
+        description="What was measured, the references first and the judged model last."
+    )
+    verdict: Verdict = Field(description="The outcome of the limits.")
+    candidates: list[Candidate] = Field(
+        default_factory=list, description="Where there was something to choose from, what was tried."
+    )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_words_of_today(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("schema") == 1:
+            return {**_from_schema_1(content), "schema": 2}
+        return content
 
 
 def dump(manifest: Manifest) -> str:
@@ -288,7 +382,7 @@ def read(folder: Path) -> Manifest:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise RequestError(
-            f"{path}: not a manifest of schema 1 (at '{where}': {error.errors()[0]['msg']}); "
+            f"{path}: not a manifest of schema 1 or 2 (at '{where}': {error.errors()[0]['msg']}); "
             "run the pipeline again with this version"
         ) from error
 

@@ -6,14 +6,13 @@ parameters, checkpoint, data columns, hardware and extras are checked, and defau
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optimize.config import Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
-from optimize.environment import usable_cores
+from optimize.environment import cache_root, usable_cores
 from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Target
@@ -21,7 +20,7 @@ from optimize.manifest import Request
 from optimize.measure.shapes import DEFAULT_SHAPES, parse_shape
 from optimize.source.acquire import Found, inspect_checkpoint
 from optimize.stages import STAGES
-from optimize.targets import TARGETS
+from optimize.targets import DEFAULT_TARGET, TARGETS
 
 DEMO = "demo"
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
@@ -137,7 +136,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
         found=found,
         wanted=wanted,
         out=options.out,
-        cache=cache_folder(options),
+        cache=options.cache or cache_root(),
         build_only=options.build_only,
         longest=longest,
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
@@ -153,8 +152,8 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
     if target is not None and target not in TARGETS:
         raise unknown_name("target", target, TARGETS)
     if pipeline == AUTO:
-        return replace(load_pipeline(target or "cpu"), name=AUTO, stages=())
-    loaded = load_pipeline(pipeline or target or "cpu")
+        return replace(load_pipeline(target or DEFAULT_TARGET), name=AUTO, stages=())
+    loaded = load_pipeline(pipeline or target or DEFAULT_TARGET)
     if target is not None and loaded.target != target:
         raise RequestError(
             f"pipeline {loaded.name}: is for target '{loaded.target}', not '{target}'; leave out --target"
@@ -288,13 +287,6 @@ def choose_data(options: Options, head: Head) -> str:
         return DEMO
     roles = " and ".join(role for role in head.dataset[-1] if not role.endswith("?"))
     raise RequestError(f"--data: missing; name a folder or Hub id with {roles} for head '{head.name}'")
-
-
-def cache_folder(options: Options) -> Path:
-    """Where stages are cached: as asked for, else the user's cache folder (XDG)."""
-    if options.cache is not None:
-        return options.cache
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilbert-optimize"
 
 
 def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found, wanted: Wanted) -> Request:

@@ -95,7 +95,7 @@ def method_of(loaded: Loaded, subjects: Sequence[Subject]) -> Method:
     confidence = plan.pipeline.gates.confidence or DEFAULT_CONFIDENCE
     settings = Settings(plan.request.threads)
     shapes = tuple(plan.request.shapes)
-    zeros = any("zeros" in each.traits for each in (plan.pipeline, *plan.candidates))
+    zeros = any("sparse" in each.traits for each in (plan.pipeline, *plan.candidates))
     return Method(plan.head, workload, shapes, settings, confidence, device_of(loaded), compressed=zeros)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from doubles import Silent, untimed_stacks
 from libraries import lacking
@@ -22,8 +23,9 @@ from optimize.artifact import Artifact, copy_companions, seal
 from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
 from optimize.data.tokenized import encode, split_by_tokenizer
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
+from optimize.interfaces import Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
 from optimize.stages import STAGES
 
 TINY = {
@@ -56,6 +58,10 @@ class Built:
         """The graph, read anew."""
         return onnx.load(self.artifact.path / "model.onnx")
 
+    def graph(self) -> onnx_ir.Model:
+        """The graph as onnx_ir holds it, read anew."""
+        return onnx_ir.load(self.artifact.path / "model.onnx")
+
     def operators(self) -> list[str]:
         """Operator types of all nodes."""
         return [node.op_type for node in self.model().graph.node]
@@ -76,7 +82,7 @@ def make_context(head: str, folder: Path, calibration: Encoded, tuning: Encoded,
         calibration=calibration,
         tuning=tuning,
         training=Encoded((), (), 0),
-        budget=Budget(),
+        limits=Gates(),
         seed=0,
         threads=1,
         cpu_features=environment.cpu_features(),
@@ -169,7 +175,7 @@ def apply(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
         if absent := lacking(STAGES[stage].needs):
             pytest.skip(absent)
         artifact = source.artifact if source else context.reference
-        seen = (context.head.name, context.cpu_features, context.budget, len(context.calibration.features))
+        seen = (context.head.name, context.cpu_features, context.limits, len(context.calibration.features))
         key = (*seen, artifact.digest, stage, *sorted(params.items()))
         if key not in done:
             out = tmp_path_factory.mktemp(stage)

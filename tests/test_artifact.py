@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
-from optimize.artifact import Artifact, copy_companions, folder_digest, model_files, read_safetensors_header, seal
+from optimize.artifact import Artifact, copy_companions, folder_digest, model_files, seal, stored_tensors
 from optimize.errors import SourceError
 
 
@@ -112,14 +112,25 @@ def test_an_artifact_cannot_be_changed(folder):
         seal(folder, "onnx").digest = "other"
 
 
-def test_a_header_tells_names_types_and_shapes_and_no_metadata(tmp_path):
+def test_a_header_gives_names_types_shapes_and_sizes_and_no_metadata(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({"a": np.zeros((2, 3), np.float32), "b": np.zeros(4, np.float16)}, path, metadata={"format": "pt"})
-    header = read_safetensors_header(path)
-    assert {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()} == {
-        "a": ("F32", [2, 3]),
-        "b": ("F16", [4]),
+    found = stored_tensors(path)
+    assert {name: (each.dtype, each.shape, each.size_bytes) for name, each in found.items()} == {
+        "a": ("F32", (2, 3), 24),
+        "b": ("F16", (4,), 8),
     }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("BOOL", 1), ("I8", 1), ("F8_E5M2", 1), ("F8_E4M3", 1), ("BF16", 2), ("F64", 8), ("C64", 8)],
+)
+def test_the_bytes_of_a_tensor_are_those_that_its_header_states(dtype, size, tmp_path):
+    path = tmp_path / "model.safetensors"
+    header = {"a": {"dtype": dtype, "shape": [3, 5], "data_offsets": [0, 15 * size]}}
+    path.write_bytes(framed(json.dumps(header).encode()) + bytes(15 * size))
+    assert stored_tensors(path)["a"].size_bytes == 15 * size
 
 
 def framed(content):
@@ -144,20 +155,21 @@ def test_what_is_no_safetensors_is_refused_in_one_line(content, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(SourceError) as refusal:
-        read_safetensors_header(path)
-    assert str(refusal.value) == f"{path}: not a readable safetensors file; copy or download it again"
+        stored_tensors(path)
+    message = str(refusal.value)
+    assert message.startswith(f"{path}: not a readable safetensors file (")
+    assert message.endswith("); copy or download it again")
+    assert "\n" not in message
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SourceError, match="not a readable safetensors file"):
-        read_safetensors_header(tmp_path / "absent.safetensors")
+        stored_tensors(tmp_path / "absent.safetensors")
 
 
-def test_a_file_that_ends_early_is_refused_with_both_sizes(tmp_path):
+@pytest.mark.parametrize("data", [b"1234", bytes(20)], ids=["early", "late"])
+def test_a_file_that_ends_elsewhere_than_its_header_says_is_refused(data, tmp_path):
     path = tmp_path / "model.safetensors"
-    path.write_bytes(
-        framed(json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()) + b"1234"
-    )
-    size = path.stat().st_size
-    with pytest.raises(SourceError, match=f"truncated at {size} of {size + 12} bytes; copy or download it again"):
-        read_safetensors_header(path)
+    path.write_bytes(framed(json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()) + data)
+    with pytest.raises(SourceError, match=r"not fully covered\); copy or download it again"):
+        stored_tensors(path)

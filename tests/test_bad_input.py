@@ -174,7 +174,7 @@ def row(**values: object) -> Change:
 
 
 INPUT: dict[str, tuple[Change, Change, str, tuple[str, ...]]] = {
-    "truncated weights": (truncate, keep, "model.safetensors: truncated at", ()),
+    "truncated weights": (truncate, keep, "model.safetensors: not a readable safetensors file", ()),
     "garbage weights": (write("model.safetensors", b"garbage" * 99), keep, "not a readable safetensors file", ()),
     "code in a pickle": (plant, keep, "pytorch_model.bin: holds more than weights", PROGRESS[:1]),
     "no tokenizer": (remove("tokenizer.json", "vocab.txt"), keep, "no tokenizer.json or vocab.txt", ()),

@@ -10,12 +10,13 @@ from doubles import Silent
 from optimize import bench
 from optimize.cli import commands
 from optimize.measure.calibration_memory import Row
+from optimize.targets import TARGETS
 
 
 @pytest.mark.parametrize(("target", "calibrators"), [("cpu", ("streaming", "onnxruntime")), ("openvino", ("nncf",))])
 def test_the_targets_calibrators_are_compared_on_the_plain_export_of_the_model(target, calibrators, monkeypatch):
     asked = []
-    plan = SimpleNamespace(request=SimpleNamespace(threads=3), target=SimpleNamespace(name=target))
+    plan = SimpleNamespace(request=SimpleNamespace(threads=3), target=TARGETS[target])
     loaded = SimpleNamespace(plan=plan, progress=Silent())
     exported = SimpleNamespace(path=Path("cached"))
 

@@ -18,6 +18,7 @@ from optimize.checkpoint import (
     load_model,
     note_sizes,
     pruned_sizes,
+    read_config,
     resize_layers,
     size_of,
 )
@@ -178,6 +179,8 @@ def test_a_config_whose_own_sizes_are_no_numbers_is_refused(pruned):
 def test_a_folder_without_config_or_class_is_refused(pruned, tmp_path):
     with pytest.raises(SourceError, match=r"config\.json: cannot be read"):
         load_model(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match=r"^tester/model/config\.json: cannot be read"):
+        read_config(tmp_path, where="tester/model/config.json")
     folder, _ = pruned()
     set_config(folder, architectures=["BertModel"])
     with pytest.raises(SourceError, match="names no DistilBERT class"):

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from optimize.config import Gates, load_pipeline, parse_pipeline, parse_step, pipelines_folder, shipped_pipelines
+from optimize.config import load_pipeline, parse_pipeline, parse_step, pipelines_folder, shipped_pipelines
 from optimize.errors import RequestError, UnknownNameError
+from optimize.gates import Gates
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -86,7 +87,7 @@ def test_gates_and_parameters_that_are_left_empty_are_the_defaults():
     [
         ({"stage": []}, "mine.yaml: unknown name 'stage'; did you mean 'stages'?"),
         ({"target": "cpus"}, "mine.yaml: target: unknown name 'cpus'; did you mean 'cpu'?"),
-        ({"target": None}, "mine.yaml: target: unknown name 'None'; choose one of: cpu, cuda, openvino"),
+        ({"target": None}, f"mine.yaml: target: unknown name 'None'; choose one of: {', '.join(sorted(TARGETS))}"),
         ({"stages": ["exprot"]}, "mine.yaml: stages: unknown name 'exprot'; did you mean 'export'?"),
         (
             {"stages": ["export", {"quantise_dynamic": {}}]},
@@ -297,3 +298,78 @@ def test_a_head_has_the_limits_of_all_but_for_its_own():
 )
 def test_wrong_limits_of_a_head_are_refused(head_gates, message):
     assert message in refusal(head_gates=head_gates)
+
+
+OPENVINO = ("export", "convert_openvino")
+
+
+@pytest.mark.parametrize(
+    ("target", "stages", "words"),
+    [
+        (
+            "cpu",
+            ["export", "fuse", "quantize_static"],
+            "'quantize_static' cannot come after 'fuse', whose result is fused",
+        ),
+        ("cpu", [{"export": {"lean": True}}, "fuse"], "'fuse' cannot come after 'export', whose result is lean; set"),
+        ("cpu", ["export", "fuse", "fuse"], "'fuse' cannot come after another 'fuse', whose result is fused; leave"),
+        (
+            "cpu",
+            ["export", "fuse", "quantize_dynamic"],
+            "whose result is fused with its embedding; set 'fuse: {embedding: fa",
+        ),
+        (
+            "cpu",
+            ["export", "quantize_dynamic", "fuse"],
+            "'fuse' cannot come after 'quantize_dynamic', whose result is q",
+        ),
+        ("cpu", ["export", "quantize_dynamic", "quantize_static"], "whose result is quantized; leave one of them out"),
+        ("cpu", ["quantize_neural_compressor", "quantize_dynamic"], "whose result is quantized; leave one of them out"),
+        ("cpu", ["export", "convert_fp16", "quantize_dynamic"], "whose result is in FP16; leave out 'convert_fp16'"),
+        ("cpu", ["export", "convert_fp16", "convert_fp16"], "'convert_fp16' cannot come after another 'convert_fp16'"),
+        ("openvino", ["export", "quantize_dynamic", "convert_openvino"], "quantize with 'quantize_openvino' after it"),
+        ("openvino", ["export", "convert_fp16", "convert_openvino"], "set 'convert_openvino: {weights: fp16}'"),
+        ("openvino", [*OPENVINO, "quantize_openvino", "quantize_openvino"], "whose result is quantized; leave one"),
+        (
+            "openvino",
+            [*OPENVINO, {"reshape_openvino": {"batch": 1}}, "quantize_openvino"],
+            "put 'reshape_openvino' aft",
+        ),
+        ("openvino", [*OPENVINO, "attach_tokenizer", "quantize_openvino"], "put 'attach_tokenizer' last"),
+        (
+            "openvino",
+            [*OPENVINO, "attach_tokenizer", {"reshape_openvino": {"batch": 1}}],
+            "put 'attach_tokenizer' last",
+        ),
+        (
+            "openvino",
+            [*OPENVINO, {"reshape_openvino": {"batch": 1}}, "attach_tokenizer"],
+            "leave out 'reshape_openvino'",
+        ),
+        (
+            "cpu",
+            ["prune_weights", "distill", "export"],
+            "'distill' cannot come after 'prune_weights', whose result is s",
+        ),
+    ],
+)
+def test_an_order_in_which_a_stage_cannot_work_is_refused_with_what_to_do(target, stages, words):
+    message = refusal(target=target, stages=stages)
+    assert message.startswith("mine.yaml: '")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("target", "stages"),
+    [
+        ("cpu", ["export", {"fuse": {"embedding": False}}, "quantize_dynamic"]),
+        ("cpu", ["export", "fuse", {"quantize_dynamic": {"embedding": False}}]),
+        ("cpu", ["export", "quantize_static", "convert_fp16"]),
+        ("openvino", ["export", "fuse", "convert_openvino", "quantize_openvino"]),
+        ("openvino", [*OPENVINO, "quantize_openvino", {"reshape_openvino": {"batch": 1}}]),
+        ("openvino", [*OPENVINO, "quantize_openvino", "attach_tokenizer"]),
+        ("cpu", ["prune", "distill", "prune_weights", {"export": {"lean": True}}, "quantize_static"]),
+    ],
+)
+def test_a_near_miss_of_a_wrong_order_is_taken(target, stages):
+    assert len(parse(target=target, stages=stages).stages) == len(stages)

@@ -117,6 +117,11 @@ def test_versions_are_those_installed_and_absent_is_a_version():
     assert environment.version("no-such-distribution") == "absent"
 
 
+def test_the_users_cache_is_where_xdg_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert environment.cache_root() == tmp_path / "distilbert-optimize"
+
+
 def test_a_description_agrees_with_its_parts_and_survives_json(machine, monkeypatch):
     machine(AMD)
     monkeypatch.setattr(nvidia, "find_driver", driver_of("NVIDIA H200"))

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from optimize.config import Gates
-from optimize.gates import judge
+from optimize.gates import Gates, judge
 from optimize.manifest import Check, Drift, Latency, Measurement, Metric, Size
 
 

@@ -175,7 +175,7 @@ def corpus(tmp_path):
         ("absent.txt", None, "no such file or folder"),
         ("empty.txt", b"\n \n", "holds no text"),
         ("latin.txt", b"caf\xe9\n", "cannot be read"),
-        ("broken.jsonl", b'{"text": "one"}\n{"text":\n', "line 2 is no JSON"),
+        ("broken.jsonl", b'{"text": "one"}\n{"text":\n', "line 2 is not JSON"),
         ("numbers.jsonl", b'{"label": 1}\n', "holds no text"),
         (".", None, "holds no text"),
     ],

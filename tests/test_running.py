@@ -426,6 +426,16 @@ def test_check_refuses_a_model_that_was_tampered_with(built, untimed):
     assert (built.folder / "manifest.json").read_bytes() == before
 
 
+def test_check_says_so_where_the_words_of_a_run_are_of_another_version(built, untimed):
+    path = built.folder / "manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["request"]["stages"][-1] = {"quantize_static": {"wide_sums": "auto"}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+    with pytest.raises(RequestError, match=r"written by another version .*unknown name 'wide_sums'.*; run"):
+        certify(built.folder, model=None, data=None, cache=built.options.cache, progress=Heard())
+
+
 def test_check_refuses_another_checkpoint(built, untimed, tmp_path):
     from safetensors.numpy import load_file, save_file
 

@@ -242,7 +242,7 @@ UNUSABLE: dict[str, tuple[Change, str | None, str]] = {
     "no architecture": (configure(model_type=None), None, "names no model_type"),
     "no known head": (configure(architectures=["DistilBertForMore"]), None, "no known head (DistilBertForMore)"),
     "no weights": (remove("model.safetensors"), None, "no model.safetensors"),
-    "truncated": (truncate, None, "model.safetensors: truncated at"),
+    "truncated": (truncate, None, "model.safetensors: not a readable safetensors file"),
     "garbage": (write("model.safetensors", bytes(range(256)) * 9), None, "not a readable safetensors file"),
     "text in place of weights": (write("model.safetensors", b"version https://git-lfs"), None, "model.safetensors"),
     "a list in the .bin": (pickled(lambda weights: [*weights.values()]), None, "holds no state dict"),

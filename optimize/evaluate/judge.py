@@ -1,4 +1,4 @@
-"""How much a candidate loses on tuning data, and whether a budget allows it.
+"""How much a candidate loses on tuning data, and whether the limits allow it.
 
 Tuning data are few, so the metric alone is a coarse judge: on 500 examples one flipped answer is
 0.2 %. Beside it stand the agreement of decisions and the divergence of the outputs, which move
@@ -8,10 +8,9 @@ smoothly and rank candidates that the metric cannot tell apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +18,10 @@ from optimize.checkpoint import read_config
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
-from optimize.interfaces import Budget, Context, Encoded, Facts, Head, Progress, Session
+from optimize.gates import Gates, excess
+from optimize.interfaces import Array, Context, Encoded, FactRow, Facts, Head, Progress, Session
 
 RESAMPLES = 200
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Loss:
     `relative_drop` is a share of the reference's score. `divergence` is the mean KL of the outputs in
     nats, or one minus their cosine, or their mean squared error over the reference's; `sqnr_db` is the
     outputs' signal-to-quantization-noise ratio. The drops are at the upper end of their interval where
-    the budget asks for confidence. `relative_error` is the standard error of `relative_drop`.
+    the limits ask for confidence. `relative_error` is the standard error of `relative_drop`.
     """
 
     metric: float
@@ -42,6 +41,15 @@ class Loss:
     divergence: float
     sqnr_db: float
     relative_error: float = 0.0
+
+    def facts(self, prefix: str) -> FactRow:
+        """What a stage states of it."""
+        return {
+            f"{prefix}_metric": self.metric,
+            f"{prefix}_relative_drop": self.relative_drop,
+            f"{prefix}_agreement": self.agreement,
+            f"{prefix}_divergence": self.divergence,
+        }
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Judge:
     head: Head
     encoded: Encoded
     reference: Observed
-    budget: Budget
+    limits: Gates
     pad_id: int
     seed: int
     doubt: float = 0.0
@@ -69,18 +77,18 @@ class Judge:
 
     def loss_of(self, found: Observed) -> Loss:
         """What a candidate that was observed lost."""
-        confidence = self.budget.confidence
+        confidence = self.limits.confidence
         metric = compare(
             found.score, self.reference.score, confidence=confidence or 0.95, seed=self.seed, resamples=RESAMPLES
         )
-        drop = metric.drop if confidence is None else metric.interval[1]
+        drop = metric.drop if confidence is None else metric.interval[1]  # the interval's upper end
         agreement, _, _ = agree(found.score, self.reference.score)
         distance, sqnr_db = distances(found, self.reference, self.head)
         scale = abs(metric.reference) or 1.0
         error = metric.standard_error / scale
         return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, error)
 
-    def divergences(self, found: Mapping[int, Any]) -> dict[int, float]:
+    def divergences(self, found: Mapping[int, Array]) -> dict[int, float]:
         """The divergence of each example, from rows by feature; an example whose rows were not kept has none."""
         parts: dict[int, list[float]] = {}
         for index, rows in found.items():
@@ -90,53 +98,53 @@ class Judge:
         return {example: float(np.mean(values)) for example, values in parts.items()}
 
     def allows(self, loss: Loss) -> bool:
-        """Whether the budget allows a loss; a budget without any limit allows all."""
+        """Whether the limits allow a loss; where none is set, all is allowed."""
         return self.excess(loss) == 0.0
 
     def facts(self, loss: Loss) -> Facts:
         """What a stage states of the graph that it wrote."""
         return {
             "tuning_examples": len(self.encoded.gold),
-            "tuning_metric": loss.metric,
-            "tuning_relative_drop": loss.relative_drop,
-            "tuning_agreement": loss.agreement,
-            "tuning_divergence": loss.divergence,
-            "tuning_budget": "met" if self.allows(loss) else "not met",
+            **loss.facts("tuning"),
+            "tuning_limits": "met" if self.allows(loss) else "not met",
         }
 
     def excess(self, loss: Loss) -> float:
-        """By how much the limit that is missed most is missed; 0 within the budget. All limits are shares."""
-        budget = self.budget
-        lost = loss.relative_drop
-        sure = 1.0 - self.doubt * loss.relative_error / lost if self.doubt and lost > 0 else 1.0
-        missed = [
-            value * sure - limit
-            for value, limit in ((loss.drop, budget.max_drop), (loss.relative_drop, budget.max_relative_drop))
-            if limit is not None
-        ]
-        if budget.min_agreement is not None:
-            missed.append(budget.min_agreement - loss.agreement)
-        worst = max(missed, default=0.0)
-        return worst if worst > ROUNDING else 0.0
+        """How far the limit that is missed most is missed; 0 within all of them. They are shares, all on one scale."""
+        # What is left of a drop once `doubt` standard errors are taken off, as a share of it.
+        sure = 1.0
+        if self.doubt and loss.relative_drop > 0:
+            sure -= self.doubt * loss.relative_error / loss.relative_drop
+        measured = {
+            "max_metric_drop": loss.drop * sure,
+            "max_relative_metric_drop": loss.relative_drop * sure,
+            "min_agreement": loss.agreement,
+        }
+        missed = [0.0]
+        for name, value in measured.items():
+            limit = getattr(self.limits, name)
+            if limit is not None:
+                missed.append(excess(name, limit, value))
+        return max(missed)
 
 
 def make_judge(context: Context, session: Session, *, tokens: int, doubt: float = 0.0) -> Judge:
     """A judge on at most `tokens` tokens of tuning data, or of calibration data where none is left for tuning."""
-    encoded = limit_tokens(context.tuning if context.tuning.gold else context.calibration, tokens)
+    encoded = (context.tuning if context.tuning.gold else context.calibration).first(tokens=tokens)
     pad_id = pad_id_of(context.reference.path)
     reference = observe(session, context.head, encoded, pad_id=pad_id)
-    return Judge(context.head, encoded, reference, context.budget, pad_id, context.seed, doubt)
+    return Judge(context.head, encoded, reference, context.limits, pad_id, context.seed, doubt)
 
 
 def beyond_help(judge: Judge, given: Loss, *, stage: str, progress: Progress) -> Facts:
-    """What a stage states where the model that it was given misses the budget by itself; nothing where it does not.
+    """What a stage states where the model that it was given misses the limits by itself; nothing where it does not.
 
     No layer left in float could mend that, so none is to be left there for it.
     """
     if judge.allows(given):
         return {}
     progress.say(f"{stage}: what it was given misses the limits by itself: {describe(given)}; no layer stays in float")
-    return {"tuning_budget": "missed before this stage", "given_relative_drop": given.relative_drop}
+    return {"tuning_limits": "missed before this stage", "given_relative_drop": given.relative_drop}
 
 
 def describe(loss: Loss) -> str:
@@ -147,19 +155,6 @@ def describe(loss: Loss) -> str:
 def pad_id_of(folder: Path) -> int:
     """The token that a checkpoint pads with."""
     return int(read_config(folder).get("pad_token_id") or 0)
-
-
-def limit_tokens(encoded: Encoded, tokens: int) -> Encoded:
-    """The first examples, at least one, whose features have at most so many tokens in all."""
-    total, last = 0, 0
-    for feature in encoded.features:
-        total += int(feature.inputs["input_ids"].size)
-        if total > tokens and feature.example > 0:
-            last = feature.example
-            break
-        last = feature.example + 1
-    features = tuple(feature for feature in encoded.features if feature.example < last)
-    return Encoded(features, encoded.gold[:last], encoded.truncated)
 
 
 def observe(session: Session, head: Head, encoded: Encoded, *, pad_id: int) -> Observed:
@@ -173,24 +168,20 @@ def distances(found: Observed, reference: Observed, head: Head) -> tuple[float, 
     return row_distances(list(zip(found.rows, reference.rows, strict=False)), head)
 
 
-def row_distances(pairs: Sequence[tuple[Any, Any]], head: Head) -> tuple[float, float]:
+def row_distances(pairs: Sequence[tuple[Array, Array]], head: Head) -> tuple[float, float]:
     """Divergence and SQNR in dB of a candidate's rows from the reference's."""
-    noise = _energy((ours - theirs, theirs) for ours, theirs in pairs)
-    ratio = noise[0] / max(noise[1], 1e-30)
-    sqnr_db = -10.0 * math.log10(max(ratio, 1e-12))
+    noise = signal = 0.0
+    for ours, theirs in pairs:
+        noise += _energy(ours - theirs)
+        signal += _energy(theirs)
+    ratio = noise / max(signal, 1e-30)
+    sqnr_db = -10.0 * math.log10(max(ratio, 1e-12))  # 120 dB and more, float32's own rounding, are all the same
     if head.rows_are == "vectors":
         return 1.0 - cosine(pairs), sqnr_db
+    # A regression's single value is not a distribution: it has no divergence, and the noise stands in for it.
     distance = divergence(pairs) if head.rows_are == "logits" else None
     return ratio if distance is None else distance, sqnr_db
 
 
-def _energy(pairs: Any) -> tuple[float, float]:
-    totals = [0.0, 0.0]
-    for pair in pairs:
-        for place, values in enumerate(pair):
-            totals[place] += float(np.square(values, dtype=np.float64).sum())
-    return totals[0], totals[1]
-
-
-Open = Callable[[Any], Session]
-"""Open an ONNX model that is held in memory."""
+def _energy(values: Array) -> float:
+    return float(np.square(values, dtype=np.float64).sum())

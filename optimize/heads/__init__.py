@@ -24,3 +24,5 @@ HEADS: dict[str, Head] = {
     "token-classification": token_classification.HEAD,
     "question-answering": question_answering.HEAD,
 }
+DEFAULT_HEAD = text_classification.HEAD.name
+"""What the demo and the benchmark are for if nobody says what."""

@@ -25,6 +25,7 @@ import numpy as np
 from optimize.errors import StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feature, Feed, Progress
+from optimize.runtimes.onnx_runtime import NOTHING, cpu_session, session_options
 from optimize.runtimes.openvino import load_nncf, load_openvino
 
 PERCENTILE = 99.99
@@ -183,7 +184,6 @@ def _keep_all(task: Task) -> None:
     Left alone it would calibrate the outputs of these products and all attention as well.
     """
     import onnx
-    import onnxruntime
     from onnxruntime.quantization.calibrate import PercentileCalibrater
 
     logging.disable(logging.WARNING)
@@ -196,13 +196,9 @@ def _keep_all(task: Task) -> None:
             {name: onnx.ValueInfoProto(name=name) for name in task.tensors},
         )
         calibrator.augment_graph()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = task.threads
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        calibrator.infer_session = onnxruntime.InferenceSession(
-            calibrator.augmented_model_path, options, providers=["CPUExecutionProvider"]
-        )
+        # Quiet, because running out of memory is a result here, and ends the process with a line of its own.
+        options = session_options(task.threads, log=NOTHING, rewrite=False)
+        calibrator.infer_session = cpu_session(calibrator.augmented_model_path, options)
         calibrator.collect_data(_Reader(task.feeds()))
         calibrator.compute_data()
 

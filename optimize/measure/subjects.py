@@ -18,6 +18,7 @@ from optimize.evaluate.judge import pad_id_of
 from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded, Head, Params, Progress, Score
 from optimize.manifest import Drift, Measurement, Metric, Size
+from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency
 from optimize.measure.size import measure_size
 from optimize.measure.workers import opener
@@ -96,9 +97,13 @@ def measure_subjects(
 
 def measure_sizes(subjects: Sequence[Subject], *, compressed: bool) -> dict[str, Size]:
     """The size of each model by its digest; ratios are to the first."""
-    artifacts = {each.artifact.digest: each.artifact for each in subjects}
     weights = subjects[0].artifact.model_bytes()
-    return {digest: measure_size(each, weights, compressed=compressed) for digest, each in artifacts.items()}
+    sizes: dict[str, Size] = {}
+    for artifact in (subject.artifact for subject in subjects):
+        if artifact.digest not in sizes:
+            read = KINDS[artifact.kind].tensors
+            sizes[artifact.digest] = measure_size(artifact, weights, read=read, compressed=compressed)
+    return sizes
 
 
 def _time(subjects: Sequence[Subject], *, method: Method, progress: Progress) -> dict[str, EngineTimes]:

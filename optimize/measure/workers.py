@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import multiprocessing
 import signal
 import time
@@ -20,19 +19,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from optimize.artifact import Artifact, Kind
+from optimize.artifact import Artifact
 from optimize.errors import OptimizeError, StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Params, Session
-from optimize.runtimes.openvino import load_openvino
+from optimize.measure.kinds import KINDS
 
 SETTLE_SECONDS = 0.06
 GOODBYE_SECONDS = 5.0
-RUNTIMES: dict[Kind, Callable[[], object]] = {
-    "torch": lambda: importlib.import_module("transformers.models.distilbert.modeling_distilbert"),
-    "onnx": lambda: importlib.import_module("onnxruntime"),
-    "openvino": load_openvino,
-}
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,7 @@ def _open(engine: Engine, threads: int) -> tuple[Session, float]:
     """Open the engine; seconds of that alone, its runtime being imported before."""
     from optimize.heads import HEADS
 
-    RUNTIMES[engine.artifact.kind]()
+    KINDS[engine.artifact.kind].load()
     open_folder, head = opener(engine.target), HEADS[engine.head]
     start = time.perf_counter()
     session = open_folder(engine.artifact.path, threads, head, engine.runtime)

@@ -1,10 +1,10 @@
-"""Accuracy-aware fallback: leave in float what the budget cannot afford, at the least cost in time.
+"""Accuracy-aware fallback: leave in float what the limits do not allow, at the least cost in time.
 
 Groups go back to float one at a time, the one first that takes away most divergence for each
 microsecond it costs. What a group takes away is at first taken to be the error that it causes alone.
 Where a group takes away less than half of that, the errors evidently don't add up, and it has to
-stand against the next most promising ones, measured in the company of what is quantized. Once the budget is met,
-each group is tried in INT8 again, the slowest first, and stays so if the budget is still met.
+stand against the next most promising ones, measured in the company of what is quantized. Once the limits are met,
+each group is tried in INT8 again, the slowest first, and stays so if they still are.
 
 NNCF's accuracy control and Neural Compressor's `mse_v2` work alike, on the metric alone and without
 regard to time. Divergence ranks better: a metric on some hundred examples moves in steps.
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import Loss, describe
-from optimize.interfaces import Budget, Progress
+from optimize.gates import Gates
+from optimize.interfaces import Progress
 from optimize.quantization.sensitivity import Cost
 from optimize.quantization.sites import Group
 from optimize.quantization.variants import Variants
@@ -46,6 +47,12 @@ class Outcome:
 
 @dataclass
 class _Search:
+    """How far the search has come.
+
+    `room` is how many weights may stay in float. `expected` says by group how much divergence it is thought to take
+    away, and lacks those that were reverted or found to be of no use.
+    """
+
     variants: Variants
     costs: dict[str, Cost]
     room: int
@@ -65,57 +72,67 @@ class _Search:
 
     def candidates(self) -> list[Group]:
         """Groups that are still quantized and fit the room, the most rewarding first."""
-        used = sum(group.parameters for group in self.left())
-        names = {group.name for group in self.left()}
-        open_ = [group for group in self.variants.groups if group.name not in names and group.name in self.expected]
-        fitting = [group for group in open_ if used + group.parameters <= self.room]
-        return sorted(fitting, key=lambda group: -self.expected[group.name] / self.price(group))
+        left = {group.name: group.parameters for group in self.left()}
+        room = self.room - sum(left.values())
+        fitting: list[Group] = []
+        for group in self.variants.groups:
+            hopeful = group.name in self.expected and group.name not in left
+            if hopeful and group.parameters <= room:
+                fitting.append(group)
+        return sorted(fitting, key=lambda group: -self.reward(group))
 
-    def price(self, group: Group) -> float:
-        return max(self.costs[group.name].saved_us, LEAST_US)
+    def reward(self, group: Group) -> float:
+        """The divergence that a group is thought to take away, for each microsecond that it costs in float."""
+        # A saving that is lost in noise would otherwise make a group the best of all, or a negative one the worst.
+        return self.expected[group.name] / max(self.costs[group.name].saved_us, LEAST_US)
 
 
 def fall_back(variants: Variants, costs: Sequence[Cost], *, max_float_share: float, progress: Progress) -> Outcome:
-    """Revert groups until the tuning data meet the budget; `max_float_share` bounds the weights left in float."""
+    """Revert groups until the limits are met on tuning data; `max_float_share` bounds the weights left in float."""
     total = sum(group.parameters for group in variants.groups)
-    expected = {cost.group.name: cost.loss.divergence for cost in costs}
-    search = _Search(
-        variants, {cost.group.name: cost for cost in costs}, int(max_float_share * total), progress, expected
-    )
+    by_group = {cost.group.name: cost for cost in costs}
+    expected = {name: cost.loss.divergence for name, cost in by_group.items()}
+    search = _Search(variants, by_group, int(max_float_share * total), progress, expected)
     judge = variants.judge
     loss = best = search.assess([])
     while not judge.allows(loss):
         candidates = search.candidates()
         if not candidates:
-            raise StageError(_hopeless(best, judge.budget, max_float_share))
+            raise StageError(_hopeless(best, judge.limits, max_float_share))
         group, found = _choose(search, candidates, loss)
         removed = loss.divergence - found.divergence
-        del expected[group.name]
+        del expected[group.name]  # taken or not, it is not tried again
         if removed > 0 or judge.allows(found):
             search.steps.append(Step(group, removed, search.costs[group.name].saved_us))
             loss = found
-            best = min(best, loss, key=lambda each: _excess(each, judge.budget))
+            best = min(best, loss, key=judge.excess)
     return _put_back(search, loss)
 
 
 def _choose(search: _Search, candidates: Sequence[Group], loss: Loss) -> tuple[Group, Loss]:
     """The first candidate; where it takes away less than half of what it should, the best of some measured now."""
-    group, allows = candidates[0], search.variants.judge.allows
-    found = {group.name: search.assess([*search.left(), group])}
-    if allows(found[group.name]) or loss.divergence - found[group.name].divergence >= search.expected[group.name] / 2:
-        return group, found[group.name]
-    found |= {other.name: search.assess([*search.left(), other]) for other in candidates[1 : 1 + AGAIN]}
-    search.expected |= {name: max(loss.divergence - now.divergence, 0.0) for name, now in found.items()}
-    tried = [other for other in candidates if other.name in found]
-    group = max(tried, key=lambda other: (allows(found[other.name]), search.expected[other.name] / search.price(other)))
-    return group, found[group.name]
+    first, allows = candidates[0], search.variants.judge.allows
+    now = search.assess([*search.left(), first])
+    removed = loss.divergence - now.divergence
+    if allows(now) or removed >= search.expected[first.name] / 2:
+        return first, now
+
+    # What groups cost alone says little here, so what is expected of the next ones gives way to what is measured.
+    tried = candidates[: 1 + AGAIN]
+    found = {first.name: now}
+    for group in tried[1:]:
+        found[group.name] = search.assess([*search.left(), group])
+    for group in tried:
+        search.expected[group.name] = max(loss.divergence - found[group.name].divergence, 0.0)
+    best = max(tried, key=lambda group: (allows(found[group.name]), search.reward(group)))
+    return best, found[best.name]
 
 
 def _put_back(search: _Search, loss: Loss) -> Outcome:
-    """Quantize again whatever the budget does not need in float, the slowest first."""
+    """Quantize again whatever the limits do not need in float, the slowest first."""
     for step in sorted(search.steps, key=lambda step: -step.lost_us):
         if len(search.steps) == 1:
-            break  # without any step the budget was not met
+            break  # without any step the limits were not met
         rest = [other for other in search.steps if other is not step]
         found = search.assess([other.group for other in rest])
         if search.variants.judge.allows(found):
@@ -123,24 +140,14 @@ def _put_back(search: _Search, loss: Loss) -> Outcome:
     return Outcome(tuple(search.steps), loss, search.tried)
 
 
-def _excess(loss: Loss, budget: Budget) -> float:
-    """By how much a loss misses its limits, each as a share of the limit's own size."""
-    misses = [
-        (loss.drop, budget.max_drop),
-        (loss.relative_drop, budget.max_relative_drop),
-        (1.0 - loss.agreement, None if budget.min_agreement is None else 1.0 - budget.min_agreement),
-    ]
-    return sum(max(value - limit, 0.0) / max(limit, 1e-6) for value, limit in misses if limit is not None)
-
-
-def _hopeless(best: Loss, budget: Budget, share: float) -> str:
-    limits = {
-        "drop": budget.max_drop,
-        "relative drop": budget.max_relative_drop,
-        "agreement": budget.min_agreement,
+def _hopeless(best: Loss, limits: Gates, share: float) -> str:
+    words = {
+        "drop": limits.max_metric_drop,
+        "relative drop": limits.max_relative_metric_drop,
+        "agreement": limits.min_agreement,
     }
-    asked = ", ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit is not None)
+    asked = ", ".join(f"{name} {limit:g}" for name, limit in words.items() if limit is not None)
     return (
-        f"quantize_static: with at most {share:.0%} of the weights in float no fallback meets the budget ({asked}); "
+        f"quantize_static: with at most {share:.0%} of the weights in float no fallback meets the limits ({asked}); "
         f"the best was {describe(best)}; raise max_float_share, loosen the gates, or begin with 'train_quantized'"
     )

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optimize.artifact import Kind
+from optimize.heads import HEADS
+from optimize.interfaces import Head
 from optimize.manifest import Manifest, Measurement
+from optimize.measure.kinds import KINDS, ModelKind
 from optimize.report import tables
 from optimize.report.facts import fact_rows
 from optimize.report.page import command, show
@@ -15,22 +17,10 @@ from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.remarks import zeros
 from optimize.report.tables import markdown_table
 
-USAGE = {
-    "feature-extraction": ("FeatureExtraction", '"A sentence."'),
-    "fill-mask": ("MaskedLM", '"Paris is the capital of [MASK]."'),
-    "text-classification": ("SequenceClassification", '"A sentence."'),
-    "token-classification": ("TokenClassification", '"Ada lives in Lisbon."'),
-    "question-answering": ("QuestionAnswering", 'question="Who?", context="Ada did."'),
-}
 CHECKPOINT_USAGE = (
     "`checkpoint` holds the same in FP32 as PyTorch loads it, to train or to prune further:\n\n"
     '```python\nimport optimize\n\nmodel = optimize.load_model("PATH/checkpoint")\n```'
 )
-LOADERS: dict[Kind, tuple[str, str]] = {
-    "onnx": ("optimum.onnxruntime", "ORTModelFor"),
-    "openvino": ("optimum.intel", "OVModelFor"),
-}
-"""Per kind of artifact the module and the beginning of the classes that load it."""
 
 
 def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpoint: bool = False) -> str:
@@ -63,7 +53,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
         show(pictures, LAYERS),
         show(pictures, SENSITIVITY),
         "## Use",
-        _usage(manifest.request.head, manifest.stages[-1].artifact.kind),
+        _usage(HEADS[manifest.request.head], KINDS[manifest.stages[-1].artifact.kind]),
         CHECKPOINT_USAGE if checkpoint else "",
         "## Limits that it met",
         "\n".join(f"- {check.name}: {check.reason}" for check in manifest.verdict.checks),
@@ -147,22 +137,22 @@ def _front_matter(manifest: Manifest, last: Measurement) -> str:
     return f"---\n{yaml.safe_dump(card, sort_keys=False)}---"
 
 
-def _usage(head: str, kind: Kind) -> str:
-    module, prefix = LOADERS[kind]
-    if head == "multiple-choice" and kind == "openvino":
+def _usage(head: Head, kind: ModelKind) -> str:
+    if head.auto_class in kind.lacks:
         return _usage_of_choices()
-    if head == "multiple-choice":
-        return (
-            f"```python\nfrom {module} import {prefix}MultipleChoice\nfrom transformers import AutoTokenizer\n\n"
-            f'model = {prefix}MultipleChoice.from_pretrained("PATH")\n'
-            'tokenizer = AutoTokenizer.from_pretrained("PATH")\n```'
-        )
-    name, arguments = USAGE[head]
-    return (
-        f"```python\nfrom {module} import {prefix}{name}\nfrom transformers import AutoTokenizer, pipeline\n\n"
-        f'model = {prefix}{name}.from_pretrained("PATH")\ntokenizer = AutoTokenizer.from_pretrained("PATH")\n'
-        f'print(pipeline("{head}", model=model, tokenizer=tokenizer)({arguments}))\n```'
-    )
+    # transformers calls the model without a task AutoModel, and optimum calls it after its task.
+    name = kind.prefix + (head.auto_class.removeprefix("AutoModel").removeprefix("For") or "FeatureExtraction")
+    imported = "AutoTokenizer" if head.usage is None else "AutoTokenizer, pipeline"
+    lines = [
+        f"from {kind.module} import {name}",
+        f"from transformers import {imported}",
+        "",
+        f'model = {name}.from_pretrained("PATH")',
+        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
+    ]
+    if head.usage is not None:
+        lines.append(f'print(pipeline("{head.name}", model=model, tokenizer=tokenizer)({head.usage}))')
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _usage_of_choices() -> str:

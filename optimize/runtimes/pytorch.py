@@ -11,17 +11,19 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from optimize.checkpoint import load_model
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.runtimes.nvidia import gpu_errors
 
 
 class TorchRuntime(Params):
-    """How PyTorch runs a model: on which device, in which type, and whether through `torch.compile`."""
+    """How PyTorch runs a model that others are compared with."""
 
-    device: str = "cpu"
-    dtype: Literal["float32", "float16"] = "float32"
-    compiled: bool = False
+    device: str = Field(default="cpu", description="PyTorch's name of the device: `cpu`, `cuda:0`.")
+    dtype: Literal["float32", "float16"] = Field(default="float32", description="Type of weights and activations.")
+    compiled: bool = Field(default=False, description="Whether the model runs through `torch.compile`.")
 
 
 def on_cpu(_: Params) -> Mapping[str, TorchRuntime]:

@@ -7,27 +7,25 @@ raises it to FP32, and seals it as the torch artifact that every number is compa
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from optimize import cache
 from optimize.artifact import file_digest
-from optimize.checkpoint import pruned_sizes
+from optimize.checkpoint import CONFIG_FILE, Config, pruned_sizes, read_config
 from optimize.demo.generate import train_checkpoint
 from optimize.environment import version
-from optimize.errors import SourceError, first_line
-from optimize.heads import HEADS
+from optimize.errors import SourceError
+from optimize.heads import DEFAULT_HEAD, HEADS
 from optimize.hub import asking_hub
 from optimize.interfaces import Facts, Head, Progress
 from optimize.source.load import raise_to_fp32
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
-COMPANIONS = ("config.json", "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
+COMPANIONS = (CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
 NEEDS = ("transformers", "torch", "safetensors")
 
 
@@ -39,7 +37,7 @@ class Found:
     id: str
     revision: str | None
     folder: Path | None
-    config: Mapping[str, Any]
+    config: Config
 
 
 def inspect_checkpoint(model: str, revision: str | None = None, head: str | None = None) -> tuple[Found, Head]:
@@ -51,7 +49,7 @@ def inspect_checkpoint(model: str, revision: str | None = None, head: str | None
     if revision is not None and (model == "demo" or folder.is_dir()):
         raise SourceError(f"--revision: '{model}' has no revisions, only a Hub id has; leave it out")
     if model == "demo":
-        chosen = HEADS[head or "text-classification"]
+        chosen = HEADS[head or DEFAULT_HEAD]
         return Found("demo", "demo", None, None, {}), chosen
     found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision)
     kind = found.config.get("model_type")
@@ -67,7 +65,7 @@ def inspect_checkpoint(model: str, revision: str | None = None, head: str | None
 
 def _inspect_folder(folder: Path) -> Found:
     _check_files(str(folder), {path.name for path in folder.iterdir()})
-    return Found("folder", folder.resolve().name, None, folder, _read_config(folder / "config.json"))
+    return Found("folder", folder.resolve().name, None, folder, read_config(folder))
 
 
 def _inspect_hub(model: str, revision: str | None) -> Found:
@@ -80,23 +78,13 @@ def _inspect_hub(model: str, revision: str | None) -> Found:
     with asking_hub(model, revision, option="--model", refusal=SourceError):
         info = huggingface_hub.HfApi().model_info(model, revision=revision)
         _check_files(model, {sibling.rfilename for sibling in info.siblings or ()})
-        path = Path(huggingface_hub.hf_hub_download(model, "config.json", revision=info.sha))
-    return Found("hub", model, info.sha, None, _read_config(path, where=f"{model}/config.json"))
-
-
-def _read_config(path: Path, *, where: str = "") -> Mapping[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{where or path}: cannot be read ({first_line(error)}); save the model again") from error
-    if not isinstance(config, dict):
-        raise SourceError(f"{where or path}: holds no JSON object; save the model again")
-    return config
+        path = Path(huggingface_hub.hf_hub_download(model, CONFIG_FILE, revision=info.sha))
+    return Found("hub", model, info.sha, None, read_config(path.parent, where=f"{model}/{CONFIG_FILE}"))
 
 
 def _check_files(where: str, names: set[str]) -> None:
-    if "config.json" not in names:
-        raise SourceError(f"{where}: no config.json; name the folder that save_pretrained wrote")
+    if CONFIG_FILE not in names:
+        raise SourceError(f"{where}: no {CONFIG_FILE}; name the folder that save_pretrained wrote")
     if not names & {*SAFETENSORS, *PICKLES}:
         raise SourceError(f"{where}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
     if not names & set(TOKENIZER_FILES):
@@ -105,11 +93,13 @@ def _check_files(where: str, names: set[str]) -> None:
 
 def _head_of(found: Found) -> Head:
     given = found.config.get("architectures") or []
-    architectures = [str(name) for name in (given if isinstance(given, list) else [given])]
+    # A config is data from elsewhere: some name a single class outside a list.
+    names = given if isinstance(given, list) else [given]
     for head in HEADS.values():
-        if head.architecture in architectures:
+        if head.architecture in names:
             return head
-    raise SourceError(f"{found.id}: its config names no known head ({', '.join(architectures) or 'none'}); give --head")
+    words = ", ".join(map(str, names)) or "none"
+    raise SourceError(f"{found.id}: its config names no known head ({words}); give --head")
 
 
 def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progress: Progress) -> cache.Entry:
@@ -118,7 +108,7 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
     `root` is the cache's folder; `seed` matters to the demo alone.
     """
     if found.kind == "demo":
-        material: dict[str, Any] = {
+        material: dict[str, object] = {
             "source": "demo",
             "head": head.name,
             "seed": seed,
@@ -127,11 +117,14 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
         return cache.fetch(root, material, "torch", lambda out: _train_demo(head, out, seed, progress))
     folder = found.folder or _download(found, progress)
     check_weights(folder, head, where=found.id)
-    files = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern)} | set(weight_files(folder)))
+    files = set(weight_files(folder))
+    for pattern in COMPANIONS:
+        files.update(folder.glob(pattern))
+    # The name that the checkpoint was asked for by is not in here: what it holds decides.
     material = {
         "source": found.kind,
         "head": head.name,
-        "files": {path.name: file_digest(path) for path in files},
+        "files": {path.name: file_digest(path) for path in sorted(files)},
         "versions": {name: version(name) for name in NEEDS},
     }
     return cache.fetch(root, material, "torch", lambda out: raise_to_fp32(folder, head, out, where=found.id))

@@ -10,7 +10,6 @@ long are cut at the end; windows over long contexts, which question answering is
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import numpy as np
 from pydantic import Field
 
 from optimize.artifact import Artifact
+from optimize.checkpoint import read_config
 from optimize.errors import StageError
-from optimize.interfaces import Context, Facts, Feature, Stage
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import axes_of, load_openvino, read_model
 
@@ -28,19 +28,35 @@ NAME = "attach_tokenizer"
 TOKENIZER_FILE = "openvino_tokenizer.xml"
 END_TO_END_FILE = "openvino_end_to_end.xml"
 INPUTS = ("text", "text_pair")
-TAKES_PAIRS = ("question-answering", "multiple-choice")
 
 
 class Params(StageParams):
-    """`inputs` is how many texts make one example: 2 for pairs, as heads that need them take anyway.
+    """What is attached, and how it is proven."""
 
-    Of `texts` texts, the share `min_alike` has to become the same tokens as in Python.
-    """
-
-    inputs: int = Field(default=1, ge=1, le=2)
-    texts: int = Field(default=64, ge=1)
-    min_alike: float = Field(default=0.98, ge=0, le=1)
-    tolerance: float = Field(default=1e-3, gt=0)
+    inputs: int = Field(
+        default=1,
+        ge=1,
+        le=2,
+        description="Texts that make one example: 1, or 2 for pairs. Question answering and multiple choice take 2 "
+        "whatever this says.",
+    )
+    texts: int = Field(
+        default=64,
+        ge=1,
+        description="Calibration texts, at most, on which the graphs are compared with tokenizing in Python.",
+    )
+    min_alike: float = Field(
+        default=0.98,
+        ge=0,
+        le=1,
+        description="Share of those texts that has to become the same tokens as in Python. Below it the stage fails.",
+    )
+    tolerance: float = Field(
+        default=1e-3,
+        gt=0,
+        description="Largest difference between the outputs of the joined graph and of the model alone, relative to "
+        "the largest output; 1 where all outputs are smaller. A larger one fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -53,13 +69,13 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     for file in source.model_files():
         shutil.copyfile(file, out / file.name)
     python = transformers.AutoTokenizer.from_pretrained(source.path, local_files_only=True)
-    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-    inputs = 2 if context.head.name in TAKES_PAIRS else params.inputs
+    config = read_config(source.path)
+    inputs = 2 if context.head.takes_pairs else params.inputs
     most = min(python.model_max_length, config["max_position_embeddings"])
     save = load_openvino().save_model
     tokenizer = _convert(python, inputs, most)
     save(tokenizer, out / TOKENIZER_FILE, compress_to_fp16=False)
-    connected = _connect(tokenizer, model, stack=context.head.name == "multiple-choice")
+    connected = _connect(tokenizer, model, stack=context.head.has_choices)
     save(connected, out / END_TO_END_FILE, compress_to_fp16=False)
     return _compare(out, python, inputs, most, params, context)
 
@@ -108,7 +124,7 @@ def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, 
             continue
         alike += 1
         feed = {name: wanted[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
-        if context.head.name == "multiple-choice":
+        if context.head.has_choices:
             feed = {name: array[None] for name, array in feed.items()}
         expected, got = session(feed), whole(named)
         for name in context.head.outputs:
@@ -130,6 +146,17 @@ def _texts(feature: Feature, python: Any, inputs: int) -> tuple[list[str], ...]:
     return tuple([part[place] if place < len(part) else "" for part in parts] for place in range(inputs))
 
 
+def traits(_: Params) -> Traits:
+    """Texts of any length come out of a tokenizer."""
+    return Traits(
+        makes=frozenset({"joined to its tokenizer"}),
+        refuses={
+            "of fixed shape": "leave out 'reshape_openvino'",
+            "joined to its tokenizer": "leave one of them out",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -137,4 +164,5 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino", "openvino-tokenizers", "transformers"),
     summary="The tokenizer as OpenVINO graphs: alone, and joined to the model",
+    traits=traits,
 )

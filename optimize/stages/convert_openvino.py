@@ -15,7 +15,7 @@ from optimize.artifact import Artifact
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import refuse_quantized
 from optimize.graphs.openvino import count_operators
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino
 
@@ -23,19 +23,26 @@ FP16_TOLERANCE = 1e-2
 
 
 class Params(StageParams):
-    """`weights: fp16` halves the file; they are computed with as the target's precision says.
+    """How weights are stored, and how the result is proven."""
 
-    `tolerance` bounds the difference from the ONNX graph, relative to the largest output: 1e-4 by default, and
-    1e-2 where weights are rounded.
-    """
-
-    weights: Literal["fp32", "fp16"] = "fp32"
-    tolerance: float | None = Field(default=None, gt=0)
+    weights: Literal["fp32", "fp16"] = Field(
+        default="fp32",
+        description="Type that weights are stored in. `fp16` halves the file and rounds weights; what is computed "
+        "in follows from the target's `precision`.",
+    )
+    tolerance: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest difference from the ONNX graph that is accepted, relative to the largest output. Left "
+        "out, it is 1e-4, or 1e-2 where weights are stored in FP16.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write `openvino_model.xml` and `.bin`, with the dynamic axes of the source."""
-    refuse_quantized(source.path / "model.onnx", stage="convert_openvino")
+    import onnx_ir
+
+    refuse_quantized(onnx_ir.load(source.path / "model.onnx"), stage="convert_openvino")
     openvino = load_openvino()
     model = openvino.convert_model(source.path / "model.onnx")
     openvino.save_model(model, out / MODEL_FILE, compress_to_fp16=params.weights == "fp16")
@@ -48,6 +55,16 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     }
 
 
+def traits(_: Params) -> Traits:
+    """OpenVINO has its own quantizer and its own 16-bit weights; ONNX Runtime's forms of them are not converted."""
+    return Traits(
+        refuses={
+            "quantized": "quantize with 'quantize_openvino' after it",
+            "in FP16": "leave out 'convert_fp16', and set 'convert_openvino: {weights: fp16}'",
+        }
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -55,4 +72,5 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino",),
     summary="OpenVINO IR of the exported graph, outputs proven",
+    traits=traits,
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -21,23 +21,41 @@ from optimize.checkpoint import load_model
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.forwards import slice_readout, use_lean_attention
 from optimize.graphs.lean import copy_batch_axis, part_residual_sums
-from optimize.graphs.onnx import READOUT_SLICE
-from optimize.interfaces import Context, Facts, Stage
+from optimize.graphs.onnx import READOUT_SLICE, save
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.integer_operators import drop_unused
-from optimize.quantization.sites import drop_aliases
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Params(StageParams):
-    """`tolerance` bounds the difference from PyTorch, relative to the largest output.
+    """What is written, and how it is proven."""
 
-    `lean` writes what runs fastest on CPUs; `fuse` does not know that form of the attention.
-    """
-
-    opset: int = Field(default=17, ge=14, le=21)
-    readout_slice: bool = True
-    lean: bool = False
-    tolerance: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    opset: int = Field(
+        default=17,
+        ge=14,
+        le=21,
+        description="Version of the ONNX operator set to write. 17 has LayerNormalization as one operator.",
+    )
+    readout_slice: bool = Field(
+        default=True,
+        description="Compute the last layer for the first token alone, where the head reads no other (text "
+        "classification, multiple choice). The answers are the same; `fuse` leaves the attention of "
+        "such a layer in parts.",
+    )
+    lean: bool = Field(
+        default=False,
+        description="Write the attention and the residual sums in the form that runs fastest on CPUs. The stage "
+        "`fuse` does not know that form.",
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest difference from PyTorch that is accepted, relative to the largest output. A larger one "
+        "fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -56,19 +74,21 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
 
 def _finish(path: Path, *, sliced: bool, lean: bool) -> None:
     """Make it lean, and note the slice in the metadata: `fuse` expects another count of Attention then."""
-    import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-    model = onnx.load(path)
+    model = onnx_ir.load(path)
     if lean:
-        drop_aliases(model.graph)
+        # The exporter gives equal biases one initializer, read through Identity.
+        IdentityEliminationPass()(model)
         copy_batch_axis(model)
         part_residual_sums(model)
-        drop_unused(model)
-    onnx.helper.set_model_props(model, {READOUT_SLICE: "yes" if sliced else "no"})
-    onnx.save(model, path)
+        RemoveUnusedNodesPass()(model)
+    model.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
+    save(model, path)
 
 
-def _export(model: Any, out: Path, *, task: str, opset: int) -> None:
+def _export(model: PreTrainedModel, out: Path, *, task: str, opset: int) -> None:
     """Trace and write; where accelerate is installed, optimum lets a tied projection read the table itself."""
     from optimum.exporters.onnx import onnx_export_from_model
 
@@ -83,6 +103,7 @@ STAGE = Stage(
     params=Params,
     takes="torch",
     gives="onnx",
-    needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx"),
+    needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx", "onnx-ir"),
     summary="PyTorch to ONNX, with parity proven and the readout slice",
+    traits=lambda params: Traits(makes=frozenset({"lean"} if params.lean else ())),
 )

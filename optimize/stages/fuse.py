@@ -10,56 +10,68 @@ own: the optimizer then reads each number off the graph, and those that it found
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from optimize.artifact import Artifact
-from optimize.checkpoint import pruned_sizes
+from optimize.checkpoint import pruned_sizes, read_config
 from optimize.errors import StageError
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import READOUT_SLICE, refuse_quantized
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
 
 
 class Params(StageParams):
-    """`tolerance` bounds the difference from PyTorch, relative to the largest output.
+    """What is fused, and how it is proven."""
 
-    `embedding` fuses the look-ups with their LayerNorm, which suits GPUs; `quantize_dynamic` needs
-    the look-ups by themselves.
-    """
-
-    embedding: bool = True
-    tolerance: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    embedding: bool = Field(
+        default=True,
+        description="Fuse the embedding's look-ups with their LayerNorm, which suits GPUs. Set it to `false` before "
+        "`quantize_dynamic`, which needs the look-ups by themselves.",
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest difference from PyTorch that is accepted, relative to the largest output. A larger one "
+        "fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the fused `model.onnx`; facts are the counts of fused operators."""
-    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-    refuse_quantized(source.path / "model.onnx", stage="fuse")
-    model = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
-    counts = {name: int(count) for name, count in model.get_fused_operator_statistics().items()}
-    sliced = {prop.key: prop.value for prop in model.model.metadata_props}.get(READOUT_SLICE) == "yes"
-    expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head.name)
+    import onnx_ir
+
+    config = read_config(source.path)
+    given = onnx_ir.load(source.path / "model.onnx")
+    refuse_quantized(given, stage="fuse")
+    fused = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
+    counts = {name: int(count) for name, count in fused.get_fused_operator_statistics().items()}
+    sliced = given.metadata_props.get(READOUT_SLICE) == "yes"
+    expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head)
     check_counts(counts, expected)
-    _check_heads(model.model, config)
-    model.save_model_to_file(str(out / "model.onnx"))
+    _check_heads(onnx_ir.from_proto(fused.model), config)
+    fused.save_model_to_file(str(out / "model.onnx"))
     difference = check_parity(out, source, context, stage="fuse", tolerance=params.tolerance)
     return {**{name: count for name, count in counts.items() if count}, "max_difference": difference}
 
 
-def expected_counts(config: dict[str, Any], *, sliced: bool, embedding: bool, head: str) -> dict[str, int]:
+def expected_counts(config: dict[str, Any], *, sliced: bool, embedding: bool, head: Head) -> dict[str, int]:
     """How often each operator must have been fused in a DistilBERT of this geometry.
 
     A last layer with the readout slice has another shape of attention, which stays as it is. The
     masked-LM head has an activation of its own.
     """
     layers = config["n_layers"]
-    activations = layers + 1 if head == "fill-mask" else layers
+    activations = layers + head.activations
     return {
         "EmbedLayerNormalization": int(embedding),
         "Attention": layers - 1 if sliced else layers,
@@ -78,16 +90,15 @@ def check_counts(counts: dict[str, int], expected: dict[str, int]) -> None:
             )
 
 
-def _check_heads(model: Any, config: dict[str, Any]) -> None:
+def _check_heads(fused: ir.Model, config: dict[str, Any]) -> None:
     """Refuse fused attention of a pruned model in which a layer has not its own number of heads."""
     wanted = [size.heads for size in pruned_sizes(config, where="fuse")]
-    fused = [node for node in model.graph.node if node.op_type == "Attention"]
-    found = [each.i for node in fused for each in node.attribute if each.name == "num_heads"]
+    found = [node.attributes.get_int("num_heads") for node in fused.graph if node.op_type == "Attention"]
     if wanted and found != wanted[: len(found)]:
         raise StageError(f"fuse: attention fused with {found} heads where the layers have {wanted}; leave out 'fuse'")
 
 
-def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> Any:
+def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> BertOnnxModel:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 
@@ -107,6 +118,19 @@ def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> Any:
     )
 
 
+def traits(params: Params) -> Traits:
+    """Fusion looks for patterns of plain FP32 operators, and for the attention that transformers writes."""
+    return Traits(
+        makes=frozenset({"fused", "fused with its embedding"} if params.embedding else {"fused"}),
+        refuses={
+            "lean": "set 'export: {lean: false}', or leave out 'fuse'",
+            "fused": "leave one of them out",
+            "quantized": "put 'fuse' before it, or leave 'fuse' out",
+            "in FP16": "put 'fuse' before it",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -114,4 +138,5 @@ STAGE = Stage(
     gives="onnx",
     needs=("onnxruntime", "onnx"),
     summary="fused attention, LayerNorm and GELU; counts required, right for any mask",
+    traits=traits,
 )

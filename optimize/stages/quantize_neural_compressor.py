@@ -4,7 +4,7 @@ Neural Compressor's PT2E path traces the PyTorch model, watches calibration text
 of what each linear layer reads, and writes scales into the graph: nothing is measured while the
 model runs, so outputs depend neither on padding nor on batch mates. Its `autotune` goes through a
 list of settings. Here each one becomes the ONNX file that would be shipped and is scored on tuning
-texts with the head's metric; the first within the pipeline's budget is taken, and where there
+texts with the head's metric; the first within the pipeline's limits is taken, and where there
 is none, the one that misses it least.
 
 Activations are u8, the only kind that ONNX Runtime multiplies with s8 weights in integers on a CPU.
@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,12 +28,15 @@ from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
 from optimize.evaluate.parity import compare
-from optimize.graphs.onnx import READOUT_SLICE
-from optimize.interfaces import Context, Facts, Stage
+from optimize.graphs.onnx import READOUT_SLICE, save
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.neural_compressor.graph import fold
 from optimize.quantization.neural_compressor.torch import autotune, trace, undisturbed, write_onnx
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
 
 WHERE = "quantize_neural_compressor"
 FEWEST_SAMPLES = 8
@@ -41,18 +44,28 @@ FULL_RANGE, REDUCED_RANGE = 127, 63
 
 
 class Setting(StageParams):
-    """One way to quantize, in Neural Compressor's words; its `kl` is torchao's HistogramObserver."""
+    """One way to quantize, in Neural Compressor's words."""
 
-    weights: Literal["per_channel", "per_tensor"] = "per_channel"
-    activations: Literal["asymmetric", "symmetric"] = "asymmetric"
-    observer: Literal["minmax", "kl"] = "minmax"
+    weights: Literal["per_channel", "per_tensor"] = Field(
+        default="per_channel", description="One scale for each output channel of a weight, or one for each matrix."
+    )
+    activations: Literal["asymmetric", "symmetric"] = Field(
+        default="asymmetric",
+        description="Whether the range of activations may differ above and below zero (`asymmetric`), which suits "
+        "GELU.",
+    )
+    observer: Literal["minmax", "kl"] = Field(
+        default="minmax",
+        description="How ranges of activations are found: the extremes, or the histogram observer of torchao "
+        "(`kl`), which clips.",
+    )
 
     @property
     def name(self) -> str:
         """Its words in one line."""
         return f"{self.weights} {self.activations} {self.observer}"
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, str | bool]:
         """Arguments of `StaticQuantConfig`."""
         return {
             "w_granularity": self.weights,
@@ -70,18 +83,37 @@ SETTINGS = (
 
 
 class Params(StageParams):
-    """`settings` are tried in this order, each on at most `tuning_tokens` tokens of whole tuning examples."""
+    """Which settings are tried, and on what."""
 
-    settings: tuple[Setting, ...] = Field(default=SETTINGS, min_length=1)
-    calibration_samples: int = Field(default=256, ge=FEWEST_SAMPLES)
-    tuning_tokens: int = Field(default=32_768, ge=1)
-    reduce_range: bool | Literal["auto"] = "auto"
-    readout_slice: bool = True
+    settings: tuple[Setting, ...] = Field(
+        default=SETTINGS,
+        min_length=1,
+        description="Settings to try, in this order. The first within the pipeline's limits on tuning data is "
+        "taken; where there is none, the one that misses them least.",
+    )
+    calibration_samples: int = Field(
+        default=256,
+        ge=FEWEST_SAMPLES,
+        description="Calibration texts, at most, from which ranges of activations are taken.",
+    )
+    tuning_tokens: int = Field(
+        default=32_768, ge=1, description="Tokens of tuning data, at most, on which each setting is judged."
+    )
+    reduce_range: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Hold weights to 7 bits, so that sums of 16 bits cannot overflow on CPUs without VNNI. `auto` "
+        "does so where the CPU has neither VNNI nor AMX.",
+    )
+    readout_slice: bool = Field(
+        default=True,
+        description="Compute the last layer for the first token alone, where the head reads no other. The answers "
+        "are the same.",
+    )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a setting gave: a model in a folder, the facts of its graph, its loss, and the budget's excess."""
+    """What a setting gave: a model in a folder, the facts of its graph, its loss, and its excess over the limits."""
 
     setting: Setting
     folder: Path
@@ -97,18 +129,17 @@ class Trial:
             "drop": self.loss.drop,
             "agreement": self.loss.agreement,
             "divergence": self.loss.divergence,
-            "within_budget": "no" if self.excess else "yes",
+            "within_limits": "no" if self.excess else "yes",
         }
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the chosen setting's `model.onnx`; facts hold what every tried setting scored."""
     _require_data(context)
-    reduce = params.reduce_range
-    wide, reason = wide_sums(reduce if reduce == "auto" else not reduce, context.cpu_features)
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
     with tempfile.TemporaryDirectory() as scratch, undisturbed():
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-        trials = _try(source, Path(scratch), params, context, judge, wide=wide)
+        trials = _try(source, Path(scratch), params, context, judge, wide=not reduced)
         chosen = min(trials, key=lambda trial: trial.excess)
         shutil.move(chosen.folder / "model.onnx", out / "model.onnx")
         difference, _ = compare(out, source, context)
@@ -116,12 +147,11 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         raise StageError(f"{WHERE}: outputs on random tokens are not finite; check the checkpoint's weights")
     return {
         "chosen": chosen.setting.name,
-        "within_budget": chosen.row()["within_budget"],
+        "within_limits": chosen.row()["within_limits"],
         "settings": [trial.row() for trial in trials],
         "calibration_samples": len(_samples(params, context)),
         "tuning_examples": len(judge.encoded.gold),
-        "reduce_range": "no" if wide else "yes",
-        "reduce_range_because": reason,
+        **range_facts,
         "max_difference": difference,
         **chosen.graph,
     }
@@ -138,7 +168,7 @@ def _require_data(context: Context) -> None:
         raise StageError(f"{WHERE}: no tuning texts to score settings on; give some with --tuning-examples")
 
 
-def _samples(params: Params, context: Context) -> tuple[Any, ...]:
+def _samples(params: Params, context: Context) -> tuple[Feature, ...]:
     return context.calibration.features[: params.calibration_samples]
 
 
@@ -149,7 +179,7 @@ def _try(source: Artifact, scratch: Path, params: Params, context: Context, judg
     model = trace(source.path, context.head, readout_slice=sliced)
     trials: list[Trial] = []
 
-    def score(converted: Any) -> float:
+    def score(converted: GraphModule) -> float:
         folder = scratch / str(len(trials))
         folder.mkdir()
         graph = _write(converted, folder / "model.onnx", context, sliced=sliced, wide=wide)
@@ -168,15 +198,13 @@ def _try(source: Artifact, scratch: Path, params: Params, context: Context, judg
     return trials
 
 
-def _write(converted: Any, path: Path, context: Context, *, sliced: bool, wide: bool) -> Facts:
-    import onnx
-
+def _write(converted: GraphModule, path: Path, context: Context, *, sliced: bool, wide: bool) -> Facts:
     model = write_onnx(converted, context.head)
     facts = fold(model, wide_sums=wide)
     if not facts["quantized_matmuls"]:
         raise StageError(f"{WHERE}: no linear layer was quantized; report the versions of torch and torchao")
-    onnx.helper.set_model_props(model, {READOUT_SLICE: "yes" if sliced else "no"})
-    onnx.save(model, path)
+    model.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
+    save(model, path)
     return facts
 
 
@@ -185,7 +213,8 @@ STAGE = Stage(
     params=Params,
     takes="torch",
     gives="onnx",
-    needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnxruntime"),
-    summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the budget",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnx-ir", "onnxruntime"),
+    summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the limits",
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=lambda _: Traits(makes=frozenset({"quantized"})),
 )

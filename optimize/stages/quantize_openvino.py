@@ -7,7 +7,7 @@ no data; OpenVINO's CPU plugin then rounds activations while it runs, token by t
 and computes in float elsewhere.
 
 On CPUs without VNNI pairs of products are summed in 16 bits and saturate (NNCF issue 1498). NNCF's own default leaves
-linear layers as they are there; `overflow_fix: auto` halves the weights' range, which rules it out.
+linear layers as they are there; `reduce_range: auto` halves the weights' range, which rules it out.
 
 Source: https://github.com/openvinotoolkit/nncf, `nncf.quantize_with_accuracy_control` and `nncf.compress_weights`.
 """
@@ -27,11 +27,11 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, beyond_help, describe, make_judge, pad_id_of
 from optimize.evaluate.predict import collate
 from optimize.graphs.openvino import Weight, count_operators, find_weights, products_of_activations, refuse_unfit
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.nncf.accuracy_control import Control
 from optimize.quantization.nncf.session import heard
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
 NAME = "quantize_openvino"
@@ -39,34 +39,80 @@ RANGES = {"median": "MEDIAN_MINMAX", "mean": "MEAN_MINMAX", "minmax": "MINMAX"}
 
 
 class Params(StageParams):
-    """How to quantize.
+    """How to quantize, and what may stay in float."""
 
-    `ranges` says which of the texts' smallest and largest activations are taken; the mean is NNCF's own choice, the
-    median lost less on tuning data (divergence 0.00057 for 0.00070 on SST-2, 0.0080 for 0.0082 on SQuAD).
-    `mode: weights` leaves activations in float. `smooth_quant_alpha` says how much of the activations' outliers
-    weights take on, from 0 to 1; -1 switches that off. `overflow_fix: auto` reads off the CPU whether 16-bit sums
-    need it. `attention: false` leaves products of queries, keys and values in float. `exclude` are shell patterns on
-    layers' names. `accuracy_control` leaves up to `max_float_share` of the weights in float, as the gates demand,
-    judged on `tuning_tokens` tokens; operators are ranked on the `ranking_samples` texts that lost most. A drop counts
-    as too large once it exceeds its limit by `doubt` standard errors: below that, single answers that flip by chance
-    would take operator after operator back (multiple choice, 141 examples: half of the weights, for nothing).
-    """
-
-    mode: Literal["full", "weights"] = "full"
-    preset: Literal["mixed", "performance"] = "mixed"
-    ranges: Literal["median", "mean", "minmax"] = "median"
-    symmetric_weights: bool = True
-    smooth_quant_alpha: float = Field(default=0.95, ge=-1, le=1)
-    bias_correction: Literal["fast", "accurate", "none"] = "fast"
-    overflow_fix: bool | Literal["auto"] = "auto"
-    attention: bool = True
-    exclude: tuple[str, ...] = ()
-    calibration_samples: int = Field(default=300, ge=1)
-    accuracy_control: bool = True
-    max_float_share: float = Field(default=0.15, ge=0, le=1)
-    tuning_tokens: int = Field(default=65_536, ge=1)
-    ranking_samples: int = Field(default=64, ge=1)
-    doubt: float = Field(default=1.0, ge=0)
+    mode: Literal["full", "weights"] = Field(
+        default="full",
+        description="`full` quantizes weights and activations. `weights` leaves activations in float: no "
+        "calibration and next to no loss, but slower than FP32 on CPUs that have neither VNNI nor AMX.",
+    )
+    preset: Literal["mixed", "performance"] = Field(
+        default="mixed",
+        description="NNCF's preset: `mixed` lets ranges of activations differ above and below zero, `performance` "
+        "keeps them symmetric.",
+    )
+    ranges: Literal["median", "mean", "minmax"] = Field(
+        default="median",
+        description="Which of the texts' smallest and largest activations bound the range. The mean is NNCF's own "
+        "choice; the median lost less on tuning data (divergence 0.00057 where the mean lost 0.00070 on "
+        "SST-2, 0.0080 where it lost 0.0082 on SQuAD).",
+    )
+    symmetric_weights: bool = Field(
+        default=True, description="With `mode: weights`, keep zero in the middle of each weight's range."
+    )
+    smooth_quant_alpha: float = Field(
+        default=0.95,
+        ge=-1,
+        le=1,
+        description="How much of the activations' outliers weights take on (SmoothQuant), from 0 to 1; -1 switches "
+        "that off.",
+    )
+    bias_correction: Literal["fast", "accurate", "none"] = Field(
+        default="fast",
+        description="Correct biases for the mean error of each layer: from single layers (`fast`), from the whole "
+        "model (`accurate`, slower), or not at all.",
+    )
+    reduce_range: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Halve the range of weights, so that sums of 16 bits cannot overflow on CPUs without VNNI. "
+        "`auto` does so where the CPU has neither VNNI nor AMX.",
+    )
+    attention: bool = Field(
+        default=True,
+        description="Quantize the products of queries, keys and values as well. `false` leaves them in float.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        description="Shell patterns on the names of layers that stay in float. A pattern that matches none is refused.",
+    )
+    calibration_samples: int = Field(
+        default=300, ge=1, description="Calibration texts, at most, from which ranges of activations are taken."
+    )
+    accuracy_control: bool = Field(
+        default=True,
+        description="Put operators back to float, the most harmful first, until the pipeline's limits are met on "
+        "tuning data.",
+    )
+    max_float_share: float = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="Share of the weights, at most, that may stay in float. Where that is not enough to meet the "
+        "limits, the stage fails.",
+    )
+    tuning_tokens: int = Field(
+        default=65_536, ge=1, description="Tokens of tuning data, at most, on which accuracy control judges."
+    )
+    ranking_samples: int = Field(
+        default=64, ge=1, description="Texts that operators are ranked on: those that lost most by quantization."
+    )
+    doubt: float = Field(
+        default=1.0,
+        ge=0,
+        description="Standard errors by which a drop has to exceed its limit to count. At 0, single answers that "
+        "flip by chance take operator after operator back (multiple choice, 141 examples: half of the "
+        "weights, for nothing).",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -92,7 +138,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         return facts
     missed = beyond_help(judge, control.trials[0].loss, stage=NAME, progress=context.progress)
     if not missed:
-        _require_budget(judge, loss, counted["float_share"], params)
+        _require_limits(judge, loss, counted["float_share"], params)
     return {**facts, **missed, **control.facts(find_weights(read_model(out)))}
 
 
@@ -121,15 +167,14 @@ def _quantize(
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
-    asked = params.overflow_fix if params.overflow_fix == "auto" else not params.overflow_fix
-    wide, reason = wide_sums(asked, context.cpu_features)
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
     left = [*excluded, *([] if params.attention else products_of_activations(model))]
     pad_id = pad_id_of(context.reference.path)
     with heard(context.progress, control.reverted) as nncf:
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         advanced = nncf.AdvancedQuantizationParameters(
-            overflow_fix=nncf.OverflowFix.DISABLE if wide else nncf.OverflowFix.ENABLE,
+            overflow_fix=nncf.OverflowFix.ENABLE if reduced else nncf.OverflowFix.DISABLE,
             activations_range_estimator_params=getattr(RangeEstimatorParametersSet, RANGES[params.ranges]),
             disable_bias_correction=params.bias_correction == "none",
             smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=params.smooth_quant_alpha),
@@ -153,8 +198,7 @@ def _quantize(
         "ranges": params.ranges,
         "smooth_quant_alpha": params.smooth_quant_alpha,
         "bias_correction": params.bias_correction,
-        "overflow_fix": "no" if wide else "yes",
-        "overflow_fix_because": reason,
+        **range_facts,
     }
 
 
@@ -174,14 +218,26 @@ def _count(folder: Path) -> dict[str, int | float]:
     }
 
 
-def _require_budget(judge: Judge, loss: Loss, share: float, params: Params) -> None:
+def _require_limits(judge: Judge, loss: Loss, share: float, params: Params) -> None:
     """Refuse what accuracy control could not bring within the limits, or only by leaving too much in float."""
     if judge.allows(loss) and share <= params.max_float_share:
         return
     raise StageError(
         f"{NAME}: with at most {params.max_float_share:.0%} of the weights in float accuracy control did not meet the "
-        f"budget; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
+        f"limits; it ended at {describe(loss)} with {share:.0%} in float; raise max_float_share, loosen the gates, or "
         "use 'mode: weights'"
+    )
+
+
+def traits(_: Params) -> Traits:
+    """Calibration texts are of any length, and what was made of the model before must still be its own."""
+    return Traits(
+        makes=frozenset({"quantized"}),
+        refuses={
+            "quantized": "leave one of them out",
+            "of fixed shape": "put 'reshape_openvino' after it",
+            "joined to its tokenizer": "put 'attach_tokenizer' last",
+        },
     )
 
 
@@ -192,5 +248,6 @@ STAGE = Stage(
     gives="openvino",
     needs=("openvino", "nncf"),
     summary="INT8 by NNCF, weights and activations or weights alone; what costs too much accuracy stays in float",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=traits,
 )

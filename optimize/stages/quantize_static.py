@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.evaluate.judge import beyond_help, limit_tokens, make_judge
+from optimize.evaluate.judge import beyond_help, make_judge
 from optimize.evaluate.parity import check_parity
-from optimize.graphs.onnx import refuse_quantized
-from optimize.interfaces import Context, Encoded, Facts, Stage
+from optimize.graphs.onnx import refuse_quantized, save, to_proto
+from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization import sensitivity, smooth
 from optimize.quantization.calibrate import calibrate
@@ -31,64 +31,128 @@ from optimize.quantization.fallback import Outcome, fall_back
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
 from optimize.quantization.variants import Variants, opener
-from optimize.quantization.weights import wide_sums
+from optimize.quantization.weights import choose_range
 from optimize.quantization.write import Form, Scheme
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 NAME = "quantize_static"
 FUSED = ("Attention", "EmbedLayerNormalization", "QAttention")
 
 
 class Params(StageParams):
-    """How to quantize.
+    """How to quantize, and what may stay in float."""
 
-    `include` and `exclude` are shell patterns on the names of layers, as the checkpoint gives them.
-    `wide_sums` says whether the CPU adds products in 32 bits; "auto" reads it off the CPU. `smooth`
-    migrates scales, with a multiplication of its own where that raises the layer's SQNR by
-    `min_gain_db`. `fallback` leaves up to `max_float_share` of the weights in float, as the gates
-    demand. Whether the budget is met is judged on `tuning_tokens` tokens of tuning data; what each group costs
-    alone, which takes a run a group, on `sensitivity_tokens`.
-    """
-
-    method: Method = "mse"
-    percentile: float = Field(default=99.99, gt=50, le=100)
-    activation_type: Literal["uint8", "int8"] = "uint8"
-    symmetric: bool = False
-    per_channel: bool = True
-    wide_sums: bool | Literal["auto"] = "auto"
-    format: Form = "qoperator"
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    smooth: bool = True
-    min_gain_db: float = Field(default=3.0, ge=0)
-    sensitivity: bool = True
-    fallback: bool = True
-    max_float_share: float = Field(default=0.15, ge=0, le=1)
-    tuning_tokens: int = Field(default=65_536, ge=1)
-    sensitivity_tokens: int = Field(default=16_384, ge=1)
-    tolerance: float = Field(default=1e-4, gt=0)
+    method: Method = Field(
+        default="mse",
+        description="How the range of each activation is chosen from its histogram: the extremes, their moving "
+        "average, a percentile, the least loss of entropy, or the least squared error (`mse`).",
+    )
+    percentile: float = Field(
+        default=99.99,
+        gt=50,
+        le=100,
+        description="Share of values, in percent, that `method: percentile` keeps inside the range.",
+    )
+    activation_type: Literal["uint8", "int8"] = Field(
+        default="uint8",
+        description="Type of quantized activations. ONNX Runtime multiplies `uint8` with INT8 weights much faster "
+        "on CPUs; TensorRT takes `int8` alone.",
+    )
+    symmetric: bool = Field(
+        default=False,
+        description="Make ranges of activations as wide below zero as above, as TensorRT demands. It wastes levels "
+        "where most values have one sign, as behind GELU.",
+    )
+    per_channel: bool = Field(
+        default=True,
+        description="One scale for each output channel, in place of one for each matrix. It is more accurate.",
+    )
+    reduce_range: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Keep the sums of 8-bit products within 16 bits, by smaller weights where a pair of them could "
+        "overflow. `auto` does so where the CPU has neither VNNI nor AMX.",
+    )
+    format: Form = Field(
+        default="qoperator",
+        description="`qoperator` writes integer operators, the fastest on CPUs. `qdq` writes pairs of "
+        "QuantizeLinear and DequantizeLinear, as TensorRT reads them.",
+    )
+    include: tuple[str, ...] = Field(
+        default=("*",),
+        description="Shell patterns on the names of layers, as the checkpoint gives them. A layer that matches none "
+        "stays in float.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="Shell patterns on the names of layers that stay in float."
+    )
+    smooth: bool = Field(
+        default=True,
+        description="Migrate scales from activations to weights (SmoothQuant), where that is exact and pays. Switch "
+        "it off behind `train_quantized`, whose weights know their grid.",
+    )
+    min_gain_db: float = Field(
+        default=3.0,
+        ge=0,
+        description="Gain in a layer's signal-to-noise ratio, in dB, that pays for a multiplication of its own "
+        "where scales cannot be folded into the layer before.",
+    )
+    sensitivity: bool = Field(
+        default=True,
+        description="Measure what each group of operators costs alone, for the report. Takes a run of the model for "
+        "each group.",
+    )
+    fallback: bool = Field(
+        default=True,
+        description="Leave groups of operators in float where the pipeline's limits are not met on tuning data, the "
+        "most error per microsecond first.",
+    )
+    max_float_share: float = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="Share of the weights, at most, that `fallback` may leave in float. Where that is not enough, "
+        "the stage fails.",
+    )
+    tuning_tokens: int = Field(
+        default=65_536, ge=1, description="Tokens of tuning data, at most, on which the limits are judged."
+    )
+    sensitivity_tokens: int = Field(
+        default=16_384,
+        ge=1,
+        description="Tokens of tuning data, at most, on which the groups are measured one by one and scales are "
+        "searched.",
+    )
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        description="Largest difference that migrating scales may make to the FP32 graph, relative to the largest "
+        "output. A larger one fails the stage.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the quantized `model.onnx`; facts say what was chosen, what it costs, and what stayed in float."""
-    import onnx
+    import onnx_ir
 
-    refuse_quantized(source.path / "model.onnx", stage=NAME)
-    model = onnx.load(source.path / "model.onnx")
+    model = onnx_ir.load(source.path / "model.onnx")
+    refuse_quantized(model, stage=NAME)
     _refuse_fused(model)
-    normalise(model)
+    model = normalise(model)
     open_model = opener(context)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
     scheme, facts = _scheme(params, context)
     groups = choose_groups(group_sites(find_sites(model)), params.include, params.exclude, stage=NAME)
     if params.smooth:
         facts |= _smooth(model, groups, scheme, params, context)
-        onnx.save(model, out / "model.onnx")
+        save(model, out / "model.onnx")
         where = f"{NAME}: scale migration"
         facts["migration_max_difference"] = check_parity(out, source, context, stage=where, tolerance=params.tolerance)
         names = {group.name for group in groups}
         groups = [group for group in group_sites(find_sites(model)) if group.name in names]
     ranges = calibrate(
-        model,
+        to_proto(model),
         reads(groups),
         context.calibration.features,
         method=params.method,
@@ -101,7 +165,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     variants = Variants(model, tuple(groups), ranges, scheme, params.format, judge, open_model)
     outcome, table = _decide(variants, params, context)
     left = [step.group for step in outcome.steps]
-    onnx.save(variants.without(left), out / "model.onnx")
+    save(variants.without(left), out / "model.onnx")
     return {
         **facts,
         **_count(model, groups, left),
@@ -116,8 +180,8 @@ def reads(groups: list[Group]) -> list[str]:
     return list(dict.fromkeys(site.reads for group in groups for site in group.sites if not site.looks_up))
 
 
-def _refuse_fused(model: Any) -> None:
-    found = sorted({node.op_type for node in model.graph.node} & set(FUSED))
+def _refuse_fused(model: ir.Model) -> None:
+    found = sorted({node.op_type for node in model.graph} & set(FUSED))
     if found:
         raise StageError(
             f"{NAME}: {', '.join(found)} hide linear layers; leave out 'fuse', ONNX Runtime fuses what is left itself"
@@ -125,23 +189,21 @@ def _refuse_fused(model: Any) -> None:
 
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
-    wide, reason = wide_sums(params.wide_sums, context.cpu_features)
-    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide)
-    words = {True: "yes", False: "no"}
+    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
-        "per_channel": words[params.per_channel],
-        "wide_sums": words[wide],
-        "wide_sums_because": reason,
+        "per_channel": "yes" if params.per_channel else "no",
+        **range_facts,
     }
 
 
-def _smooth(model: Any, groups: list[Group], scheme: Scheme, params: Params, context: Context) -> Facts:
+def _smooth(model: ir.Model, groups: list[Group], scheme: Scheme, params: Params, context: Context) -> Facts:
     """Migrate scales in place."""
     names = reads([group for group in groups if not any(site.tied for site in group.sites)])
-    tuning = limit_tokens(_tuning(context), params.sensitivity_tokens)
+    tuning = _tuning(context).first(tokens=params.sensitivity_tokens)
     samples = smooth.sample_rows(
         model, names, tuning.features, threads=context.threads, seed=context.seed, progress=context.progress
     )
@@ -188,7 +250,7 @@ def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outco
         table["reverted"] = [
             {
                 "group": step.group.name,
-                "why": "the budget was not met without it",
+                "why": "the limits were not met without it",
                 "divergence_removed": step.divergence_removed,
                 "lost_us": step.lost_us,
             }
@@ -197,7 +259,7 @@ def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outco
     return outcome, table
 
 
-def _count(model: Any, groups: list[Group], left: list[Group]) -> Facts:
+def _count(model: ir.Model, groups: list[Group], left: list[Group]) -> Facts:
     """How much of what could be quantized was."""
     everything = group_sites(find_sites(model))
     names = {group.name for group in left}
@@ -210,12 +272,25 @@ def _count(model: Any, groups: list[Group], left: list[Group]) -> Facts:
     }
 
 
+def traits(_: Params) -> Traits:
+    """Fused operators hide the linear layers that are to be quantized; ONNX Runtime fuses what is left by itself."""
+    return Traits(
+        makes=frozenset({"quantized"}),
+        refuses={
+            "fused": "leave out 'fuse', since ONNX Runtime fuses what is left by itself",
+            "quantized": "leave one of them out",
+            "in FP16": "put 'quantize_static' before it",
+        },
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
     takes="onnx",
     gives="onnx",
-    needs=("onnxruntime", "onnx"),
+    needs=("onnxruntime", "onnx", "onnx-ir"),
     summary="INT8 weights and activations with calibrated ranges; what costs too much accuracy stays in float",
-    depends=lambda _: frozenset({"cpu_features", "budget"}),
+    depends=lambda _: frozenset({"cpu_features", "limits"}),
+    traits=traits,
 )

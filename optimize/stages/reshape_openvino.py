@@ -17,7 +17,7 @@ from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.openvino import refuse_attached
-from optimize.interfaces import Context, Facts, Stage
+from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
 
@@ -39,16 +39,25 @@ Axis = Annotated[str, BeforeValidator(_axis)]
 
 
 class Params(StageParams):
-    """Sizes such as `128` or bounds such as `1..128`; an axis that is not given stays dynamic.
+    """Sizes such as `128` or bounds such as `1..128`; an axis that is not given stays dynamic."""
 
-    `tokens` is also what longer texts are cut to. `tolerance` bounds the difference from the model before, relative
-    to the largest output: kernels chosen for a shape may round otherwise.
-    """
-
-    batch: Axis | None = None
-    choices: Axis | None = None
-    tokens: Axis | None = None
-    tolerance: float = Field(default=1e-2, gt=0)
+    batch: Axis | None = Field(
+        default=None, description="Examples in a batch, as a size or as bounds. Larger batches run in parts."
+    )
+    choices: Axis | None = Field(
+        default=None, description="Choices of an example, as a size or as bounds; for multiple choice alone."
+    )
+    tokens: Axis | None = Field(
+        default=None,
+        description="Tokens of a text, as a size or as bounds. Shorter texts are padded to a size, longer ones are "
+        "cut.",
+    )
+    tolerance: float = Field(
+        default=1e-2,
+        gt=0,
+        description="Largest difference from the model before that is accepted, relative to the largest output: "
+        "kernels chosen for a shape may round otherwise.",
+    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -80,6 +89,13 @@ def max_tokens(params: Params) -> int | None:
     return int(params.tokens.rpartition("..")[2]) if params.tokens else None
 
 
+def traits(_: Params) -> Traits:
+    """An attached tokenizer's graph holds a copy of the model, which would keep its shapes."""
+    return Traits(
+        makes=frozenset({"of fixed shape"}), refuses={"joined to its tokenizer": "put 'attach_tokenizer' last"}
+    )
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -88,4 +104,5 @@ STAGE = Stage(
     needs=("openvino",),
     summary="Fixed or bounded batch, choices and tokens; NPUs need them",
     max_tokens=max_tokens,
+    traits=traits,
 )

@@ -6,3 +6,5 @@ from optimize.interfaces import Target
 from optimize.targets import cpu, cuda, openvino
 
 TARGETS: dict[str, Target] = {"cpu": cpu.TARGET, "cuda": cuda.TARGET, "openvino": openvino.TARGET}
+DEFAULT_TARGET = cpu.TARGET.name
+"""Where a model is to run if nobody says where."""

@@ -32,4 +32,7 @@ TARGET = Target(
     open=open_session,
     pytorch=on_cpu,
     summary="Intel/AMD CPU, ONNX Runtime",
+    library="ONNX Runtime",
+    calibrators=("streaming", "onnxruntime"),
+    calibration_samples=(64, 512),
 )

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from optimize.artifact import folder_digest
+from optimize.environment import cache_root
 from optimize.interfaces import Feed, Head, Params, Session, Target
 from optimize.runtimes import cuda_session, nvidia
 from optimize.runtimes.cuda_machine import CUDA, TENSORRT, cannot_compile, dotted, load_libraries, why_unfit
@@ -25,22 +26,33 @@ PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
 
 
 class Runtime(Params):
-    """How a model runs on a GPU.
+    """How a model runs on a GPU."""
 
-    `device` is CUDA's number of it. Provider `tensorrt` compiles engines for batches of 1 to `most_batch` and texts of
-    the first to the last of `lengths`, which takes minutes, and keeps them in `engine_cache` (by default in the user's
-    cache folder). Provider `cpu` computes the numerics without a GPU, and is for building only. `cuda_graph` records
-    what a batch of each shape launches, and replays it. With `lengths`, texts are padded to the next of them, and
-    batches of mixed length run in parts, one a length. `tf32` lets FP32 products be rounded to TF32.
-    """
-
-    device: int = Field(default=0, ge=0)
-    provider: Literal["cuda", "tensorrt", "cpu"] = "cuda"
-    cuda_graph: bool = False
-    lengths: tuple[int, ...] = ()
-    tf32: bool = False
-    most_batch: int = Field(default=32, ge=1)
-    engine_cache: Path | None = None
+    device: int = Field(default=0, ge=0, description="CUDA's number of the GPU.")
+    provider: Literal["cuda", "tensorrt", "cpu"] = Field(
+        default="cuda",
+        description="`cuda` runs ONNX Runtime's own kernels. `tensorrt` compiles engines, which takes minutes. "
+        "`cpu` computes the same numbers without a GPU, for building only.",
+    )
+    cuda_graph: bool = Field(
+        default=False,
+        description="Record what a batch of each shape launches, and replay it. Pays for small batches; needs "
+        "`lengths` and provider `cuda`.",
+    )
+    lengths: tuple[int, ...] = Field(
+        default=(),
+        description="Rising lengths, in tokens, to the next of which texts are padded; batches of mixed length run "
+        "in parts, one for each length. With `tensorrt`, engines take texts of the first to the last of "
+        "them.",
+    )
+    tf32: bool = Field(
+        default=False, description="Let FP32 products be rounded to TF32, which has 10 bits of mantissa."
+    )
+    most_batch: int = Field(default=32, ge=1, description="Largest batch that TensorRT's engines take.")
+    engine_cache: Path | None = Field(
+        default=None,
+        description="Folder that TensorRT's engines are kept in. Left out, one in the user's cache folder.",
+    )
 
     @field_validator("lengths", mode="before")
     @classmethod
@@ -176,7 +188,7 @@ def tensorrt_options(model: Path, runtime: Runtime) -> dict[str, str]:
     import onnx
 
     graph = onnx.load(model, load_external_data=False).graph
-    cache = runtime.engine_cache or Path.home() / ".cache" / "distilbert-optimize" / "tensorrt"
+    cache = runtime.engine_cache or cache_root() / "tensorrt"
     engines = cache / folder_digest(model.parent)[:16]
     engines.mkdir(parents=True, exist_ok=True)
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
@@ -226,4 +238,7 @@ TARGET = Target(
     place=place,
     memory=memory_in_use,
     summary="NVIDIA GPU, ONNX Runtime's CUDA and TensorRT providers",
+    library="ONNX Runtime's CUDA provider",
+    calibrators=("streaming",),
+    calibration_samples=(64,),
 )

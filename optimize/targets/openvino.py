@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from optimize.errors import UnavailableError
 from optimize.interfaces import Head, Params, Session, Target
@@ -25,20 +25,31 @@ DEVICE = r"(CPU|GPU(\.\d+)?|NPU(\.\d+)?)"
 
 
 class Runtime(Params):
-    """How OpenVINO runs a model.
+    """How OpenVINO runs a model."""
 
-    `device` is CPU, GPU, NPU, one of several such as GPU.1, or AUTO, which leaves the choice to OpenVINO, among
-    those named in order as in AUTO:GPU,CPU. `hint` `throughput` lets several requests run at a time, with fewer
-    threads each. `precision` is what is not INT8 computed in. `dynamic_quantization` lets CPUs round
-    activations at run time, token by token, where weights alone are INT8. `model_cache` is a folder that compiled
-    models are kept in, which shortens the next start.
-    """
-
-    device: str = "CPU"
-    hint: Literal["latency", "throughput"] = "latency"
-    precision: Precision = "f32"
-    dynamic_quantization: bool = True
-    model_cache: Path | None = None
+    device: str = Field(
+        default="CPU",
+        description="`CPU`, `GPU` or `NPU`, one of several such as `GPU.1`, or `AUTO`, which leaves the choice to "
+        "OpenVINO, among those named in order as in `AUTO:GPU,CPU`.",
+    )
+    hint: Literal["latency", "throughput"] = Field(
+        default="latency",
+        description="`latency` runs one request at a time on all threads. `throughput` lets several run at a time, "
+        "with fewer threads each.",
+    )
+    precision: Precision = Field(
+        default="f32",
+        description="What everything that is not INT8 is computed in. OpenVINO by itself takes BF16 on CPUs that "
+        "have it; here FP32 means FP32 unless this says otherwise.",
+    )
+    dynamic_quantization: bool = Field(
+        default=True,
+        description="Let CPUs round activations while the model runs, token by token, where weights alone are INT8.",
+    )
+    model_cache: Path | None = Field(
+        default=None,
+        description="Folder that compiled models are kept in, which shortens the next start. Left out, none is kept.",
+    )
 
     @field_validator("device")
     @classmethod
@@ -136,4 +147,7 @@ TARGET = Target(
     open=open_session,
     pytorch=on_cpu,
     summary="Intel/AMD CPU, Intel GPU or NPU, OpenVINO",
+    library="OpenVINO",
+    calibrators=("nncf",),
+    calibration_samples=(64, 300),
 )

@@ -1,7 +1,6 @@
-"""The judge of candidates: what a loss consists of, what a budget allows, and on how much text."""
+"""The judge of candidates: what a loss consists of, what limits allow, and on how much text."""
 
 import dataclasses
-import itertools
 import json
 
 import numpy as np
@@ -9,9 +8,10 @@ import pytest
 
 from optimize.evaluate import judge as judging
 from optimize.evaluate.drift import Observed
-from optimize.evaluate.judge import Loss, distances, limit_tokens, make_judge, pad_id_of
+from optimize.evaluate.judge import Loss, distances, make_judge, pad_id_of
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Encoded, Feature, Score
+from optimize.interfaces import Encoded, Feature, Score
 
 NAMES = sorted(HEADS)
 LOSS = Loss(metric=0.8, drop=0.1, relative_drop=0.125, agreement=0.9, divergence=0.01, sqnr_db=30.0)
@@ -44,39 +44,21 @@ def disturbed(session, by):
 
 
 @pytest.mark.parametrize(
-    ("budget", "allowed"),
+    ("limits", "allowed"),
     [
-        (Budget(), True),
-        (Budget(max_drop=0.1), True),
-        (Budget(max_drop=0.09), False),
-        (Budget(max_relative_drop=0.125), True),
-        (Budget(max_relative_drop=0.12), False),
-        (Budget(min_agreement=0.9), True),
-        (Budget(min_agreement=0.91), False),
-        (Budget(max_drop=0.2, max_relative_drop=0.2, min_agreement=0.95), False),
-        (Budget(confidence=0.95), True),
+        (Gates(), True),
+        (Gates(max_metric_drop=0.1), True),
+        (Gates(max_metric_drop=0.09), False),
+        (Gates(max_relative_metric_drop=0.125), True),
+        (Gates(max_relative_metric_drop=0.12), False),
+        (Gates(min_agreement=0.9), True),
+        (Gates(min_agreement=0.91), False),
+        (Gates(max_metric_drop=0.2, max_relative_metric_drop=0.2, min_agreement=0.95), False),
+        (Gates(confidence=0.95), True),
     ],
 )
-def test_a_budget_allows_what_keeps_all_its_limits(budget, allowed):
-    assert judging.Judge(HEADS["fill-mask"], encoded([]), observed([]), budget, 0, 0).allows(LOSS) == allowed
-
-
-@pytest.mark.parametrize(
-    ("sizes", "tokens", "examples"),
-    [
-        ([[4], [4], [4]], 12, 3),
-        ([[4], [4], [4]], 11, 2),
-        ([[4], [4], [4]], 1, 1),
-        ([[9, 9, 9], [1]], 10, 1),
-        ([[4], [4, 4], [4]], 11, 1),
-        ([[4], [4, 4], [4]], 12, 2),
-        ([], 5, 0),
-    ],
-)
-def test_whole_examples_are_taken_until_the_tokens_are_used_up(sizes, tokens, examples):
-    found = limit_tokens(encoded(sizes), tokens)
-    assert found.gold == tuple(range(examples))
-    assert [each.tokens for each in found.features] == list(itertools.chain(*sizes[:examples]))
+def test_limits_allow_what_keeps_all_of_them(limits, allowed):
+    assert judging.Judge(HEADS["fill-mask"], encoded([]), observed([]), limits, 0, 0).allows(LOSS) == allowed
 
 
 @pytest.mark.parametrize(("config", "expected"), [({"pad_token_id": 7}, 7), ({"pad_token_id": None}, 0), ({}, 0)])
@@ -117,7 +99,7 @@ def test_with_confidence_a_drop_counts_at_its_upper_end(context, apply):
     here = context("token-classification")
     session = apply(here, "export").open(here)
     plain, careful = (
-        make_judge(dataclasses.replace(here, budget=Budget(confidence=level)), session, tokens=NO_LIMIT)
+        make_judge(dataclasses.replace(here, limits=Gates(confidence=level)), session, tokens=NO_LIMIT)
         for level in (None, 0.95)
     )
     candidate = disturbed(session, 3.0)
@@ -142,18 +124,18 @@ def test_logits_that_differ_by_a_constant_do_not_diverge():
 
 
 @pytest.mark.parametrize(
-    ("budget", "drop", "relative", "agreement", "expected"),
+    ("limits", "drop", "relative", "agreement", "expected"),
     [
-        (Budget(), 0.5, 0.6, 0.1, 0.0),
-        (Budget(max_drop=0.01), 0.01, 0.02, 0.0, 0.0),
-        (Budget(max_drop=0.01), 0.03, 0.0, 1.0, 0.02),
-        (Budget(max_relative_drop=0.01), 0.0, 0.05, 1.0, 0.04),
-        (Budget(min_agreement=0.95), -0.1, -0.1, 0.9, 0.05),
-        (Budget(max_drop=0.01, min_agreement=0.95), 0.02, 0.0, 0.9, 0.05),
+        (Gates(), 0.5, 0.6, 0.1, 0.0),
+        (Gates(max_metric_drop=0.01), 0.01, 0.02, 0.0, 0.0),
+        (Gates(max_metric_drop=0.01), 0.03, 0.0, 1.0, 0.02),
+        (Gates(max_relative_metric_drop=0.01), 0.0, 0.05, 1.0, 0.04),
+        (Gates(min_agreement=0.95), -0.1, -0.1, 0.9, 0.05),
+        (Gates(max_metric_drop=0.01, min_agreement=0.95), 0.02, 0.0, 0.9, 0.05),
     ],
 )
-def test_the_excess_is_that_of_the_limit_missed_most(budget, drop, relative, agreement, expected, context):
-    judge = dataclasses.replace(judge_of(context), budget=budget)
+def test_the_excess_is_that_of_the_limit_missed_most(limits, drop, relative, agreement, expected, context):
+    judge = dataclasses.replace(judge_of(context), limits=limits)
     assert judge.excess(Loss(0.9, drop, relative, agreement, 0.0, 40.0)) == pytest.approx(expected)
 
 
@@ -170,7 +152,7 @@ def test_the_error_is_that_of_the_relative_drop(context):
 
 @pytest.mark.parametrize(("doubt", "allowed"), [(0.0, False), (1.0, True), (0.4, False)])
 def test_with_doubt_a_drop_has_to_exceed_its_limit_by_standard_errors(doubt, allowed, context):
-    judge = dataclasses.replace(judge_of(context), budget=Budget(max_relative_drop=0.01), doubt=doubt)
+    judge = dataclasses.replace(judge_of(context), limits=Gates(max_relative_metric_drop=0.01), doubt=doubt)
     # 0.02 relative, of which half is one standard error
     assert judge.allows(Loss(0.9, 0.018, 0.02, 1.0, 0.0, 40.0, relative_error=0.01)) is allowed
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optimize.artifact import seal
-from optimize.measure.size import measure_size, named_part, part_of
+from optimize.measure.size import measure_size, named_part, part_of, read_onnx, read_openvino, read_torch
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_an_anonymous_tensor_belongs_to_the_nearest_consumer_with_a_name() -> No
 @pytest.mark.parametrize("external", [False, True])
 def test_onnx_bytes_are_split_by_part_and_by_data_type(onnx: ModuleType, tmp_path: Path, external: bool) -> None:
     save_onnx(onnx, tmp_path, external=external)
-    size = measure_size(seal(tmp_path, "onnx"), reference_bytes=1000)
+    size = measure_size(seal(tmp_path, "onnx"), reference_bytes=1000, read=read_onnx)
     assert size.by_component == {"embedding": 128, "head": 24, "attention": 20}
     assert size.by_dtype == {"float32": 132, "int64": 24, "int8": 16}
     assert (size.parameters, size.encoder_flops) == (132 // 4 + 16, None)
@@ -87,7 +87,7 @@ def test_onnx_bytes_are_split_by_part_and_by_data_type(onnx: ModuleType, tmp_pat
 def test_onnx_data_outside_the_file_is_not_needed(onnx: ModuleType, tmp_path: Path) -> None:
     save_onnx(onnx, tmp_path, external=True)
     (tmp_path / "model.onnx_data").write_bytes(b"")
-    assert measure_size(seal(tmp_path, "onnx"), reference_bytes=1).by_component["embedding"] == 128
+    assert measure_size(seal(tmp_path, "onnx"), reference_bytes=1, read=read_onnx).by_component["embedding"] == 128
 
 
 def test_safetensors_are_read_from_their_header(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_safetensors_are_read_from_their_header(tmp_path: Path) -> None:
     }
     text = json.dumps(header).encode()
     (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(24))
-    size = measure_size(seal(tmp_path, "torch"), reference_bytes=100)
+    size = measure_size(seal(tmp_path, "torch"), reference_bytes=100, read=read_torch)
     assert size.by_component == {"embedding": 20, "head": 4}
     assert size.by_dtype == {"float32": 20, "float16": 4}
     assert size.parameters == 20 // 4 + 4 // 2
@@ -110,9 +110,10 @@ def test_what_gzip_makes_of_a_model_is_measured_where_it_is_asked_for(onnx: Modu
     (tmp_path / "model.onnx_data").write_bytes(noise + bytes(3_000_000))
     sealed = seal(tmp_path, "onnx")
     packed = sum(len(gzip.compress(file.read_bytes(), compresslevel=6)) for file in sealed.model_files())
-    assert measure_size(sealed, 1, compressed=True).compressed_bytes == pytest.approx(packed, abs=1000)
+    size = measure_size(sealed, 1, read=read_onnx, compressed=True)
+    assert size.compressed_bytes == pytest.approx(packed, abs=1000)
     assert 3_000_000 < packed < 3_010_000
-    assert measure_size(sealed, 1).compressed_bytes is None
+    assert measure_size(sealed, 1, read=read_onnx).compressed_bytes is None
 
 
 IR = """<net><layers>
@@ -126,7 +127,7 @@ IR = """<net><layers>
 def test_openvino_constants_are_read_from_the_xml_and_shared_bytes_count_once(tmp_path: Path) -> None:
     (tmp_path / "openvino_model.xml").write_text(IR)
     (tmp_path / "openvino_model.bin").write_bytes(bytes(52))
-    size = measure_size(seal(tmp_path, "openvino"), reference_bytes=52)
+    size = measure_size(seal(tmp_path, "openvino"), reference_bytes=52, read=read_openvino)
     assert size.by_component == {"embedding": 40, "ffn": 12}
     assert size.by_dtype == {"int8": 40, "float32": 12}
     assert size.bytes == 52 + len(IR)
@@ -136,4 +137,5 @@ def test_operations_follow_from_the_config_beside_the_model(onnx: ModuleType, tm
     save_onnx(onnx, tmp_path)
     config = {"dim": 4, "n_heads": 2, "hidden_dim": 8, "n_layers": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert measure_size(seal(tmp_path, "onnx"), 100).encoder_flops == 2 * 128 * 4 * (4 * 4 + 2 * 8) + 4 * 128**2 * 4
+    size = measure_size(seal(tmp_path, "onnx"), 100, read=read_onnx)
+    assert size.encoder_flops == 2 * 128 * 4 * (4 * 4 + 2 * 8) + 4 * 128**2 * 4

@@ -7,7 +7,7 @@ import pytest
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss
-from optimize.interfaces import Budget
+from optimize.gates import Gates
 from optimize.quantization import fallback
 from optimize.quantization.fallback import fall_back
 from optimize.quantization.sensitivity import Cost
@@ -27,10 +27,10 @@ def loss_of(damage):
 class Made:
     """Variants whose damage is a function of the names still quantized; each one assessed is kept."""
 
-    def __init__(self, groups, damage, budget=None):
+    def __init__(self, groups, damage, limits=None):
         self.groups, self.damage, self.seen = tuple(groups), damage, []
-        budget = budget or Budget(max_relative_drop=LIMIT)
-        self.judge = SimpleNamespace(budget=budget, doubt=0.0)
+        limits = limits or Gates(max_relative_metric_drop=LIMIT)
+        self.judge = SimpleNamespace(limits=limits, doubt=0.0)
         self.judge.excess = lambda loss: Judge.excess(self.judge, loss)
         self.judge.allows = lambda loss: Judge.allows(self.judge, loss)
 
@@ -46,10 +46,10 @@ def additive(damages):
     return lambda quantized: sum(damages[name] for name in quantized)
 
 
-def search(silent, damages, *, parameters=None, saved=None, together=None, share=1.0, budget=None):
+def search(silent, damages, *, parameters=None, saved=None, together=None, share=1.0, limits=None):
     """Groups with damages alone, what they do together, and what each saves in microseconds."""
     groups = [group(name, (parameters or {}).get(name, 100)) for name in damages]
-    variants = Made(groups, together or additive(damages), budget)
+    variants = Made(groups, together or additive(damages), limits)
     costs = [Cost(each, loss_of(damages[each.name]), (saved or {}).get(each.name, 50.0)) for each in groups]
     return fall_back(variants, costs, max_float_share=share, progress=silent), variants
 
@@ -66,7 +66,7 @@ def test_the_group_that_does_the_damage_is_found_at_once(silent):
     assert outcome.tried == len(variants.seen) == 2
 
 
-def test_a_budget_that_is_met_as_it_is_reverts_nothing(silent):
+def test_limits_that_are_met_as_it_is_reverts_nothing(silent):
     outcome, _ = search(silent, {"a": 0.05, "b": 0.04})
     assert (outcome.steps, outcome.tried) == ((), 1)
 
@@ -89,8 +89,8 @@ def test_after_a_disappointment_groups_are_measured_in_company(silent):
         return 0.9 * ("hidden" in quantized) + 0.01 * len(quantized)
 
     alone = {"loud": 0.9, "also loud": 0.8, "hidden": 0.3, **{f"quiet {n}": 0.01 for n in range(20)}}
-    budget = Budget(max_relative_drop=0.25)
-    outcome, _ = search(silent, alone, together=together, budget=budget)
+    limits = Gates(max_relative_metric_drop=0.25)
+    outcome, _ = search(silent, alone, together=together, limits=limits)
     assert left(outcome) == ["hidden"]
     assert outcome.tried <= 2 + 2 * fallback.AGAIN
 
@@ -125,22 +125,22 @@ def test_of_two_that_would_do_the_slower_one_is_quantized_again(silent):
 @pytest.mark.parametrize(("share", "expected"), [(0.25, ["small"]), (0.5, ["small", "medium"]), (1.0, ["large"])])
 def test_the_weights_left_in_float_stay_within_their_share(share, expected, silent):
     damages, parameters = {"large": 0.9, "small": 0.3, "medium": 0.2}, {"large": 600, "small": 150, "medium": 250}
-    limits = {0.25: 1.15, 0.5: 0.95, 1.0: 0.6}
-    budget = Budget(max_relative_drop=limits[share])
-    outcome, variants = search(silent, damages, parameters=parameters, share=share, budget=budget)
+    highest = {0.25: 1.15, 0.5: 0.95, 1.0: 0.6}
+    limits = Gates(max_relative_metric_drop=highest[share])
+    outcome, variants = search(silent, damages, parameters=parameters, share=share, limits=limits)
     assert left(outcome) == expected
     sizes = [sum(parameters[name] for name in set(damages) - quantized) for quantized in variants.seen]
     assert max(sizes) <= share * 1000
 
 
 def test_where_no_room_is_enough_the_error_says_what_the_best_was(silent):
-    budget = Budget(max_relative_drop=0.01, min_agreement=0.99)
+    limits = Gates(max_relative_metric_drop=0.01, min_agreement=0.99)
     expected = (
-        r"^quantize_static: with at most 50% of the weights in float no fallback meets the budget \(relative drop "
+        r"^quantize_static: with at most 50% of the weights in float no fallback meets the limits \(relative drop "
         r"0\.01, agreement 0\.99\); the best was relative drop 0\.2000, agreement 0\.8000, divergence 0\.2; raise max"
     )
     with pytest.raises(StageError, match=expected):
-        search(silent, {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.0}, share=0.5, budget=budget, parameters={"d": 100})
+        search(silent, {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.0}, share=0.5, limits=limits, parameters={"d": 100})
 
 
 def test_the_best_may_be_to_revert_nothing(silent):
@@ -153,8 +153,8 @@ def test_the_best_may_be_to_revert_nothing(silent):
 )
 def test_the_search_ends_whatever_the_groups_do_together(together, silent):
     damages = {f"group {n}": 0.1 * (n % 7) for n in range(30)}
-    with pytest.raises(StageError, match="no fallback meets the budget"):
-        search(silent, damages, together=together, budget=Budget(min_agreement=2.0))
+    with pytest.raises(StageError, match="no fallback meets the limits"):
+        search(silent, damages, together=together, limits=Gates.model_construct(min_agreement=2.0))
 
 
 def test_the_most_groups_are_tried_a_bounded_number_of_times(silent):
@@ -163,20 +163,6 @@ def test_the_most_groups_are_tried_a_bounded_number_of_times(silent):
     with pytest.raises(StageError):
         fall_back(made, costs, max_float_share=1.0, progress=silent)
     assert len(made.seen) <= 1 + 30 * (1 + fallback.AGAIN)
-
-
-@pytest.mark.parametrize(
-    ("budget", "excess"),
-    [
-        (Budget(), 0.0),
-        (Budget(max_drop=0.1), 2.0),
-        (Budget(max_relative_drop=0.3), 0.0),
-        (Budget(min_agreement=0.9), 2.0),
-        (Budget(max_drop=0.2, max_relative_drop=0.2, min_agreement=0.8), 1.5),
-    ],
-)
-def test_a_loss_is_as_bad_as_it_misses_its_limits(budget, excess):
-    assert fallback._excess(loss_of(0.3), budget) == pytest.approx(excess)
 
 
 def test_a_loss_says_all_it_is_judged_by():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from optimize.quantization.weights import BLOCK, PAIR_LIMIT, channel_scales, quantize, worst_pairs
+from optimize.stages import STAGES
 
 WIDEST_ACTIVATION = 255
 INT16 = np.iinfo(np.int16)
@@ -143,3 +144,14 @@ def test_worst_pairs_are_those_of_trying_every_pair():
         for a, b in itertools.combinations(block, 2)
     ]
     assert worst_pairs(weight).tolist() == np.max(tried, axis=0).tolist()
+
+
+@pytest.mark.parametrize(
+    "stage",
+    ["quantize_dynamic", "quantize_static", "quantize_neural_compressor", "quantize_openvino", "train_quantized"],
+)
+@pytest.mark.parametrize("asked", ["auto", True, False])
+def test_every_stage_that_rounds_to_int8_calls_a_reduced_range_the_same(stage, asked):
+    params = STAGES[stage].params.model_validate({"reduce_range": asked})
+    assert params.model_dump()["reduce_range"] == asked
+    assert STAGES[stage].params().model_dump()["reduce_range"] == "auto"

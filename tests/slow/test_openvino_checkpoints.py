@@ -51,7 +51,7 @@ def test_int8_takes_little_more_than_a_quarter_of_the_bytes_and_nothing_stays_in
 
     assert manifest.measurements[-1].size.ratio <= 0.27
     assert manifest.stages[-1].facts["float_share"] == 0.0
-    assert manifest.stages[-1].facts["tuning_budget"] == "met"
+    assert manifest.stages[-1].facts["tuning_limits"] == "met"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,6 @@ The environment is kept in the user's cache, since it takes a minute and a gigab
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import venv
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optimize.environment import cache_root
 from optimize.heads import HEADS
 
 CLASSES = {
@@ -24,7 +24,7 @@ CLASSES = {
     "question-answering": "OVModelForQuestionAnswering",
 }
 PACKAGES = ("optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0", "torch==2.13.0")
-HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distilbert-optimize" / "optimum-intel"
+HOME = cache_root() / "optimum-intel"
 
 LOAD = """
 import json, sys

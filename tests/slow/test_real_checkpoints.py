@@ -78,7 +78,7 @@ def test_little_is_left_in_float_and_the_facts_say_what(name, optimized):
     facts = optimized(name).stages[-1].facts
 
     assert facts["float_share"] <= 0.15
-    assert facts["tuning_budget"] == "met"
+    assert facts["tuning_limits"] == "met"
     left = [row["group"] for row in facts["sensitivity"] if row["form"] == "float"]
     assert sorted(left) == sorted(row["group"] for row in facts.get("reverted", []))
 

@@ -28,12 +28,12 @@ from optimize.interfaces import Encoded
 from optimize.manifest import read
 from optimize.planning import Options, make_plan
 from optimize.running import run as run_plan
-from optimize.stages.distill import STAGE, Params, plan_of, take
+from optimize.stages.distill import STAGE, Params, plan_of
 from optimize.training import loop, state
 from optimize.training.batches import Answer, answer, make_batch
 from optimize.training.distillation import Weights, batch_loss, cosine_loss
 from optimize.training.loop import Plan, expected_steps
-from optimize.training.state import Outcome
+from optimize.training.state import TrainingState
 
 NAMES = sorted(HEADS)
 HARSH = {"budget": 0.3, "neuron_multiple": 8, "search": "fisher", "tune": "none"}
@@ -142,7 +142,7 @@ class StoppedError(Exception):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monkeypatch):
     whole, facts, _ = distill("token-classification", save_every=3)
-    heard, real = Heard(), loop._learn
+    heard, real = Heard(), loop._train_step
 
     def stopped(learner, batch, optimizer):
         if len(heard.all) == 8:
@@ -150,10 +150,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monke
         return real(learner, batch, optimizer)
 
     changes = {"scratch": tmp_path / "scratch", "progress": heard}
-    monkeypatch.setattr(loop, "_learn", stopped)
+    monkeypatch.setattr(loop, "_train_step", stopped)
     with pytest.raises(StoppedError):
         distill("token-classification", changes, save_every=3)
-    monkeypatch.setattr(loop, "_learn", real)
+    monkeypatch.setattr(loop, "_train_step", real)
     out, resumed, _ = distill("token-classification", changes, save_every=3)
     assert heard.all[8:10] == ["distill: goes on after step 6", ("distill", 7, 16)]
     assert same_weights(out, whole)
@@ -253,7 +253,8 @@ from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
 from optimize.data.tokenized import encode
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Context, Text
+from optimize.gates import Gates
+from optimize.interfaces import Context, Text
 from optimize.stages.distill import STAGE, Params
 
 reference, source, folder = map(Path, sys.argv[1:])
@@ -263,7 +264,7 @@ rank = int(os.environ["RANK"])
 splits = load_splits(Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config, cache=folder / f"cache-{rank}")
 text = Text(transformers.AutoTokenizer.from_pretrained(reference), config, 64)
 shown, asked = (encode(head, rows, text) for rows in (splits.calibration, splits.tuning))
-context = Context(head, seal(reference, "torch"), shown, asked, shown, Budget(), 0, 1, (), Silent(),
+context = Context(head, seal(reference, "torch"), shown, asked, shown, Gates(), 0, 1, (), Silent(),
                   functools.partial(open_folder, head=head, threads=1), time_stacks=None, scratch=folder / "scratch")
 out = folder / f"out-{rank}"
 params = Params(epochs=4, batch_size=4, learning_rate=1e-3, evaluate_every=2, save_every=2)
@@ -320,7 +321,7 @@ def test_training_ends_when_its_time_is_up(distill, monkeypatch):
 
 def test_steps_are_expected_from_the_pace_where_time_is_short():
     plan = Plan(1000, 1e-4, 0.1, 0.0, 10, max_minutes=1.0)
-    expected = [expected_steps(Outcome(steps=steps, seconds=seconds), plan) for steps, seconds in EXPECTED]
+    expected = [expected_steps(TrainingState(steps=steps, seconds=seconds), plan) for steps, seconds in EXPECTED]
     assert expected == [1000, 120, 1000, 61]
 
 
@@ -331,14 +332,6 @@ def test_the_seed_decides_and_nothing_else_does(distill):
     runs = [distill("token-classification", {"seed": seed}, epochs=2)[0] for seed in (1, 1, 2)]
     assert same_weights(runs[0], runs[1])
     assert not same_weights(runs[0], runs[2])
-
-
-def test_fewer_examples_are_the_first_ones(context):
-    here = context("feature-extraction").calibration
-    taken = take(here, 3)
-    assert taken.gold == here.gold[:3]
-    assert {feature.example for feature in taken.features} == {0, 1, 2}
-    assert take(here, None) is take(here, 10_000) is here
 
 
 def test_steps_are_shared_among_processes():

@@ -194,12 +194,13 @@ def test_another_share_than_half_is_refused_for_2_4():
 
 @pytest.mark.parametrize("later", ["distill", "train_quantized", "prune", "prune_weights"])
 def test_what_would_fill_the_zeros_is_refused_after_them_and_taken_before(later):
+    maker = "another 'prune_weights'" if later == "prune_weights" else "'prune_weights'"
     with pytest.raises(
-        RequestError, match=rf"^mine.yaml: '{later}' would undo the zeros that 'prune_weights' makes; put"
+        RequestError, match=rf"^mine.yaml: '{later}' cannot come after {maker}, whose result is sparse; "
     ):
         parse("prune_weights", later)
     if later != "prune_weights":
-        assert parse(later, "prune_weights").traits == {"zeros"}
+        assert parse(later, "prune_weights").traits == {"sparse"}
 
 
 def test_without_calibration_texts_or_with_values_that_are_not_finite_it_refuses(context, edited, tmp_path):

@@ -1,4 +1,4 @@
-"""Static INT8 by Neural Compressor: all weights are integers, any shape runs, and the budget picks the setting."""
+"""Static INT8 by Neural Compressor: all weights are integers, any shape runs, and the limits pick the setting."""
 
 import dataclasses
 import logging
@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
 from onnx import helper, numpy_helper
@@ -15,8 +16,9 @@ from pydantic import ValidationError
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Encoded, Feature
+from optimize.interfaces import Encoded, Feature
 from optimize.quantization.neural_compressor.graph import fold
 from optimize.quantization.neural_compressor.torch import undisturbed
 from optimize.stages import STAGES
@@ -183,19 +185,21 @@ def test_the_graph_holds_nothing_of_this_machine(context, apply):
     assert b".py" not in built.model().SerializeToString()
 
 
-def test_the_first_setting_within_the_budget_ends_the_search(context, apply):
+def test_the_first_setting_within_the_limits_ends_the_search(context, apply):
     built = quantized(context, apply, "token-classification")
     assert [row["setting"] for row in built.facts["settings"]] == [TWO[0].name]
-    assert (built.facts["chosen"], built.facts["within_budget"]) == (TWO[0].name, "yes")
+    assert (built.facts["chosen"], built.facts["within_limits"]) == (TWO[0].name, "yes")
 
 
-def test_without_one_within_the_budget_each_is_tried_once_and_the_one_that_misses_it_least_is_kept(context, apply):
-    here = dataclasses.replace(context("text-classification"), budget=Budget(max_drop=-9.0, min_agreement=1.01))
+def test_without_one_within_the_limits_each_is_tried_once_and_the_one_that_misses_it_least_is_kept(context, apply):
+    here = dataclasses.replace(
+        context("text-classification"), limits=Gates.model_construct(max_metric_drop=-9.0, min_agreement=1.01)
+    )
     settings = (Setting(weights="per_tensor"), Setting(), Setting(weights="per_tensor"))
     built = apply(dataclasses.replace(here, cpu_features=("none",)), STAGE, settings=settings)
     rows = built.facts["settings"]
     assert [row["setting"] for row in rows] == [setting.name for setting in settings[:2]]
-    assert {row["within_budget"] for row in rows} == {built.facts["within_budget"]} == {"no"}
+    assert {row["within_limits"] for row in rows} == {built.facts["within_limits"]} == {"no"}
     assert built.facts["chosen"] == min(rows, key=lambda row: row["drop"])["setting"]
 
 
@@ -211,7 +215,7 @@ def test_facts_equal_reality(head, context, apply):
         "drop": loss.drop,
         "agreement": loss.agreement,
         "divergence": loss.divergence,
-        "within_budget": "yes",
+        "within_limits": "yes",
     }
     assert built.facts["calibration_samples"] == len(here.calibration.features)
     assert built.facts["tuning_examples"] == len(here.tuning.gold)
@@ -245,9 +249,9 @@ def test_a_float_product_without_quantizers_is_left_alone():
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in "xy")
     weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "plain", [x], [y], [weight])
-    model = helper.make_model(graph)
+    model = onnx_ir.from_proto(helper.make_model(graph))
     assert fold(model, wide_sums=True)["quantized_matmuls"] == 0
-    assert [node.op_type for node in model.graph.node] == ["MatMul"]
+    assert [node.op_type for node in model.graph] == ["MatMul"]
 
 
 def state():

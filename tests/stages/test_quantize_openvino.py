@@ -8,9 +8,10 @@ from doubles import Heard
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
+from optimize.gates import Gates
 from optimize.graphs.openvino import count_operators, find_weights
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Encoded
+from optimize.interfaces import Encoded
 from optimize.quantization.nncf.accuracy_control import Control
 from optimize.runtimes.openvino import core, load_openvino, read_model
 from optimize.stages import STAGES
@@ -94,19 +95,19 @@ def test_a_pattern_that_names_no_layer_is_refused_with_the_nearest(context, appl
 
 
 @pytest.mark.parametrize(
-    ("features", "fix", "reason"),
+    ("features", "reduced", "reason"),
     [
         (("avx2", "avx512_vnni"), "no", "avx512_vnni sums in 32 bits"),
         (("avx2",), "yes", "no VNNI: 16-bit sums would saturate"),
     ],
 )
-def test_weights_keep_to_half_their_range_exactly_where_sums_are_16_bits_wide(features, fix, reason, context, apply):
+def test_weights_keep_to_half_their_range_where_sums_are_16_bits_wide(features, reduced, reason, context, apply):
     here = dataclasses.replace(context("text-classification"), cpu_features=features)
     built = quantized(here, apply, **PLAIN)
-    assert (built.facts["overflow_fix"], built.facts["overflow_fix_because"]) == (fix, reason)
+    assert (built.facts["reduce_range"], built.facts["reduce_range_because"]) == (reduced, reason)
     widest = max(largest_products(built))
-    assert widest <= (64 if fix == "yes" else 128)
-    assert (widest > 64) == (fix == "no")
+    assert widest <= (64 if reduced == "yes" else 128)
+    assert (widest > 64) == (reduced == "no")
 
 
 def largest_products(built):
@@ -159,37 +160,37 @@ def spoilt(context, edited):
     return edited(context("token-classification"), plant)
 
 
-STRICT = Budget(max_relative_drop=0.0, min_agreement=1.0)
+STRICT = Gates(max_relative_metric_drop=0.0, min_agreement=1.0)
 
 
 def test_what_costs_too_much_goes_back_to_float_and_the_facts_say_what(context, edited, apply):
-    here = dataclasses.replace(spoilt(context, edited), budget=STRICT)
+    here = dataclasses.replace(spoilt(context, edited), limits=STRICT)
     params = {"smooth_quant_alpha": -1.0, "bias_correction": "none", "max_float_share": 1.0, "doubt": 0.0}
-    free = quantized(dataclasses.replace(here, budget=Budget()), apply, **params)
+    free = quantized(dataclasses.replace(here, limits=Gates()), apply, **params)
     kept = quantized(here, apply, **params)
     assert free.facts["tuning_agreement"] < 1.0
-    assert (kept.facts["tuning_budget"], kept.facts["tuning_agreement"]) == ("met", 1.0)
+    assert (kept.facts["tuning_limits"], kept.facts["tuning_agreement"]) == ("met", 1.0)
     left = {weight.name for weight in weights_of(kept) if not weight.quantized}
     named = {name for row in kept.facts["reverted"] for name in row["group"].split(" + ")}
     assert left
     assert left <= named
-    assert {row["why"] for row in kept.facts["reverted"]} == {"the budget was not met without it"}
+    assert {row["why"] for row in kept.facts["reverted"]} == {"the limits were not met without it"}
     assert kept.facts["variants_tried"] > 1
     assert "reverted" not in free.facts
 
 
-def test_a_budget_that_cannot_be_met_within_the_share_of_float_is_refused(context, edited, apply):
-    here = dataclasses.replace(spoilt(context, edited), budget=STRICT)
+def test_limits_that_cannot_be_met_within_the_share_of_float_is_refused(context, edited, apply):
+    here = dataclasses.replace(spoilt(context, edited), limits=STRICT)
     with pytest.raises(StageError, match="with at most 0% of the weights in float") as told:
         quantized(here, apply, smooth_quant_alpha=-1.0, bias_correction="none", max_float_share=0.0, doubt=0.0)
     assert "\n" not in str(told.value)
 
 
 def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edited, apply):
-    here = dataclasses.replace(context("token-classification"), budget=Budget(min_agreement=0.9))
+    here = dataclasses.replace(context("token-classification"), limits=Gates(min_agreement=0.9))
     turned = edited(here, lambda model: model.classifier.weight.neg_())
     built = apply(here, STAGE, converted(turned, apply), max_float_share=0.0)
-    assert built.facts["tuning_budget"] == "missed before this stage"
+    assert built.facts["tuning_limits"] == "missed before this stage"
     assert built.facts["given_relative_drop"] > 0.5
     assert {weight.dtype for weight in weights_of(built)} == {"i8"}
     assert built.facts["variants_tried"] == 1
@@ -240,7 +241,7 @@ def test_nncf_and_openvino_are_as_before_afterwards(context, apply):
 def test_nncf_makes_no_core_of_its_own(context, edited, apply, monkeypatch):
     """Several Cores that end in another order than they began leave Ctrl-C a segmentation fault."""
     made = []
-    here = dataclasses.replace(spoilt(context, edited), budget=STRICT)
+    here = dataclasses.replace(spoilt(context, edited), limits=STRICT)
     source = converted(here, apply)
     core()
     monkeypatch.setattr(load_openvino()._ov_api, "Core", lambda: made.append("by compile_model"))

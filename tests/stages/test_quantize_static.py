@@ -10,15 +10,16 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 
 from optimize.errors import StageError
+from optimize.gates import Gates
 from optimize.heads import HEADS
-from optimize.interfaces import Budget, Encoded
+from optimize.interfaces import Encoded
 from optimize.quantization.sites import find_sites, group_sites, normalise
 from optimize.quantization.weights import worst_pairs
 from optimize.stages import STAGES
 from optimize.stages.quantize_static import Params
 
 NAMES = sorted(HEADS)
-QUICK = {"smooth": False, "sensitivity": False, "fallback": False, "wide_sums": True}
+QUICK = {"smooth": False, "sensitivity": False, "fallback": False, "reduce_range": False}
 FORMS = ["qdq", "qoperator"]
 METHODS = ["minmax", "moving_average", "percentile", "entropy", "mse"]
 WIDEST_ACTIVATION = 255
@@ -32,8 +33,8 @@ def static(here, apply, **params):
     return apply(here, "quantize_static", apply(here, "export"), **{**QUICK, **params})
 
 
-def with_budget(here, **limits):
-    return dataclasses.replace(here, budget=Budget(**limits))
+def with_limits(here, **limits):
+    return dataclasses.replace(here, limits=Gates(**limits))
 
 
 def integer_weights(built):
@@ -114,33 +115,33 @@ def outliers_in(layer):
 
 @pytest.fixture(scope="module")
 def planted(context, edited):
-    """A token classifier with outliers in a layer, and a budget that they break."""
+    """A token classifier with outliers in a layer, and limits that they break."""
     made = {layer: edited(context("token-classification"), outliers_in(layer)) for layer in (0, 1)}
-    return lambda layer: with_budget(made[layer], max_relative_drop=0.01, min_agreement=0.97)
+    return lambda layer: with_limits(made[layer], max_relative_metric_drop=0.01, min_agreement=0.97)
 
 
 @pytest.mark.parametrize("head", NAMES)
 def test_no_sum_overflows_where_sums_are_16_bits_wide(head, context, apply):
     here = dataclasses.replace(context(head), cpu_features=())
-    built = static(here, apply, wide_sums="auto")
+    built = static(here, apply, reduce_range="auto")
     weights = integer_weights(built)
     assert len(weights) >= 12
     assert max(WIDEST_ACTIVATION * int(worst_pairs(weight).max()) for weight in weights) <= INT16.max
     assert not any(overflows(weight) for weight in weights)
-    assert (built.facts["wide_sums"], built.facts["wide_sums_because"]) == ("no", "no VNNI: 16-bit sums would saturate")
+    assert (built.facts["reduce_range"], built.facts["reduce_range_because"][:7]) == ("yes", "no VNNI")
 
 
 @pytest.mark.parametrize("head", NAMES)
 def test_plain_8_bit_weights_would_overflow_so_holding_back_is_not_idle(head, context, apply):
-    built = static(context(head), apply, wide_sums=True)
+    built = static(context(head), apply, reduce_range=False)
     weights = [weight for weight in integer_weights(built) if weight.shape[1] > 16]
     assert all(overflows(weight) for weight in weights)
-    assert built.facts["wide_sums_because"] == "as asked for"
+    assert built.facts["reduce_range_because"] == "as asked for"
 
 
 @pytest.mark.parametrize("params", [{"per_channel": False}, {"format": "qdq"}, {"activation_type": "int8"}])
 def test_no_choice_lets_sums_overflow(params, context, apply):
-    stored = matrices(static(context("fill-mask"), apply, wide_sums=False, **params))
+    stored = matrices(static(context("fill-mask"), apply, reduce_range=True, **params))
     positions = {name for name in stored if POSITIONS in name}
     tables = {name for name in stored if WORDS in name}
     products = [array.T if name in tables else array for name, array in stored.items() if name not in positions]
@@ -335,7 +336,7 @@ def test_a_planted_outlier_is_found_and_the_metric_restored(layer, planted, appl
     here = planted(layer)
     broken = static(here, apply).facts
     facts = static(here, apply, fallback=True).facts
-    assert (broken["tuning_budget"], facts["tuning_budget"]) == ("not met", "met")
+    assert (broken["tuning_limits"], facts["tuning_limits"]) == ("not met", "met")
     assert f"layer.{layer}.ffn.lin2" in [row["group"] for row in facts["reverted"]]
     assert len(facts["reverted"]) <= 2
     assert facts["tuning_divergence"] < broken["tuning_divergence"] / 100
@@ -346,15 +347,14 @@ def test_a_planted_outlier_is_found_and_the_metric_restored(layer, planted, appl
 def test_where_scales_migrate_an_outlier_needs_no_float(planted, apply):
     facts = static(planted(0), apply, smooth=True, fallback=True).facts
     assert "layer.0.ffn.lin2" in [row["group"] for row in facts["migrations"] if row["how"] == "multiplied"]
-    assert (facts["tuning_budget"], facts["float_groups"]) == ("met", 0)
+    assert (facts["tuning_limits"], facts["float_groups"]) == ("met", 0)
     assert "reverted" not in facts
 
 
 def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
     here = planted(0)
     built = static(here, apply, fallback=True)
-    model = apply(here, "export").model()
-    normalise(model)
+    model = normalise(apply(here, "export").graph())
     groups = {group.name: group.parameters for group in group_sites(find_sites(model))}
     left = [array.size for array in matrices(built).values() if array.dtype == np.float32]
     reverted = [row["group"] for row in built.facts["reverted"]]
@@ -366,11 +366,11 @@ def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
     assert max(rows, key=lambda row: row["divergence"])["group"] == reverted[0]
 
 
-@pytest.mark.parametrize(("budget", "share"), [({"min_agreement": 1.0}, 0.0), ({"max_relative_drop": 0.0}, 0.1)])
-def test_a_budget_that_cannot_be_met_says_what_the_best_was(budget, share, planted, apply):
-    here = with_budget(planted(0), **budget)
+@pytest.mark.parametrize(("limits", "share"), [({"min_agreement": 1.0}, 0.0), ({"max_relative_metric_drop": 0.0}, 0.1)])
+def test_limits_that_cannot_be_met_says_what_the_best_was(limits, share, planted, apply):
+    here = with_limits(planted(0), **limits)
     expected = (
-        rf"^quantize_static: with at most {share:.0%} .* no fallback meets the budget .*; the best was relative drop"
+        rf"^quantize_static: with at most {share:.0%} .* no fallback meets the limits .*; the best was relative drop"
     )
     with pytest.raises(StageError, match=expected):
         static(here, apply, fallback=True, max_float_share=share)
@@ -382,12 +382,12 @@ def turned(context, edited):
 
 
 def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edited, apply):
-    here = with_budget(context("token-classification"), min_agreement=0.9)
+    here = with_limits(context("token-classification"), min_agreement=0.9)
     heard = Heard()
     here = dataclasses.replace(here, progress=heard)
     source = apply(turned(context, edited), "export")
     facts = apply(here, "quantize_static", source, **{**QUICK, "fallback": True, "sensitivity": True}).facts
-    assert (facts["tuning_budget"], facts["float_groups"], facts["variants_tried"]) == (
+    assert (facts["tuning_limits"], facts["float_groups"], facts["variants_tried"]) == (
         "missed before this stage",
         0,
         1,
@@ -398,12 +398,12 @@ def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edit
     (line,) = heard.lines
     assert line.startswith("quantize_static: what it was given misses the limits by itself: relative drop ")
     unasked = apply(here, "quantize_static", source, **{**QUICK, "fallback": True}).facts
-    assert unasked["tuning_budget"] == "missed before this stage"
+    assert unasked["tuning_limits"] == "missed before this stage"
     assert "sensitivity" not in unasked
 
 
-def test_a_budget_that_is_met_needs_no_table_unless_it_is_asked_for(context, apply):
-    here = with_budget(context("token-classification"), min_agreement=0.5)
+def test_limits_that_are_met_need_no_table_unless_it_is_asked_for(context, apply):
+    here = with_limits(context("token-classification"), min_agreement=0.5)
     plain = static(here, apply, fallback=True)
     asked = static(here, apply, fallback=True, sensitivity=True)
     assert "sensitivity" not in plain.facts
@@ -438,7 +438,7 @@ def test_the_same_input_gives_the_same_graph(context, apply, tmp_path):
         {"percentile": 100.5},
         {"activation_type": "int4"},
         {"format": "qlinear"},
-        {"wide_sums": "maybe"},
+        {"reduce_range": "maybe"},
         {"max_float_share": 1.5},
         {"min_gain_db": -1},
         {"tuning_tokens": 0},

@@ -17,13 +17,13 @@ from optimize.errors import StageError
 from optimize.evaluate.drift import divergence
 from optimize.evaluate.predict import run_split
 from optimize.heads import HEADS
-from optimize.interfaces import Encoded, Feature
+from optimize.interfaces import Encoded
 from optimize.quantization.fake import fake_quantized, find_sites, round_rows, round_tensor
 from optimize.quantization.observers import make_observer
 from optimize.stages import train_quantized
 from optimize.stages.train_quantized import STAGE, Params
 from optimize.training import loop
-from optimize.training.batches import answer, answers_of, first_examples, make_batch, score_of
+from optimize.training.batches import answer, answers_of, make_batch, score_of
 from optimize.training.distillation import row_losses
 from optimize.training.loop import rate_scale
 
@@ -330,14 +330,6 @@ def test_the_same_answers_lose_nothing_and_others_do(kind):
 def test_what_the_gold_is_says_how_answers_are_compared(gold, kind):
     assert answers_of(HEADS["text-classification"], Encoded((), (gold,), 0)) == kind
     assert answers_of(HEADS["question-answering"], Encoded((), (("an answer",),), 0)) == "classes"
-
-
-def test_a_sample_holds_whole_examples_and_at_least_one():
-    ones = np.ones(10, dtype=np.int64)
-    features = tuple(Feature({"input_ids": ones, "attention_mask": ones}, example) for example in (0, 0, 1, 1, 2))
-    encoded = Encoded(features, ("a", "b", "c"), 0)
-    assert [len(first_examples(encoded, tokens).gold) for tokens in (1, 20, 39, 40, 50)] == [1, 1, 1, 2, 3]
-    assert len(first_examples(encoded, 39).features) == 2
 
 
 def test_the_rate_rises_and_then_falls_to_almost_nothing():

@@ -104,7 +104,7 @@ class Control:
         rows: Fact = [
             {
                 "group": " + ".join(layer_name(operator) for operator in operators),
-                "why": "the budget was not met without it",
+                "why": "the limits were not met without it",
                 "divergence_removed": removed,
             }
             for operators, removed in steps.items()
