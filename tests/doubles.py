@@ -12,6 +12,9 @@ from optimize.interfaces import Encoded, Head, Stack
 from optimize.measure.latency import EngineTimes
 from optimize.measure.rounds import Settings
 
+FEW = {"calibration_examples": 16, "tuning_examples": 24}
+"""Options of a run whose stages look at no more text than they need to work at all."""
+
 FEW_RUNS = partial(Settings, min_runs=4, min_seconds=0.0, rounds=2)
 """Settings of a run's timing with no more runs than a median needs."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import Heard
+from doubles import FEW, Heard
 
 from optimize import config
 from optimize.artifact import Artifact, seal
@@ -125,6 +125,7 @@ def options(checkpoint, data_folder, tmp_path_factory) -> Options:
         out=place / "runs",
         cache=place / "cache",
         pipeline=AUTO,
+        **FEW,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import FEW_RUNS, Silent
+from doubles import FEW, FEW_RUNS, Silent, untimed_engines
 
 import optimize
 from optimize import manifest, running
@@ -19,6 +19,7 @@ from optimize.cli import commands
 from optimize.errors import RequestError
 from optimize.heads import HEADS
 from optimize.interfaces import Params
+from optimize.measure import subjects
 from optimize.planning import Options, make_plan
 from optimize.publishing import CHECKSUMS, publish_folder
 from optimize.report.card import render_card
@@ -47,7 +48,7 @@ def request_of(checkpoint, data_folder, tmp_path_factory) -> Callable[..., Optio
     place = tmp_path_factory.mktemp("work")
 
     def make(head: str, **changes) -> Options:
-        places = {"out": place / "runs", "cache": place / "cache"}
+        places = {"out": place / "runs", "cache": place / "cache", **FEW}
         model, data = str(checkpoint(head)), str(data_folder(head))
         return Options(model=model, data=data, examples=40, shapes=("1x16",), threads=1, **places, **changes)
 
@@ -275,7 +276,7 @@ def pruned(request_of, tmp_path_factory) -> Path:
         encoding="utf-8",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", FEW_RUNS)
+        patch.setattr(subjects, "measure_latency", untimed_engines)
         return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Silent())[0]
 
 

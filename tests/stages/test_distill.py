@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from doubles import Heard
+from models import UNTAUGHT
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
@@ -39,19 +39,7 @@ NAMES = sorted(HEADS)
 HARSH = {"budget": 0.3, "neuron_multiple": 8, "search": "fisher", "tune": "none"}
 QUICK = {"epochs": 8, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 4}
 
-UNTAUGHT = ("multiple-choice", "text-classification")
-"""Heads whose small checkpoint has hardly learnt anything: it is made louder, and labels would lead away from it."""
 LEARN = {head: {"label_weight": 0, "learning_rate": 2e-4, "epochs": 16} for head in UNTAUGHT}
-
-
-@pytest.fixture(scope="session")
-def known(context, edited):
-    """The context of a head's small checkpoint, which says something."""
-
-    def louder(model):
-        model.classifier.weight *= 50
-
-    return cache(lambda head: edited(context(head), louder) if head in UNTAUGHT else context(head))
 
 
 @pytest.fixture(scope="session")
