@@ -35,8 +35,6 @@ README_BYTES = 8 * 1024
 PICTURE_BYTES = 200 * 1024
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app)
-COMING = {"certify", "show", "copy", "report", "cache", "--set", "--version", "-h", "--install-completion"}
-"""Commands and options that pages name and that are not there yet; a name that is there has to leave this list."""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -121,8 +119,6 @@ def test_the_examples_are_of_stages_and_load():
 def test_an_optimize_command_that_a_page_shows_parses(page, line):
     """Names of commands and options are known; what stands behind them is the reader's own."""
     command, words = COMMANDS, shlex.split(line, comments=True)[1:]
-    if COMING & set(words):
-        pytest.skip("comes with the next change of the command line")
     while words and getattr(command, "commands", None) and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     assert command is not COMMANDS or words in (["--help"], ["-h"], ["--version"]), f"{page}: no such command"
@@ -133,12 +129,6 @@ def test_an_optimize_command_that_a_page_shows_parses(page, line):
         )
     pipelines = [value for name, value in itertools.pairwise(words) if name == "--pipeline"]
     assert {each for each in pipelines if not each.endswith(".yaml")} <= {*shipped_pipelines(), "auto", "cpu-statik"}
-
-
-def test_what_is_coming_is_not_there_yet():
-    present = {name for each in COMMANDS.commands.values() for option in each.params for name in option.opts}
-    present |= {name for option in COMMANDS.params for name in option.opts}
-    assert COMING & (present | COMMANDS.commands.keys()) == set(), "take these off COMING"
 
 
 @pytest.mark.parametrize(("page", "line"), commands("make"))

@@ -24,8 +24,8 @@ LEAST_CAPABILITY = (7, 5)  # what CUDA 13 compiles for: Turing (T4) and newer
 CUFFT = {12: "libcufft.so.11", 13: "libcufft.so.12"}  # by major version of CUDA
 CUDNN, NVINFER = "libcudnn.so.9", "libnvinfer.so.10"  # what onnxruntime-gpu 1.31.1 is linked with
 ELSEWHERE = (
-    "build it here with --build-only (BUILD_ONLY=1) and certify it with `optimize check RUN` on a machine with a GPU, "
-    "or run all of it there"
+    "build it here with --build-only (BUILD_ONLY=1) and certify it with `optimize certify RUN` on a machine with a "
+    "GPU, or run all of it there"
 )
 INSTALL = (
     "`make optimize TARGET=cuda` sets up an environment with it; by hand, in one without onnxruntime: "

@@ -94,7 +94,8 @@ def unavailable(runtime: Runtime) -> str | None:
         if not any(device == name or name.startswith(f"{device}.") for name in present):
             return (
                 f"device {device} is not there (found: {', '.join(present) or 'none'}); name another with --device, or "
-                "build with --build-only --pipeline openvino-int8 here, and run `optimize check` on a machine with one"
+                "build with --build-only --pipeline openvino-int8 here, and run `optimize certify` on a machine with "
+                "one"
             )
         able = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
         if CAPABILITIES[runtime.precision] not in able:
