@@ -189,14 +189,15 @@ def _refuse_fused(model: ir.Model) -> None:
 
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
-    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    reduced, because = choose_range(params.reduce_range, context.cpu_features)
     scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
-        "per_channel": "yes" if params.per_channel else "no",
-        **range_facts,
+        "per_channel": params.per_channel,
+        "reduce_range": reduced,
+        "reduce_range_because": because,
     }
 
 
