@@ -136,10 +136,9 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the quantized `model.onnx`; facts say what was chosen, what it costs, and what stayed in float."""
     import onnx_ir
 
-    model = onnx_ir.load(source.path / "model.onnx")
+    model = normalise(onnx_ir.load(source.path / "model.onnx"))
     refuse_quantized(model, stage=NAME)
     _refuse_fused(model)
-    model = normalise(model)
     open_model = opener(context)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
     scheme, facts = _scheme(params, context)
