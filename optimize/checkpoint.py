@@ -17,9 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimize.errors import SourceError, first_line
+
+if TYPE_CHECKING:
+    from torch.nn import Module, ModuleList
+    from transformers import PretrainedConfig, PreTrainedModel
+
+Config = Mapping[str, Any]
+"""A config.json as it is read, or a part of it."""
 
 CONFIG_FILE = "config.json"
 PRUNED_LAYERS = "pruned_layers"
@@ -45,7 +52,7 @@ def layer_flops(size: LayerSize, *, width: int, head_width: int, tokens: int) ->
     return size.heads * head + size.neurons * 4 * tokens * width
 
 
-def encoder_flops(config: Mapping[str, Any], *, tokens: int, where: str) -> int:
+def encoder_flops(config: Config, *, tokens: int, where: str) -> int:
     """Operations of all layers of a DistilBERT with this config for one text; raises SourceError as `pruned_sizes`."""
     whole = LayerSize(config.get("n_heads", 12), config.get("hidden_dim", 3072))
     sizes = pruned_sizes(config, where=where) or [whole] * config.get("n_layers", 6)
@@ -54,25 +61,34 @@ def encoder_flops(config: Mapping[str, Any], *, tokens: int, where: str) -> int:
     return sum(layer_flops(size, width=width, head_width=head_width, tokens=tokens) for size in sizes)
 
 
-def load_model(folder: str | Path, auto_class: str | None = None, **options: Any) -> Any:
+def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:
     """The model of a folder, ready to be asked; without `auto_class`, of the class that its config names.
 
-    `options` go to `from_pretrained`; with its `output_loading_info`, the model comes with that. Raises SourceError for
-    a config whose `pruned_layers` make no sense, and what transformers raises.
+    `options` go to `from_pretrained`. Raises SourceError for a config whose `pruned_layers` make no sense, and what
+    transformers raises.
     """
+    model, _ = load_with_info(folder, auto_class, **options)
+    return model
+
+
+def load_with_info(
+    folder: str | Path, auto_class: str | None = None, **options: object
+) -> tuple[PreTrainedModel, Mapping[str, Sequence[str]]]:
+    """The same, and transformers' lists of what did not fit: `missing_keys`, `unexpected_keys`, `mismatched_keys`."""
     import transformers
 
     config = read_config(Path(folder))
     name = _class_name(config, auto_class, where=str(folder))
     sizes = pruned_sizes(config, where=str(folder))
     usual = getattr(transformers, name)
-    loaded = (_sized(usual, sizes) if sizes else usual).from_pretrained(folder, local_files_only=True, **options)
-    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    built = _sized(usual, sizes) if sizes else usual
+    model, info = built.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+    # Saved again, the model is to name a class that transformers has.
     model.__class__ = usual
-    return loaded
+    return model, info
 
 
-def pruned_sizes(config: Mapping[str, Any], *, where: str) -> list[LayerSize]:
+def pruned_sizes(config: Config, *, where: str) -> list[LayerSize]:
     """What `pruned_layers` says of each layer; empty where the layers have the config's own sizes."""
     rows = config.get(PRUNED_LAYERS)
     if rows is None:
@@ -99,7 +115,7 @@ def _makes_sense(row: object, most: Mapping[str, int]) -> bool:
     return all(type(row[name]) is type(limit) is int and 1 <= row[name] <= limit for name, limit in most.items())
 
 
-def _rise(rows: Sequence[Mapping[str, Any]]) -> bool:
+def _rise(rows: Sequence[Config]) -> bool:
     """Whether the layers stand for others in their order."""
     stood_for = _stood_for(rows)
     if any(type(layer) is not int for layer in stood_for):
@@ -107,19 +123,19 @@ def _rise(rows: Sequence[Mapping[str, Any]]) -> bool:
     return all(before < after for before, after in pairwise([-1, *stood_for]))
 
 
-def _stood_for(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _stood_for(rows: Sequence[Config]) -> list[int]:
     return [row.get(STANDS_FOR, index) for index, row in enumerate(rows)]
 
 
-def layers_stood_for(config: Any) -> list[int]:
+def layers_stood_for(config: PretrainedConfig) -> list[int]:
     """For each layer of a model with this transformers config the original model's layer, from 0, whose output its
     own stands for.
     """
     return _stood_for(getattr(config, PRUNED_LAYERS, None) or [{}] * int(config.n_layers))
 
 
-def note_sizes(config: Any, sizes: list[LayerSize], stand_for: Sequence[int] | None = None) -> None:
-    """Let a transformers config say what each layer has left, in our words alone, in place.
+def note_sizes(config: PretrainedConfig, sizes: Sequence[LayerSize], stand_for: Sequence[int] | None = None) -> None:
+    """Let a transformers config say what each layer has left, under our key alone, in place.
 
     With `stand_for`, also which layers of the original model they stand for; that stays as it is otherwise.
     """
@@ -129,16 +145,18 @@ def note_sizes(config: Any, sizes: list[LayerSize], stand_for: Sequence[int] | N
         if layer != index:
             row[STANDS_FOR] = layer
     config.n_layers = len(sizes)
+    # Otherwise transformers would prune heads of its own accord when it loads the model.
     config.pruned_heads = {}
     setattr(config, PRUNED_LAYERS, rows)
 
 
-def encoder_layers(model: Any) -> Any:
+def encoder_layers(model: PreTrainedModel) -> ModuleList:
     """The transformer layers of a DistilBERT with or without a head."""
-    return getattr(model, "distilbert", model).transformer.layer
+    layers: ModuleList = getattr(model, "distilbert", model).transformer.layer
+    return layers
 
 
-def size_of(layer: Any) -> LayerSize:
+def size_of(layer: Module) -> LayerSize:
     """What a layer has."""
     return LayerSize(int(layer.attention.n_heads), int(layer.ffn.lin1.out_features))
 
@@ -158,7 +176,7 @@ def read_config(folder: Path, *, where: str | None = None) -> dict[str, Any]:
     return config
 
 
-def _class_name(config: Mapping[str, Any], auto_class: str | None, *, where: str) -> str:
+def _class_name(config: Config, auto_class: str | None, *, where: str) -> str:
     """The class of transformers to load: that of the head asked for, or the config's own."""
     if auto_class is not None:
         return "DistilBert" + (auto_class.removeprefix("AutoModel") or "Model")
@@ -168,24 +186,24 @@ def _class_name(config: Mapping[str, Any], auto_class: str | None, *, where: str
     raise SourceError(f"{where}: its config names no DistilBERT class; say which one with auto_class")
 
 
-def _sized(usual: Any, sizes: list[LayerSize]) -> Any:
+def _sized(usual: type[PreTrainedModel], sizes: Sequence[LayerSize]) -> type[PreTrainedModel]:
     """A class that builds the usual model with layers of these sizes."""
 
-    def build(model: Any, config: Any) -> None:
+    def build(model: PreTrainedModel, config: PretrainedConfig) -> None:
         usual.__init__(model, config)
         resize_layers(model, sizes)
 
     return type(usual.__name__, (usual,), {"__init__": build, "__module__": usual.__module__})
 
 
-def resize_layers(model: Any, sizes: list[LayerSize]) -> None:
+def resize_layers(model: PreTrainedModel, sizes: Sequence[LayerSize]) -> None:
     """Give each layer new linear maps where its size is another; their values mean nothing yet. In place."""
     for layer, size in zip(encoder_layers(model), sizes, strict=True):
         if size_of(layer) != size:
             _resize(layer, size)
 
 
-def _resize(layer: Any, size: LayerSize) -> None:
+def _resize(layer: Module, size: LayerSize) -> None:
     from torch.nn import Linear
 
     attention, ffn = layer.attention, layer.ffn

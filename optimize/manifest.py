@@ -1,7 +1,8 @@
-"""The manifest: the one record of a run, schema 1, written last.
+"""The manifest: the one record of a run, schema 2, written last.
 
 Other programs parse it (CI, dashboards, the regression gate), so its words are fixed: fields are
-added, never renamed. Reports and publications are functions of a manifest and its folder alone.
+added, never renamed within a schema. What schema 1 recorded is read in the words of schema 2.
+Reports and publications are functions of a manifest and its folder alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import RequestError
@@ -179,7 +180,7 @@ class StageRecord(Record):
 
     stage: str = Field(description="Name of the stage.")
     params: dict[str, Any] = Field(description="Its parameters, complete with defaults.")
-    facts: dict[str, int | float | str | list[dict[str, int | float | str]]] = Field(
+    facts: dict[str, bool | int | float | str | list[dict[str, bool | int | float | str]]] = Field(
         description="What the stage states about its work: single values, and tables as lists of flat rows."
     )
     seconds: float = Field(description="Seconds that it took when it was built, in this run or in one before.")
@@ -263,11 +264,37 @@ class Environment(Record):
     device: dict[str, str] = Field(default_factory=dict, description="What the target says of where it ran.")
 
 
+RENAMED = {
+    "tuning_budget": "tuning_limits",
+    "within_budget": "within_limits",
+    "overflow_fix": "reduce_range",
+    "overflow_fix_because": "reduce_range_because",
+    "wide_sums": "reduce_range",
+    "wide_sums_because": "reduce_range_because",
+}
+"""Parameters and facts that schema 1 called otherwise. `wide_sums` also meant the opposite."""
+
+
+def _from_schema_1(content: Any, *, in_facts: bool = False) -> Any:
+    """The same in the words of schema 2, whose facts say yes and no as booleans."""
+    if isinstance(content, list):
+        return [_from_schema_1(each, in_facts=in_facts) for each in content]
+    if isinstance(content, dict):
+        found = {}
+        for name, value in content.items():
+            said = _from_schema_1(value, in_facts=in_facts or name == "facts")
+            if name == "wide_sums" and isinstance(said, bool):
+                said = not said
+            found[RENAMED.get(name, name)] = said
+        return found
+    return content == "yes" if in_facts and content in ("yes", "no") else content
+
+
 class Manifest(Record):
     """The record of a run."""
 
-    schema_version: Literal[1] = Field(
-        default=1,
+    schema_version: Literal[2] = Field(
+        default=2,
         alias="schema",
         description="Version of this schema. Fields are added within a version, never renamed.",
     )
@@ -290,6 +317,13 @@ class Manifest(Record):
     )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_words_of_today(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("schema") == 1:
+            return {**_from_schema_1(content), "schema": 2}
+        return content
 
 
 def dump(manifest: Manifest) -> str:
@@ -316,7 +350,7 @@ def read(folder: Path) -> Manifest:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise RequestError(
-            f"{path}: not a manifest of schema 1 (at '{where}': {error.errors()[0]['msg']}); "
+            f"{path}: not a manifest of schema 1 or 2 (at '{where}': {error.errors()[0]['msg']}); "
             "run the pipeline again with this version"
         ) from error
 

@@ -111,7 +111,11 @@ def write_setting(value: object) -> str:
     """A value as YAML has it, on one line."""
     import yaml
 
-    return str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)).removesuffix("\n").removesuffix("\n...")
+    return (
+        str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000))
+        .removesuffix("\n")
+        .removesuffix("\n...")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,11 @@ from report.conftest import document, make_manifest
 
 from optimize import manifest as module
 from optimize.errors import RequestError
-from optimize.manifest import Drift, Manifest, dump, read, write
+from optimize.manifest import RENAMED, Drift, Manifest, dump, read, write
 
-# The words of schema 1, as they were published: other programs parse them.
+BASELINES = Path(__file__).parents[1] / "reports" / "baselines"
+
+# The words of schemas 1 and 2, as they were published: other programs parse them.
 WORDS = {
     "": "schema id created request environment source data stages measurements verdict",
     "request": "target head model data pipeline seed",
@@ -38,7 +40,7 @@ def at(content: object, path: str) -> object:
 
 
 @pytest.mark.parametrize("path", WORDS)
-def test_the_words_of_schema_1_are_all_there(path):
+def test_the_words_of_the_schema_are_all_there(path):
     written = json.loads(dump(make_manifest()))
 
     assert set(WORDS[path].split()) <= set(at(written, path))
@@ -47,7 +49,7 @@ def test_the_words_of_schema_1_are_all_there(path):
 def test_the_schemas_number_is_written_first():
     written = json.loads(dump(make_manifest()))
 
-    assert next(iter(written.items())) == ("schema", 1)
+    assert next(iter(written.items())) == ("schema", 2)
 
 
 def test_a_manifest_reads_back_as_it_was_written(tmp_path):
@@ -81,7 +83,7 @@ def test_an_unknown_field_is_refused_wherever_it_stands(path):
 
 
 def test_another_schema_is_refused_in_one_line(tmp_path):
-    (tmp_path / "manifest.json").write_text(json.dumps(document(schema=2)), encoding="utf-8")
+    (tmp_path / "manifest.json").write_text(json.dumps(document(schema=3)), encoding="utf-8")
 
     with pytest.raises(RequestError, match="not a manifest of schema 1") as refused:
         read(tmp_path)
@@ -155,3 +157,43 @@ def test_a_null_drift_is_allowed_when_reading():
     drift = Drift(agreement=1.0, flips=0, decisions=1, compared=0, **numbers)
 
     assert drift.kl is None
+
+
+def test_a_manifest_of_schema_1_is_read_in_todays_words():
+    content = json.loads(json.dumps(document())) | {"schema": 1}
+    record = content["stages"][-1]
+    record["params"] = {"wide_sums": True, "method": "mse"}
+    record["facts"] = {
+        "wide_sums": "yes",
+        "wide_sums_because": "avx512_vnni sums in 32 bits",
+        "tuning_budget": "met",
+        "settings": [{"setting": "kl", "within_budget": "no"}],
+    }
+    content["request"]["stages"] = [
+        {"quantize_static": {"wide_sums": "auto"}},
+        {"quantize_openvino": {"overflow_fix": False}},
+    ]
+
+    found = Manifest.model_validate(content)
+
+    assert found.stages[-1].params == {"reduce_range": False, "method": "mse"}
+    assert found.stages[-1].facts == {
+        "reduce_range": False,
+        "reduce_range_because": "avx512_vnni sums in 32 bits",
+        "tuning_limits": "met",
+        "settings": [{"setting": "kl", "within_limits": False}],
+    }
+    assert found.request.stages == [
+        {"quantize_static": {"reduce_range": "auto"}},
+        {"quantize_openvino": {"reduce_range": False}},
+    ]
+    assert json.loads(dump(found))["schema"] == 2
+
+
+def test_runs_of_schema_1_in_the_baselines_read_in_todays_words():
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in BASELINES.glob("*/*.json")]
+    runs = [run for run in runs if run["schema"] == 1]
+
+    assert len(runs) > 20
+    facts = [record.facts for run in runs for record in Manifest.model_validate(run).stages]
+    assert all("yes" not in each.values() and not RENAMED.keys() & each.keys() for each in facts)

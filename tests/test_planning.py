@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from libraries import needs
 
 from optimize import config
 from optimize.errors import RequestError, UnavailableError
@@ -114,7 +115,7 @@ def test_a_pipeline_that_is_given_stands_in_for_auto():
     assert (made.request.pipeline, made.pipeline.name, made.candidates) == (AUTO, "cpu-fused", ())
 
 
-@pytest.mark.parametrize("pipeline", ["cpu-pruned", "openvino-pruned"])
+@pytest.mark.parametrize("pipeline", ["cpu-pruned", pytest.param("openvino-pruned", marks=needs("openvino", "nncf"))])
 def test_a_budget_reaches_the_stage_that_prunes(pipeline):
     plan = make_plan(Options(pipeline=pipeline, budget=0.4))
     assert plan.pipeline.stages[0].params.budget == 0.4
@@ -174,7 +175,7 @@ def corpus(tmp_path):
         ("absent.txt", None, "no such file or folder"),
         ("empty.txt", b"\n \n", "holds no text"),
         ("latin.txt", b"caf\xe9\n", "cannot be read"),
-        ("broken.jsonl", b'{"text": "one"}\n{"text":\n', "line 2 is no JSON"),
+        ("broken.jsonl", b'{"text": "one"}\n{"text":\n', "line 2 is not JSON"),
         ("numbers.jsonl", b'{"label": 1}\n', "holds no text"),
         (".", None, "holds no text"),
     ],

@@ -8,13 +8,15 @@ Sentence-BERT (Reimers & Gurevych, 2019): the cosine of mean-pooled vectors is r
 
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
 from optimize.demo.words import sentence
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HIGHEST = 5.0
 SPREAD = 0.3  # standard deviation of the disagreement, in points of the score
@@ -82,7 +84,7 @@ def _variant(rng: Random, families: Sequence[Family], meaning: Meaning, closenes
     return rng.randrange(len(families)), rng.randrange(2)
 
 
-def _said(rng: Random, meanings: dict[str, Meaning]) -> str:
+def _worded(rng: Random, meanings: dict[str, Meaning]) -> str:
     words = {part: rng.choice(PARTS[part][1][family][cousin]) for part, (family, cousin) in meanings.items()}
     return sentence(rng.choice(TEMPLATES).format(**words))
 
@@ -103,13 +105,13 @@ def draw(rng: Random) -> Row:
         score += weight * _shared(one[part], two[part])
     bounded = min(HIGHEST, max(0.0, score))
     return {
-        "sentence1": _said(rng, one),
-        "sentence2": _said(rng, two),
+        "sentence1": _worded(rng, one),
+        "sentence2": _worded(rng, two),
         "score": round(bounded, 2),
     }
 
 
-def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch.Tensor":
+def loss(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], rng: Random) -> "Tensor":
     """Return the squared error of the cosine against the score, scaled to 0..1."""
     import torch
 

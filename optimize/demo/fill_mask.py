@@ -9,13 +9,15 @@ them as in BERT (Devlin et al., 2019), are drawn anew at every step, and always 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
 from optimize.demo.words import DAYS, NUMBERS, sentence
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MASKED_SHARE = 0.15
 
@@ -167,7 +169,7 @@ def _masked(word_ids: Sequence[int | None], rng: Random) -> list[bool]:
     return [word in chosen for word in word_ids]
 
 
-def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch.Tensor":
+def loss(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], rng: Random) -> "Tensor":
     """Return the cross entropy of the words hidden at this step."""
     import torch
 
@@ -176,7 +178,7 @@ def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch
     labels = batch["input_ids"].masked_fill(~mask, -100)
     hidden = batch["input_ids"].masked_fill(mask, tokenizer.mask_token_id)
     attention = batch["attention_mask"]
-    result: torch.Tensor = model(input_ids=hidden, attention_mask=attention, labels=labels).loss
+    result: Tensor = model(input_ids=hidden, attention_mask=attention, labels=labels).loss
     return result
 
 

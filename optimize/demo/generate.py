@@ -1,9 +1,10 @@
 """Built-in text and checkpoints, so that every pipeline runs without a network.
 
-For each head, `generate` writes English rows in the Hub's column conventions and `train` fits a
-small DistilBERT to them within a minute on a CPU. Both depend on nothing but their arguments. The
-tasks can be learnt but not solved completely, so a compressed model has something to lose.
-Importing this package imports neither torch nor transformers.
+For each head, `generate_rows` writes English rows in the Hub's column conventions and
+`train_checkpoint` fits a small DistilBERT to them within a minute on a CPU. Both depend on nothing
+but their arguments. The tasks can be learnt but not solved completely, so a compressed model has
+something to lose. `RECIPES` has one recipe for each head; importing them imports neither torch nor
+transformers.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,8 @@ from optimize.demo import (
     text_classification,
     token_classification,
 )
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
+from optimize.interfaces import Row
 
 RECIPES: dict[str, Recipe] = {
     "feature-extraction": feature_extraction.RECIPE,
@@ -32,10 +34,11 @@ RECIPES: dict[str, Recipe] = {
 HELD_OUT_ROWS = 1000
 SPLITS = ("train", "validation", "test")
 MOST_DRAWS_PER_ROW = 50
+"""Templates have an end: more rows than they give would be drawn for ever."""
 
 
 def generate_rows(head: str, seed: int = 0, sizes: Mapping[str, int] | None = None) -> dict[str, list[Row]]:
-    """Write the splits of a head's demo data; no two rows read the same, within or across splits.
+    """The splits of a head's demo data; no two rows read the same, within or across splits.
 
     `sizes` overrides the number of rows of the splits it names. The held-out splits are drawn
     first, so they stay the same whatever the size of the training split.

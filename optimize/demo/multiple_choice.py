@@ -8,13 +8,15 @@ the right one, as annotators slip too, so no model scores 1.0.
 
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
 from optimize.demo.words import SHARED, Words, listed, sentence, write
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CHOICES = 4
 NOISE = 0.05
@@ -81,7 +83,7 @@ def draw(rng: Random) -> Row:
     return {"context": context, "choices": replies, "label": label}
 
 
-def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch.Tensor":
+def loss(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], rng: Random) -> "Tensor":
     """Return the cross entropy over the four replies."""
     import torch
 
@@ -89,7 +91,7 @@ def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch
     choices = [choice for row in rows for choice in row["choices"]]
     batch = tokenizer(contexts, choices, padding=True, return_tensors="pt")
     shaped = {name: tensor.view(len(rows), CHOICES, -1) for name, tensor in batch.items()}
-    result: torch.Tensor = model(**shaped, labels=torch.tensor([row["label"] for row in rows])).loss
+    result: Tensor = model(**shaped, labels=torch.tensor([row["label"] for row in rows])).loss
     return result
 
 

@@ -1,7 +1,7 @@
 """Short contexts about two or three people, and a question that one span answers.
 
-Every sentence states one fact of one person. Where only one fact of the asked sort is told, the
-kind of question finds the answer; where two people have a fact of the same sort, the name has to
+Every sentence states one fact of one person. Where only one fact of the asked sort is stated,
+the kind of question finds the answer; where two people have a fact of the same sort, the name has to
 be matched as well. The shape follows SQuAD 1.1 (Rajpurkar et al., 2016).
 """
 
@@ -9,13 +9,15 @@ import re
 from collections.abc import Sequence
 from hashlib import sha256
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
 from optimize.demo.words import FIRST_NAMES, sentence, write
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAME_SORT = 0.12  # share of contexts in which the question's sort alone does not decide
 
@@ -101,7 +103,7 @@ def draw(rng: Random) -> Row:
     }
 
 
-def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch.Tensor":
+def loss(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], rng: Random) -> "Tensor":
     """Return the mean cross entropy of the first and the last token of the answer."""
     import torch
 
@@ -115,7 +117,7 @@ def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch
         first.append(batch.char_to_token(index, start, sequence_index=1))
         last.append(batch.char_to_token(index, end, sequence_index=1))
     spans = {"start_positions": torch.tensor(first), "end_positions": torch.tensor(last)}
-    result: torch.Tensor = model(**batch, **spans).loss
+    result: Tensor = model(**batch, **spans).loss
     return result
 
 

@@ -7,13 +7,15 @@ one line in the table. Nothing here imports torch: the loss functions do so when
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Row = dict[str, Any]
-Loss = Callable[[Any, Any, Sequence[Row], Random], "torch.Tensor"]
+Loss = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", Sequence[Row], Random], "Tensor"]
 
 
 @dataclass(frozen=True)

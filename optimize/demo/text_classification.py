@@ -7,13 +7,15 @@ is turned round at random: no model can score 1.0, as no annotator agrees with a
 
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
 from optimize.demo.words import SHARED, listed, sentence, write
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LABELS = ("negative", "positive")
 NOISE = 0.04
@@ -95,12 +97,12 @@ def draw(rng: Random) -> Row:
     return {"text": text, "label": int(positive != flipped)}
 
 
-def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch.Tensor":
+def loss(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], rng: Random) -> "Tensor":
     """Return the cross entropy of the labels."""
     import torch
 
     batch = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
-    result: torch.Tensor = model(**batch, labels=torch.tensor([row["label"] for row in rows])).loss
+    result: Tensor = model(**batch, labels=torch.tensor([row["label"] for row in rows])).loss
     return result
 
 

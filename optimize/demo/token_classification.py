@@ -9,13 +9,15 @@ Most built names are rare, so the tokenizer splits them and first sub-tokens car
 import re
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
 from optimize.demo.words import CITIES, FIRST_NAMES, SHARED, listed, write
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 
@@ -125,14 +127,14 @@ def _first_subtoken_labels(word_ids: Sequence[int | None], tags: Sequence[str]) 
     return labels
 
 
-def loss(model: Any, tokenizer: Any, rows: Sequence[Row], rng: Random) -> "torch.Tensor":
+def loss(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row], rng: Random) -> "Tensor":
     """Return the cross entropy of the tags, read at first sub-tokens."""
     import torch
 
     words = [row["tokens"] for row in rows]
     batch = tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")
     labels = [_first_subtoken_labels(batch.word_ids(index), row["ner_tags"]) for index, row in enumerate(rows)]
-    result: torch.Tensor = model(**batch, labels=torch.tensor(labels)).loss
+    result: Tensor = model(**batch, labels=torch.tensor(labels)).loss
     return result
 
 

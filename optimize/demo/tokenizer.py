@@ -9,7 +9,10 @@ ends, down to single characters.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WHOLE_WORD_SHARE = 1 / 300  # a word stays whole if it occurs once in so many texts
@@ -52,7 +55,7 @@ def build_vocabulary(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(pieces))
 
 
-def build_tokenizer(texts: Iterable[str]) -> Any:
+def build_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerFast":
     """Return a DistilBertTokenizerFast over the vocabulary of the texts."""
     from tokenizers import BertWordPieceTokenizer
     from transformers import DistilBertTokenizerFast

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optimize.demo.recipe import Recipe, Row
+from optimize.demo.recipe import Recipe
 from optimize.demo.tokenizer import MODEL_MAX_LENGTH, build_tokenizer
+from optimize.interfaces import Row
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.01
@@ -32,7 +34,7 @@ def learning_rate_scale(step: int, steps: int) -> float:
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
-def batches(rows: Sequence[Row], size: int, rng: Random) -> Iterator[list[Row]]:
+def endless_batches(rows: Sequence[Row], size: int, rng: Random) -> Iterator[list[Row]]:
     """Yield batches for ever; every row is seen once before any is seen again."""
     queue: list[Row] = []
     while True:
@@ -42,7 +44,7 @@ def batches(rows: Sequence[Row], size: int, rng: Random) -> Iterator[list[Row]]:
         del queue[:size]
 
 
-def build_model(recipe: Recipe, tokenizer: Any) -> Any:
+def build_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     """Return the recipe's architecture with random weights, from torch's current seed."""
     import transformers
 
@@ -69,7 +71,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
     return model
 
 
-def _set_sinusoids(table: "torch.Tensor") -> None:
+def _set_sinusoids(table: "Tensor") -> None:
     """Start the positions (count x width) as scaled sinusoids (Vaswani et al., 2017).
 
     Neighbours then begin alike, and positions beyond the training texts stay sensible.
@@ -110,12 +112,12 @@ def train_recipe(
     """Train on the rows, write the checkpoint into `out`, and return the loss of every step."""
     tokenizer = build_tokenizer(text for row in rows for text in recipe.texts(row))
     rng = Random(seed)
-    supply = batches(rows, recipe.batch_size, rng)
+    batches = endless_batches(rows, recipe.batch_size, rng)
     with _reproducible(seed):
         model = build_model(recipe, tokenizer)
         losses = _fit(
             model,
-            lambda: recipe.loss(model, tokenizer, next(supply), rng),
+            lambda: recipe.loss(model, tokenizer, next(batches), rng),
             recipe.learning_rate,
             steps=steps,
             progress=progress,
@@ -126,8 +128,8 @@ def train_recipe(
 
 
 def _fit(
-    model: Any,
-    next_loss: "Callable[[], torch.Tensor]",
+    model: "PreTrainedModel",
+    next_loss: "Callable[[], Tensor]",
     peak_rate: float,
     *,
     steps: int,

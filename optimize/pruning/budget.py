@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import Loss
@@ -14,8 +14,11 @@ from optimize.pruning.costs import Costs
 from optimize.pruning.sites import Site
 from optimize.pruning.times import Table
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 STEP = 0.025
-"""Budgets closer than this are not told apart."""
+"""The search tries multiples of this: each try costs a refit, and tuning data cannot rank closer budgets."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,13 @@ class Pruned:
     """What a budget left of a model, and what that lost on tuning data, before least squares and after."""
 
     budget: float
-    model: Any
+    model: PreTrainedModel
     untuned: Loss | None
     loss: Loss
 
 
 @dataclass(frozen=True)
-class Room:
+class SearchSpace:
     """What can be pruned of a model, and what its layers cost; budgets are shares of what the `given` model costs."""
 
     sites: Sequence[Site]
@@ -38,24 +41,25 @@ class Room:
     multiple: int
 
     @property
-    def least(self) -> float:
+    def smallest_budget(self) -> float:
         """The budget that leaves one head and one group of neurons in each layer."""
-        counts = [1 if site.kind == "heads" else min(self.multiple, site.count) for site in self.sites]
-        parts = [self.costs.of(site, count) for site, count in zip(self.sites, counts, strict=True)]
-        return (self.costs.fixed + sum(parts)) / self.given
+        cost = 0.0
+        for site in self.sites:
+            cost += self.costs.of(site, 1 if site.kind == "heads" else min(self.multiple, site.count))
+        return (self.costs.fixed + cost) / self.given
 
     def require(self, budget: float) -> None:
         """Refuse a budget that leaves a layer without a head or without neurons."""
-        if budget < self.least:
+        if budget < self.smallest_budget:
             raise StageError(
                 f"prune: a budget of {budget:g} cannot keep a head and {self.multiple} neurons in each of "
-                f"{len(self.sites) // 2} layers, which take {self.least:.3f} of the encoder; raise 'budget' or "
-                "'drop_layers'"
+                f"{len(self.sites) // 2} layers, which take {self.smallest_budget:.3f} of the encoder; raise 'budget' "
+                "or 'drop_layers'"
             )
 
 
 def find_fastest(
-    prune_to: Callable[[float], Pruned], room: Room, within: float, progress: Progress
+    prune_to: Callable[[float], Pruned], space: SearchSpace, within: float, progress: Progress
 ) -> tuple[Pruned, Table]:
     """The smallest budget whose loss on tuning data stays within a share of the metric, by bisection, and all tried.
 
@@ -63,7 +67,7 @@ def find_fastest(
     """
     best: Pruned | None = None
     rows: Table = []
-    least, most = math.ceil(room.least / STEP), round(1 / STEP)
+    least, most = math.ceil(space.smallest_budget / STEP), round(1 / STEP)
     while least < most:
         middle = (least + most) // 2
         pruned = prune_to(STEP * middle)

@@ -36,15 +36,15 @@ def why_no_corpus(path: Path) -> str | None:
     """Why a corpus has no texts to give, or None."""
     if not path.expanduser().exists():
         return f"{path}: no such file or folder; check the corpus"
+    count = 0
     try:
-        for _ in (texts := read_corpus(path)):
-            break
-        else:
-            return f"{path}: holds no text; give a text a line, or {' or '.join(SUFFIXES)} files in a folder"
-        for _ in texts:
-            pass
+        # To the end: a line that cannot be read is to be found before anything else is done.
+        for _ in read_corpus(path):
+            count += 1
     except RequestError as error:
         return str(error)
+    if not count:
+        return f"{path}: holds no text; give a text a line, or {' or '.join(SUFFIXES)} files in a folder"
     return None
 
 
@@ -59,7 +59,7 @@ def _texts(stream: Iterator[str], file: Path) -> Iterator[str]:
         try:
             row = json.loads(line) if line.strip() else None
         except ValueError as error:
-            raise RequestError(f"{file}: line {number} is no JSON; write one object a line") from error
+            raise RequestError(f"{file}: line {number} is not JSON; write one object a line") from error
         yield from _strings(row)
 
 

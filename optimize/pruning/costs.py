@@ -14,15 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from optimize.checkpoint import LayerSize, layer_flops
 from optimize.interfaces import Feature
 from optimize.pruning.sites import Site
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Measure = Literal["flops", "latency", "size"]
 Curve = tuple[tuple[int, float], ...]
 """What so many heads or neurons cost together: points by rising count, straight lines between and beyond them."""
+FLOAT_BYTES = 4.0
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,18 @@ class Costs:
 
     def of(self, site: Site, count: int = 1) -> float:
         """What `count` heads or neurons of a site cost."""
-        return _at((self.heads if site.kind == "heads" else self.neurons)[site.layer], count)
+        curves = self.heads if site.kind == "heads" else self.neurons
+        return _at(curves[site.layer], count)
 
     def of_layers(self, count: int) -> Costs:
         """The costs of a model with so many of the layers, which are alike but for the last one."""
-        share = count / len(self.heads)
-        heads, neurons = ((*each[: count - 1], each[-1]) for each in (self.heads, self.neurons))
-        return Costs(heads, neurons, self.fixed * share)
+        heads = (*self.heads[: count - 1], self.heads[-1])
+        neurons = (*self.neurons[: count - 1], self.neurons[-1])
+        return Costs(heads, neurons, self.fixed * (count / len(self.heads)))
 
     def total(self, sites: Sequence[Site]) -> float:
         """What an encoder's layers cost."""
         return self.fixed + sum(self.of(site, site.count) for site in sites)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to keep: what costs at most so much, and neurons in multiples of this in each layer."""
-
-    cost: float
-    multiple: int
 
 
 def linear(unit: float) -> Curve:
@@ -63,33 +60,49 @@ def linear(unit: float) -> Curve:
 
 def _at(curve: Curve, count: int) -> float:
     """The cost of so many, on the line through the two points about it, or the two nearest."""
-    place = next((i for i, point in enumerate(curve) if point[0] >= count), len(curve) - 1)
-    (x, y), (end, top) = curve[max(place, 1) - 1], curve[max(place, 1)]
+    right = 1
+    while right < len(curve) - 1 and curve[right][0] < count:
+        right += 1
+    (x, y), (end, top) = curve[right - 1], curve[right]
     return y + (top - y) * (count - x) / (end - x)
 
 
-def count_operations(model: Any, features: Sequence[Feature], *, sliced: bool = False) -> Costs:
+def count_operations(model: PreTrainedModel, features: Sequence[Feature], *, sliced: bool = False) -> Costs:
     """The operations on these texts, with the last layer whole or sliced; each choice of a feature is a text."""
-    width = int(model.config.dim)
-    head = width // int(model.config.n_heads)
-    lengths = [int(text.sum()) for one in features for text in one.inputs["attention_mask"].reshape(-1, one.tokens)]
-    texts, tokens, others = len(lengths), sum(lengths), int(model.config.n_layers) - 1
-    heads, neurons = (
-        float(sum(layer_flops(one, width=width, head_width=head, tokens=length) for length in lengths))
-        for one in (LayerSize(1, 0), LayerSize(0, 1))
-    )
-    last = heads, neurons
+    D = int(model.config.dim)
+    d = D // int(model.config.n_heads)
+    lengths = text_lengths(features)
+    heads = neurons = 0.0
+    for T in lengths:
+        heads += layer_flops(LayerSize(1, 0), width=D, head_width=d, tokens=T)
+        neurons += layer_flops(LayerSize(0, 1), width=D, head_width=d, tokens=T)
+    last_heads, last_neurons = heads, neurons
     if sliced:
-        last = 4.0 * (tokens + texts) * width * head + 4.0 * tokens * head, 4.0 * texts * width
+        # Keys and values of all tokens, and query, output and neurons of one.
+        texts, tokens = len(lengths), sum(lengths)
+        last_heads = 4.0 * (tokens + texts) * D * d + 4.0 * tokens * d
+        last_neurons = 4.0 * texts * D
+    others = int(model.config.n_layers) - 1
     return Costs(
-        (*[linear(heads)] * others, linear(last[0])),
-        (*[linear(neurons)] * others, linear(last[1])),
+        (*[linear(heads)] * others, linear(last_heads)),
+        (*[linear(neurons)] * others, linear(last_neurons)),
     )
 
 
-def count_bytes(model: Any) -> Costs:
+def text_lengths(features: Sequence[Feature]) -> list[int]:
+    """The tokens of each text without padding; each choice of a feature is a text."""
+    lengths: list[int] = []
+    for feature in features:
+        masks = feature.inputs["attention_mask"].reshape(-1, feature.tokens)
+        lengths += [int(count) for count in masks.sum(axis=1)]
+    return lengths
+
+
+def count_bytes(model: PreTrainedModel) -> Costs:
     """The bytes of FP32 weights."""
-    width, layers = int(model.config.dim), int(model.config.n_layers)
-    head = width // int(model.config.n_heads)
-    heads, neurons = 4.0 * (4 * width * head + 3 * head), 4.0 * (2 * width + 1)
-    return Costs((linear(heads),) * layers, (linear(neurons),) * layers)
+    D, layers = int(model.config.dim), int(model.config.n_layers)
+    d = D // int(model.config.n_heads)
+    # Query, key and value have a bias for each of a head's rows. The output's bias belongs to no head.
+    head = FLOAT_BYTES * (4 * D * d + 3 * d)
+    neuron = FLOAT_BYTES * (2 * D + 1)
+    return Costs((linear(head),) * layers, (linear(neuron),) * layers)

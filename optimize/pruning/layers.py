@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from optimize.checkpoint import encoder_layers, layers_stood_for, note_sizes, size_of
 from optimize.errors import StageError
@@ -24,6 +24,9 @@ from optimize.training.batches import Batch
 from optimize.training.distillation import Pair, mean_loss
 from optimize.training.labels import Answers
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 TRIAL_BATCHES = 8
 """With so many batches, short texts to long ones, layers are tried."""
 
@@ -32,15 +35,15 @@ TRIAL_BATCHES = 8
 class Shortened:
     """A model and the places of its layers in the dense model that it was made from."""
 
-    model: Any
+    model: PreTrainedModel
     kept: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Making:
+class Shortening:
     """How shortened models are made from a dense one, and the batches by which they are fitted and compared."""
 
-    dense: Any
+    dense: PreTrainedModel
     batches: Sequence[Batch]
     answers: Answers
     context: Context
@@ -55,41 +58,42 @@ class Making:
             refit(short.model, self.dense, self.batches, how=how, ridge=ridge, context=context, kept=kept)
         return short
 
-    def lost(self, kept: Sequence[int], asked: Sequence[Batch]) -> float:
+    def divergence(self, kept: Sequence[int], batches: Sequence[Batch]) -> float:
         """How far the answers of such a model to these batches are from the dense model's."""
         pair = Pair(self.make(kept).model, self.dense, self.context.head, self.answers, temperature=1.0)
-        return mean_loss(pair, asked)
+        return mean_loss(pair, batches)
 
 
-def drop_layers(making: Making, count: int) -> Shortened:
+def drop_layers(shortening: Shortening, count: int) -> Shortened:
     """The dense model without `count` layers, itself where that is none; raises StageError where none would be left."""
-    every = tuple(range(len(encoder_layers(making.dense))))
+    every = tuple(range(len(encoder_layers(shortening.dense))))
     if not count:
-        return Shortened(making.dense, every)
+        return Shortened(shortening.dense, every)
     if count >= len(every):
         raise StageError(
             f"prune: 'drop_layers' is {count} and the model has {len(every)} layers, of which one must stay; "
             f"set it to {len(every) - 1} at most"
         )
-    return making.make(_choose(making, every, count))
+    return shortening.make(_choose(shortening, every, count))
 
 
-def _choose(making: Making, kept: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """Of these places those to keep without `count` of them; what is fitted to some texts is judged by others."""
-    few = making.batches[:: math.ceil(len(making.batches) / TRIAL_BATCHES)]
-    trial, asked = replace(making, batches=few[::2]), few[1::2] or few
+def _choose(shortening: Shortening, kept: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Of these places those to keep without `count` of them."""
+    few = shortening.batches[:: math.ceil(len(shortening.batches) / TRIAL_BATCHES)]
+    # What was fitted to some texts has to be judged by others.
+    trial, held_out = replace(shortening, batches=few[::2]), few[1::2] or few
     done, trials = 0, sum(len(kept) - dropped for dropped in range(count))
     for _ in range(count):
         losses = {}
         for left in combinations(kept, len(kept) - 1):
-            losses[left] = trial.lost(left, asked)
+            losses[left] = trial.divergence(left, held_out)
             done += 1
-            making.context.progress.step("drop layers", done, trials)
+            shortening.context.progress.step("drop layers", done, trials)
         kept = min(losses, key=losses.__getitem__)
     return kept
 
 
-def shorten(dense: Any, kept: Sequence[int], *, takes_over: bool) -> Shortened:
+def shorten(dense: PreTrainedModel, kept: Sequence[int], *, takes_over: bool) -> Shortened:
     """The dense model with the layers in these places alone, unfitted, and what its config then has to say.
 
     A layer `takes_over` the output LayerNorm of the one it stands for, or keeps its own.
@@ -97,8 +101,10 @@ def shorten(dense: Any, kept: Sequence[int], *, takes_over: bool) -> Shortened:
     model = copy.deepcopy(dense)
     layers = encoder_layers(model)
     stood_for = places_stood_for(kept, len(layers))
-    for place, other in zip(kept, stood_for, strict=True) if takes_over else ():
-        layers[place].output_layer_norm = copy.deepcopy(layers[other].output_layer_norm)
+    if takes_over:
+        for place, other in zip(kept, stood_for, strict=True):
+            layers[place].output_layer_norm = copy.deepcopy(layers[other].output_layer_norm)
+    # From the end, so that the places of those still to go stay the same.
     for place in reversed(range(len(layers))):
         if place not in kept:
             del layers[place]

@@ -1,62 +1,71 @@
 """Let what is left of a pruned model stand in for what was taken away, layer by layer, by least squares.
 
 Kwon et al. (2022, arXiv 2204.09656) rescale each head and neuron that is left, so that every layer's output comes
-nearest to the dense model's; such masks are folded into the columns of the joining map. Refitting the map itself,
-bias included, costs no more data and leaves less of an error (`tune: weights`).
+nearest to the dense model's; such masks are folded into the columns of the output projection. Refitting the projection
+itself, bias included, costs no more data and leaves less of an error (`tune: weights`).
+
+With x what the projection reads, a one appended, and e what its layer's sum lacks, the change Δ that makes
+|x Δ - e|² least, summed over tokens, solves (XᵀX + R) Δ = XᵀE. The ridge R pulls towards the weights as they are,
+never towards zero.
 
 Sites are fitted in the order in which a text passes them, each to the dense model's sum before its LayerNorm, so
 errors of the layers before are made up for as well. Where layers were dropped behind one, its neurons are fitted to
-the sum of the last of them, whose LayerNorm the layer has taken over (`pruning.layers`). The ridge pulls towards the
-weights as they are, never towards zero. Only tokens that answers depend on count in the last layer.
+the sum of the last of them, whose LayerNorm the layer has taken over (`pruning.layers`). Only tokens that answers
+depend on count in the last layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from optimize.checkpoint import encoder_layers
 from optimize.errors import StageError
 from optimize.interfaces import Context, Head
-from optimize.pruning.passage import counting, first_inputs, noted
+from optimize.pruning.activations import first_inputs, recorded_inputs, tokens_that_count
 from optimize.pruning.sites import Site, find_sites
 from optimize.training.batches import Batch
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from torch.nn import Module, ModuleList
+    from transformers import PreTrainedModel
 
 Tune = Literal["weights", "masks"]
 LARGEST_MASK = 10.0
+"""Larger masks fit the calibration texts alone."""
 BIAS_RIDGE = 1e-6
+"""The bias need not be held back: it is one number that all tokens have a say in."""
+LEAST_RIDGE = 1e-12
+"""What keeps the equations solvable where a column is zero for all tokens."""
 
 
 @dataclass
-class Passage:
-    """One batch on its way through both models: what the next layer reads, and its attention mask.
+class LayerInputs:
+    """One batch between two layers of both models: what the next layers read, [B, T, D], and the attention mask.
 
     `passed` layers of the dense model are behind it.
     """
 
     batch: Batch
-    mask: Any
-    pruned: Any
-    dense: Any
+    mask: Tensor
+    pruned: Tensor
+    dense: Tensor
     passed: int = 0
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Second moments [K + 1, K + 1] of what a site reads, a one appended, and its products with what is missing [K +
-    1, D]."""
+class Moments:
+    """XᵀX [K + 1, K + 1] of what a site reads, a one appended, and XᵀE [K + 1, D] with what its sum lacks."""
 
-    reads: Any
-    misses: Any
+    XX: Tensor
+    XE: Tensor
 
 
 def refit(
-    pruned: Any,
-    dense: Any,
+    pruned: PreTrainedModel,
+    dense: PreTrainedModel,
     batches: Sequence[Batch],
     *,
     how: Tune,
@@ -64,24 +73,26 @@ def refit(
     context: Context,
     kept: Sequence[int] | None = None,
 ) -> None:
-    """Fit the pruned model's joining maps, in place; its layers were those in the places `kept` of the dense model."""
+    """Fit the pruned model's output projections, in place; its layers were those in `kept` places of the dense one."""
     import torch
 
+    ours, theirs = encoder_layers(pruned), encoder_layers(dense)
+    sites = find_sites(pruned)
+    kept = range(len(theirs)) if kept is None else kept
+    stood_for = places_stood_for(kept, len(theirs))
     with torch.no_grad():
-        passages = [start(dense, batch, context.head) for batch in batches]
-        sites, models = find_sites(pruned), (encoder_layers(pruned), encoder_layers(dense))
-        kept = range(len(models[1])) if kept is None else kept
-        stood_for = places_stood_for(kept, len(models[1]))
-        for index, (ours, *places) in enumerate(zip(models[0], kept, stood_for, strict=True)):
-            wanted = [pass_dense(models[1], passage, *places) for passage in passages]
-            last = index == len(models[0]) - 1
+        inputs = [start(dense, batch, context.head) for batch in batches]
+        for index, layer in enumerate(ours):
+            targets = [pass_dense(theirs, each, kept[index], stood_for[index]) for each in inputs]
+            last = index == len(ours) - 1
+            # Neurons read what the heads, fitted by then, give them.
             for place in (0, 1):
-                site = sites[2 * index + place]
-                targets = [pair[place] for pair in wanted]
-                _fit(site, collect(site, ours, passages, targets, head=context.head, last=last), how=how, ridge=ridge)
-            for passage in passages:
-                passage.pruned = ours(passage.pruned, passage.mask)[-1]
-            context.progress.step("tune", index + 1, len(models[0]))
+                site, wanted = sites[2 * index + place], [pair[place] for pair in targets]
+                moments = collect(site, layer, inputs, wanted, head=context.head, last=last)
+                _fit(site, moments, how=how, ridge=ridge)
+            for each in inputs:
+                each.pruned = layer(each.pruned, each.mask)[-1]
+            context.progress.step("tune", index + 1, len(ours))
 
 
 def places_stood_for(kept: Sequence[int], count: int) -> list[int]:
@@ -89,26 +100,30 @@ def places_stood_for(kept: Sequence[int], count: int) -> list[int]:
     return [after - 1 for after in (*kept[1:], count)]
 
 
-def start(dense: Any, batch: Batch, head: Head) -> Passage:
+def start(dense: PreTrainedModel, batch: Batch, head: Head) -> LayerInputs:
     """What the first layer is given; embeddings are the same in both models."""
     hidden, mask = first_inputs(dense, batch, head)
-    return Passage(batch, mask, hidden, hidden)
+    return LayerInputs(batch, mask, hidden, hidden)
 
 
-def pass_dense(layers: Any, passage: Passage, own: int, stood_for: int) -> tuple[Any, Any]:
-    """Take a batch through the dense model up to the layer that one stands for; what the layer's two LayerNorms are to
-    be given, [B, T, D]: what its own attention gave, and what the other's neurons did."""
-    sums = {}
-    for place in range(passage.passed, stood_for + 1):
+def pass_dense(layers: ModuleList, inputs: LayerInputs, own: int, stood_for: int) -> tuple[Tensor, Tensor]:
+    """Take a batch through the dense model up to the layer that one stands for.
+
+    What the layer's two LayerNorms are to be given, [B, T, D]: what its own attention gave, and what the other's
+    neurons did.
+    """
+    sums: dict[int, tuple[Tensor, Tensor]] = {}
+    for place in range(inputs.passed, stood_for + 1):
         layer = layers[place]
-        with noted(layer.sa_layer_norm, layer.output_layer_norm) as found:
-            passage.dense = layer(passage.dense, passage.mask)[-1]
-        sums[place] = [inputs[0] for inputs in found]
-    passage.passed = stood_for + 1
+        with recorded_inputs(layer.sa_layer_norm, layer.output_layer_norm) as found:
+            inputs.dense = layer(inputs.dense, inputs.mask)[-1]
+        (attention,), (ffn,) = found
+        sums[place] = attention, ffn
+    inputs.passed = stood_for + 1
     return sums[own][0], _scaled_like(sums[own][1], sums[stood_for][1])
 
 
-def _scaled_like(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def _scaled_like(own: Tensor, other: Tensor) -> Tensor:
     """The other with the mean and deviation of each token's own; to a LayerNorm that is the same, and easier to fit."""
     if own is other:
         return own
@@ -118,59 +133,64 @@ def _scaled_like(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def collect(
-    site: Site, layer: Any, passages: Sequence[Passage], targets: Sequence[Any], *, head: Head, last: bool
-) -> Sums:
-    """The sums of a site over all tokens that count; `targets` are what its LayerNorm is given in the dense model."""
+    site: Site, layer: Module, inputs: Sequence[LayerInputs], targets: Sequence[Tensor], *, head: Head, last: bool
+) -> Moments:
+    """The moments of a site over all tokens that count; `targets` are what the dense model gives its LayerNorm."""
     import torch
 
-    columns, rows = site.joins.in_features + 1, site.joins.out_features
-    reads = torch.zeros(columns, columns, dtype=torch.float64)
-    misses = torch.zeros(columns, rows, dtype=torch.float64)
-    for passage, target in zip(passages, targets, strict=True):
-        with noted(site.joins, site.norm) as found:
-            layer(passage.pruned, passage.mask)
-        counts = counting(passage.batch, head, last=last)
-        (x,), (total,) = (inputs[:1] for inputs in found)
-        x, missing = x[counts], (target - total)[counts]
+    K, D = site.projection.in_features, site.projection.out_features
+    # FP32 sums over 100,000 tokens would lose what the ridge is to decide by.
+    XX = torch.zeros(K + 1, K + 1, dtype=torch.float64)
+    XE = torch.zeros(K + 1, D, dtype=torch.float64)
+    for each, target in zip(inputs, targets, strict=True):
+        with recorded_inputs(site.projection, site.norm) as found:
+            layer(each.pruned, each.mask)
+        (x, *_), (total, *_) = found
+        counts = tokens_that_count(each.batch, head, last=last)
+        x, e = x[counts], (target - total)[counts]
         x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-        reads += x.T @ x
-        misses += x.T @ missing
-    return Sums(reads, misses)
+        XX += x.T @ x
+        XE += x.T @ e
+    return Moments(XX, XE)
 
 
-def _fit(site: Site, sums: Sums, *, how: Tune, ridge: float) -> None:
-    change = _changed_masks(site, sums, ridge) if how == "masks" else changed_map(sums, ridge)
+def _fit(site: Site, moments: Moments, *, how: Tune, ridge: float) -> None:
+    change = _changed_masks(site, moments, ridge) if how == "masks" else changed_projection(moments, ridge)
     if not change.isfinite().all():
         raise StageError("prune: least squares gave weights that are not finite; raise 'ridge', or set 'tune: none'")
-    shift(site, change)
+    add_to(site, change)
 
 
-def shift(site: Site, change: Any) -> None:
-    """Add to a joining map and its bias, in place."""
-    site.joins.weight += change[:-1].T.float()
-    site.joins.bias += change[-1].float()
+def add_to(site: Site, change: Tensor) -> None:
+    """Add [K + 1, D] to a projection and its bias, in place."""
+    site.projection.weight += change[:-1].T.float()
+    site.projection.bias += change[-1].float()
 
 
-def changed_map(sums: Sums, ridge: float) -> torch.Tensor:
-    """What to add to the joining map and its bias, [K + 1, D]."""
+def changed_projection(moments: Moments, ridge: float) -> Tensor:
+    """What to add to the output projection and its bias, [K + 1, D]: (XᵀX + R)⁻¹ XᵀE."""
     import torch
 
-    level = sums.reads.diagonal()[:-1].mean()
-    pull = torch.full((len(sums.reads),), float(ridge * level), dtype=torch.float64).clamp_min(1e-12)
-    pull[-1] = BIAS_RIDGE * float(sums.reads[-1, -1])
-    return torch.linalg.solve(sums.reads + torch.diag(pull), sums.misses)
+    XX = moments.XX
+    # R is relative to the mean square of an input, so that it means the same in each layer.
+    level = XX.diagonal()[:-1].mean()
+    R = torch.full((len(XX),), float(ridge * level), dtype=torch.float64).clamp_min(LEAST_RIDGE)
+    R[-1] = BIAS_RIDGE * float(XX[-1, -1])
+    return torch.linalg.solve(XX + torch.diag(R), moments.XE)
 
 
-def _changed_masks(site: Site, sums: Sums, ridge: float) -> torch.Tensor:
-    """What rescaling heads or neurons by 0 to `LARGEST_MASK` adds to the joining map, [K + 1, D]; the bias stays."""
+def _changed_masks(site: Site, moments: Moments, ridge: float) -> Tensor:
+    """What rescaling heads or neurons by 0 to `LARGEST_MASK` adds to the projection, [K + 1, D]; the bias stays."""
     import torch
 
-    weight = site.joins.weight.double()
+    W = site.projection.weight.double()
     shape = (site.count, site.width)
-    products = (sums.reads[:-1, :-1] * (weight.T @ weight)).reshape(*shape, *shape).sum(dim=(1, 3))
-    wanted = (sums.misses[:-1].T * weight).sum(dim=0).reshape(shape).sum(dim=1)
-    level = float(products.diagonal().mean())
-    pull = max(ridge * level, 1e-12) * torch.eye(site.count, dtype=torch.float64)
-    masks = 1 + torch.linalg.solve(products + pull, wanted)
+    # With head or neuron i giving y_i = W_i x_i, the masks' own least squares have the products y_i · y_j on one side
+    # and y_i · e on the other. Both follow from the moments, without another pass over the texts.
+    yy = (moments.XX[:-1, :-1] * (W.T @ W)).reshape(*shape, *shape).sum(dim=(1, 3))
+    ye = (moments.XE[:-1].T * W).sum(dim=0).reshape(shape).sum(dim=1)
+    level = float(yy.diagonal().mean())
+    R = max(ridge * level, LEAST_RIDGE) * torch.eye(site.count, dtype=torch.float64)
+    masks = 1 + torch.linalg.solve(yy + R, ye)
     change = (masks.clamp(0.0, LARGEST_MASK) - 1).repeat_interleave(site.width)
-    return torch.cat([(weight * change).T, torch.zeros(1, len(weight), dtype=torch.float64)])
+    return torch.cat([(W * change).T, torch.zeros(1, len(W), dtype=torch.float64)])

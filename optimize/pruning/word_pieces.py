@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import Any
 
 from optimize.checkpoint import read_config
 from optimize.errors import StageError
+
+Json = dict[str, Any]
+"""An object of a JSON file whose format is that of the tokenizers library."""
 
 NAME = "prune_vocabulary"
 BATCH_TEXTS = 1000
@@ -60,7 +63,7 @@ class Vocabulary:
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """The pieces of a folder's tokenizer; raises StageError for one that is no WordPiece."""
+    """The pieces of a folder's tokenizer; raises StageError for one that is not a WordPiece."""
     tokenizer = _read(folder / "tokenizer.json")
     model = tokenizer["model"]
     if model.get("type") != "WordPiece":
@@ -79,8 +82,8 @@ class Counts:
     apart: Counter[int]
     texts_apart: int
 
-    def without_those(self) -> Counter[int]:
-        """How often each id comes up in the other texts."""
+    def of_others(self) -> Counter[int]:
+        """How often each id comes up in the texts that were not set apart."""
         return self.tokens - self.apart
 
 
@@ -93,6 +96,7 @@ def count_tokens(folder: Path, texts: Iterable[str], apart: Collection[tuple[int
     tokenizer.no_padding()
     counts, counts_apart = Counter[int](), Counter[int]()
     number, number_apart, rest = 0, 0, iter(texts)
+    # A corpus may be larger than memory; a batch is what the tokenizer spreads over its threads.
     while batch := list(islice(rest, BATCH_TEXTS)):
         number += len(batch)
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
@@ -114,8 +118,12 @@ def choose_kept(
 def named_ids(folder: Path) -> dict[str, int]:
     """Ids of the vocabulary that a checkpoint's config names, such as `pad_token_id`."""
     config = read_config(folder)
-    ids = {name: value for name, value in config.items() if name.endswith("_token_id") and isinstance(value, int)}
-    return {name: value for name, value in ids.items() if 0 <= value < config["vocab_size"]}
+    found: dict[str, int] = {}
+    for name, value in config.items():
+        # None where the model has no such token, and out of range where a default is another vocabulary's.
+        if name.endswith("_token_id") and isinstance(value, int) and 0 <= value < config["vocab_size"]:
+            found[name] = value
+    return found
 
 
 def write_tokenizer(source: Path, out: Path, new_ids: Mapping[int, int]) -> None:
@@ -124,7 +132,8 @@ def write_tokenizer(source: Path, out: Path, new_ids: Mapping[int, int]) -> None
     Raises StageError for a post-processor that is not known here.
     """
     tokenizer = _read(source / "tokenizer.json")
-    kept = sorted((new_ids[old], piece) for piece, old in tokenizer["model"]["vocab"].items() if old in new_ids)
+    pieces: dict[str, int] = tokenizer["model"]["vocab"]
+    kept = sorted((new_ids[old], piece) for piece, old in pieces.items() if old in new_ids)
     tokenizer["model"]["vocab"] = {piece: token for token, piece in kept}
     for each in tokenizer["added_tokens"]:
         each["id"] = new_ids[each["id"]]
@@ -134,12 +143,22 @@ def write_tokenizer(source: Path, out: Path, new_ids: Mapping[int, int]) -> None
         _renumber(processor, new_ids)
     _write(out / "tokenizer.json", tokenizer)
     (out / "vocab.txt").write_text("".join(f"{piece}\n" for _, piece in kept), encoding="utf-8")
-    for name, change in REWRITTEN.items():
-        if (source / name).is_file():
-            _write(out / name, change(_read(source / name), new_ids))
+    _rewrite_companions(source, out, new_ids)
 
 
-def _processors(processor: Any) -> Iterator[dict[str, Any]]:
+def _rewrite_companions(source: Path, out: Path, new_ids: Mapping[int, int]) -> None:
+    """Write the other files that hold ids, where the source has them."""
+    config, added = source / "tokenizer_config.json", source / "added_tokens.json"
+    if config.is_file():
+        content = _read(config)
+        decoder = content.get("added_tokens_decoder", {})
+        content["added_tokens_decoder"] = {str(new_ids[int(old)]): token for old, token in decoder.items()}
+        _write(out / config.name, content)
+    if added.is_file():
+        _write(out / added.name, {token: new_ids[old] for token, old in _read(added).items()})
+
+
+def _processors(processor: Json | None) -> Iterator[Json]:
     """The steps of a post-processor, which may be one, several or none."""
     if processor and processor["type"] == "Sequence":
         for each in processor["processors"]:
@@ -148,7 +167,7 @@ def _processors(processor: Any) -> Iterator[dict[str, Any]]:
         yield processor
 
 
-def _renumber(processor: dict[str, Any], new_ids: Mapping[int, int]) -> None:
+def _renumber(processor: Json, new_ids: Mapping[int, int]) -> None:
     """Give the special tokens that a post-processor adds their new ids, in place."""
     if processor["type"] == TEMPLATE:
         for token in processor["special_tokens"].values():
@@ -162,24 +181,10 @@ def _renumber(processor: dict[str, Any], new_ids: Mapping[int, int]) -> None:
         )
 
 
-def _in_config(config: Any, new_ids: Mapping[int, int]) -> Any:
-    decoder = config.get("added_tokens_decoder", {})
-    return {**config, "added_tokens_decoder": {str(new_ids[int(old)]): token for old, token in decoder.items()}}
+def _read(path: Path) -> Json:
+    content: Json = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
-def _in_added(added: Any, new_ids: Mapping[int, int]) -> Any:
-    return {token: new_ids[old] for token, old in added.items()}
-
-
-REWRITTEN: dict[str, Callable[[Any, Mapping[int, int]], Any]] = {
-    "tokenizer_config.json": _in_config,
-    "added_tokens.json": _in_added,
-}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, content: Any) -> None:
+def _write(path: Path, content: Json) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

@@ -8,14 +8,13 @@ raises it to FP32, and seals it as the torch artifact that every number is compa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from optimize import cache
 from optimize.artifact import file_digest
-from optimize.checkpoint import CONFIG_FILE, pruned_sizes, read_config
+from optimize.checkpoint import CONFIG_FILE, Config, pruned_sizes, read_config
 from optimize.demo.generate import train_checkpoint
 from optimize.environment import version
 from optimize.errors import SourceError
@@ -38,7 +37,7 @@ class Found:
     id: str
     revision: str | None
     folder: Path | None
-    config: Mapping[str, Any]
+    config: Config
 
 
 def inspect_checkpoint(model: str, revision: str | None = None, head: str | None = None) -> tuple[Found, Head]:
@@ -94,11 +93,13 @@ def _check_files(where: str, names: set[str]) -> None:
 
 def _head_of(found: Found) -> Head:
     given = found.config.get("architectures") or []
-    architectures = [str(name) for name in (given if isinstance(given, list) else [given])]
+    # A config is data from elsewhere: some name a single class outside a list.
+    names = given if isinstance(given, list) else [given]
     for head in HEADS.values():
-        if head.architecture in architectures:
+        if head.architecture in names:
             return head
-    raise SourceError(f"{found.id}: its config names no known head ({', '.join(architectures) or 'none'}); give --head")
+    words = ", ".join(map(str, names)) or "none"
+    raise SourceError(f"{found.id}: its config names no known head ({words}); give --head")
 
 
 def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progress: Progress) -> cache.Entry:
@@ -107,7 +108,7 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
     `root` is the cache's folder; `seed` matters to the demo alone.
     """
     if found.kind == "demo":
-        material: dict[str, Any] = {
+        material: dict[str, object] = {
             "source": "demo",
             "head": head.name,
             "seed": seed,
@@ -116,11 +117,14 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
         return cache.fetch(root, material, "torch", lambda out: _train_demo(head, out, seed, progress))
     folder = found.folder or _download(found, progress)
     check_weights(folder, head, where=found.id)
-    files = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern)} | set(weight_files(folder)))
+    files = set(weight_files(folder))
+    for pattern in COMPANIONS:
+        files.update(folder.glob(pattern))
+    # The name that the checkpoint was asked for by is not in here: what it holds decides.
     material = {
         "source": found.kind,
         "head": head.name,
-        "files": {path.name: file_digest(path) for path in files},
+        "files": {path.name: file_digest(path) for path in sorted(files)},
         "versions": {name: version(name) for name in NEEDS},
     }
     return cache.fetch(root, material, "torch", lambda out: raise_to_fp32(folder, head, out, where=found.id))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from optimize.checkpoint import load_model
+from optimize.checkpoint import load_with_info
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
 from optimize.source.weights import check_head, stored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 UNLOADABLE = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError),
@@ -37,7 +40,7 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
     return {"stored_as": stored_as}
 
 
-def _load_tokenizer(folder: Path, *, where: str) -> Any:
+def _load_tokenizer(folder: Path, *, where: str) -> PreTrainedTokenizerBase:
     import transformers
 
     try:
@@ -51,14 +54,13 @@ def _load_tokenizer(folder: Path, *, where: str) -> Any:
         raise SourceError(f"{where}: its tokenizer cannot be loaded ({first_line(error)}); save it again") from error
 
 
-def _load(folder: Path, head: Head, *, where: str) -> Any:
+def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
 
     try:
-        model, info = load_model(
-            folder, head.auto_class, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        # Sizes that do not fit are asked for too: transformers' own error for them takes many lines.
+        model, info = load_with_info(folder, head.auto_class, dtype=torch.float32, ignore_mismatched_sizes=True)
     except (*UNLOADABLE, SafetensorError) as error:
         raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error
     if mismatched := sorted(info["mismatched_keys"]):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.artifact import stored_tensors
 from optimize.errors import SourceError, first_line
 from optimize.heads import HEADS
 from optimize.interfaces import Head
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -26,25 +29,26 @@ def check_weights(folder: Path, head: Head, *, where: str) -> None:
     `.bin` files are checked when they are loaded, because that takes torch.
     """
     names: set[str] = set()
-    files = weight_files(folder)
-    if not files[0].name.endswith(".safetensors"):
-        return
-    for path in files:
-        names |= set(stored_tensors(path))
+    for path in weight_files(folder):
+        if path.suffix != ".safetensors":
+            return
+        names.update(stored_tensors(path))
     check_head(where, head, names)
 
 
 def check_head(where: str, head: Head, names: set[str]) -> None:
     """Refuse weights without the head's own, or with another head's."""
-    missing = [name for name in head.weights if name not in names]
-    if missing:
-        raise SourceError(
-            f"{where}: no weights for head '{head.name}' ({missing[0]} is missing); "
-            "fine-tune it, or give another --head"
-        )
-    others = {name for other in HEADS.values() for name in other.weights} - set(head.weights)
-    if head.weights and (alien := sorted(others & names)):
-        raise SourceError(f"{where}: holds another head than '{head.name}' ({alien[0]}); leave out --head")
+    for name in head.weights:
+        if name not in names:
+            raise SourceError(
+                f"{where}: no weights for head '{head.name}' ({name} is missing); fine-tune it, or give another --head"
+            )
+    others: set[str] = set()
+    for other in HEADS.values():
+        others.update(other.weights)
+    # A head without weights of its own, such as feature extraction, is part of every checkpoint.
+    if head.weights and (foreign := sorted((others - set(head.weights)) & names)):
+        raise SourceError(f"{where}: holds another head than '{head.name}' ({foreign[0]}); leave out --head")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -66,6 +70,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         raise SourceError(f"{index}: not an index of weights ({first_line(error)}); save the model again") from error
     paths = [folder / name for name in sorted(names)]
     for path in paths:
+        # An index is data from elsewhere: it is not to name files outside the folder.
         if path.parent != folder or not path.exists():
             raise SourceError(f"{folder}: shard {path.name} is missing; copy the whole checkpoint")
     return paths
@@ -83,15 +88,15 @@ def stored(folder: Path) -> tuple[str, set[str]]:
                 types.add(SAFETENSORS_TYPES.get(tensor.dtype, tensor.dtype))
                 names.add(name)
             continue
-        weights = _read_pickle(path)
-        types |= {
-            str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if isinstance(tensor, torch.Tensor)
-        }
-        names |= set(weights)
+        for name, value in _read_pickle(path).items():
+            names.add(name)
+            # A state dict may hold numbers too, such as a version.
+            if isinstance(value, torch.Tensor):
+                types.add(str(value.dtype).removeprefix("torch."))
     return ", ".join(sorted(types)), names
 
 
-def _read_pickle(path: Path) -> dict[str, Any]:
+def _read_pickle(path: Path) -> dict[str, Tensor]:
     import pickle
     import warnings
 

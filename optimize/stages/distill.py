@@ -1,4 +1,4 @@
-"""Recovery: a model that lost something, by pruning above all, learns to answer as the FP32 reference does.
+"""Distillation: a model that lost something, by pruning above all, learns to answer as the FP32 reference does.
 
 The loss is DistilBERT's own three (Sanh et al., 2019): the teacher's softened answers, the right answers, and the
 direction of the hidden states. Two things differ. The states of every layer are compared, with those of the teacher's
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -29,10 +29,13 @@ from optimize.interfaces import Params as StageParams
 from optimize.training.batches import Batch, answers_of, make_labelled, reproducible, session_of, trained_parameters
 from optimize.training.distillation import Pair, Weights, batch_loss, require_alike
 from optimize.training.loop import Plan, facts_of, train
-from optimize.training.state import Learner, Outcome
+from optimize.training.state import Learner, TrainingState
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 TOO_FAR = 10.0
-"""So many times the first divergence is no setback but the wrong way."""
+"""Training has failed where the divergence is so many times the first one: a setback is smaller."""
 
 
 class Params(StageParams):
@@ -128,13 +131,13 @@ class Params(StageParams):
 
 
 @dataclass(frozen=True)
-class Course:
-    """A student and its teacher, what they are asked, and who tells how well the student does."""
+class Distillation:
+    """A student and its teacher, the batches to learn from, and the judge of how well the student does."""
 
     pair: Pair
     batches: Sequence[Batch]
     judge: Judge
-    crew: Any
+    accelerator: Accelerator
     params: Params
     context: Context
 
@@ -148,68 +151,68 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     import torch
     from accelerate import Accelerator
 
-    lessons = context.training.first(examples=params.examples)
-    if not lessons.features:
+    training = context.training.first(examples=params.examples)
+    if not training.features:
         raise StageError("distill: there are no training examples; give data with a split to train on")
     with reproducible(context):
-        crew = Accelerator(cpu=not torch.accelerator.is_available())
-        student, teacher = (
-            load_model(each.path, context.head.auto_class).eval() for each in (source, context.reference)
-        )
-        answers = answers_of(context.head, lessons)
+        accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+        student = load_model(source.path, context.head.auto_class).eval()
+        teacher = load_model(context.reference.path, context.head.auto_class).eval()
+        answers = answers_of(context.head, training)
         pair = Pair(student, teacher, context.head, answers, params.temperature)
         if params.hidden_weight:
             require_alike(pair, stage="distill")
-        batches = make_labelled(lessons, student, answers, size=params.batch_size, tokens=params.batch_tokens)
-        for model in (student, teacher):
-            model.to(crew.device)
+        batches = make_labelled(training, student, answers, size=params.batch_size, tokens=params.batch_tokens)
+        student.to(accelerator.device)
+        teacher.to(accelerator.device)
         judge = make_judge(context, session_of(teacher, context.head), tokens=params.tuning_tokens)
-        facts = _teach(Course(pair, batches, judge, crew, params, context))
+        facts = _distill(Distillation(pair, batches, judge, accelerator, params, context))
         student.cpu().save_pretrained(out)
-    return {**facts, "labels": _labels(batches, params), "training_examples": len(lessons.gold)}
+    return {**facts, "labels": _labels(batches, params), "training_examples": len(training.gold)}
 
 
-def _teach(course: Course) -> Facts:
+def _distill(work: Distillation) -> Facts:
     """Train, and leave the best weights in the student."""
-    judge, params, losses = course.judge, course.params, {0: course.loss()}
+    judge, params, losses = work.judge, work.params, {0: work.loss()}
     try:
-        outcome = _train(course, losses)
+        state = _train(work, losses)
     except FloatingPointError as error:
         raise StageError(f"distill: {error}; give a checkpoint whose answers are finite") from error
-    before, after = losses[0], losses.get(outcome.kept_step) or course.loss()
+    # After a kill, the loss of the best weights may be one that an earlier process took.
+    before, after = losses[0], losses.get(state.kept_step) or work.loss()
+    processes = work.accelerator.num_processes
     return {
-        **facts_of(outcome),
-        "epochs": round(outcome.steps * course.crew.num_processes / len(course.batches), 3),
+        **facts_of(state),
+        "epochs": round(state.steps * processes / len(work.batches), 3),
         "metric": judge.reference.score.metric,
         "metric_before": before.metric,
         "relative_drop_before": before.relative_drop,
         **judge.facts(after),
         "temperature": params.temperature,
-        "device": course.crew.device.type,
-        "processes": course.crew.num_processes,
+        "device": work.accelerator.device.type,
+        "processes": processes,
     }
 
 
-def _train(course: Course, losses: dict[int, Loss]) -> Outcome:
+def _train(work: Distillation, losses: dict[int, Loss]) -> TrainingState:
     """Train, and note what was lost after how many steps beside the start, which is there."""
-    params, device = course.params, course.crew.device
+    params, accelerator = work.params, work.accelerator
 
-    def judge(step: int) -> float:
+    def evaluate(step: int) -> float:
         if step not in losses:
-            losses[step] = course.loss()
+            losses[step] = work.loss()
         return losses[step].divergence
 
     weights = Weights(params.soft_weight, params.label_weight, cosine=params.hidden_weight)
     learner = Learner(
-        parameters=trained_parameters(course.pair.student, tables=params.train_embedding),
-        loss=lambda batch: batch_loss(course.pair, batch.on(device), weights),
-        judge=judge,
-        crew=course.crew,
+        parameters=trained_parameters(work.pair.student, tables=params.train_embedding),
+        loss=lambda batch: batch_loss(work.pair, batch.on(accelerator.device), weights),
+        evaluate=evaluate,
+        accelerator=accelerator,
         name="distill",
     )
-    return train(
-        learner, plan_of(params, len(course.batches), course.crew.num_processes), course.batches, course.context
-    )
+    plan = plan_of(params, len(work.batches), accelerator.num_processes)
+    return train(learner, plan, work.batches, work.context)
 
 
 def plan_of(params: Params, batches: int, processes: int) -> Plan:
@@ -228,7 +231,7 @@ def plan_of(params: Params, batches: int, processes: int) -> Plan:
 
 
 def _labels(batches: Sequence[Batch], params: Params) -> str:
-    """Whether labels had a say."""
+    """Whether the loss used labels."""
     if not params.label_weight:
         return "not used"
     known = sum(batch.labels is not None for batch in batches)

@@ -4,12 +4,12 @@ Layers come out really smaller, so the model is faster on every runtime and need
 single-weight sparsity would. Four steps, minutes on two cores:
 
 - where asked for, whole layers are dropped first, and others stand in for them (`pruning.layers`);
-- one backward pass over texts tells what heads and neurons mean for the answers, labels or not
+- one backward pass over texts measures how much the answers depend on heads and neurons, labels or not
   (`pruning.evidence`);
 - a search keeps those that matter most within a budget of the encoder's operations. `search: compensated` counts on
   what the rest can make up for (`pruning.compensation`); `rearranged` and `fisher` are the searches of Kwon et al.
   (2022, arXiv 2204.09656), with and without their rearrangement (`pruning.masks`);
-- the maps that join what is left are fitted to the dense model's layers by least squares (`pruning.refit`).
+- the output projections of what is left are fitted to the dense model's layers by least squares (`pruning.refit`).
 
 What is written is an ordinary FP32 checkpoint but for `pruned_layers` in its config; `optimize.load_model` loads it.
 """
@@ -20,7 +20,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -29,11 +29,11 @@ from optimize.checkpoint import load_model
 from optimize.evaluate.judge import Judge, make_judge
 from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
-from optimize.pruning.budget import Pruned, Room, find_fastest
-from optimize.pruning.compensation import keep_within, take_apart
-from optimize.pruning.costs import Costs, Measure, Wanted, count_bytes, count_operations
+from optimize.pruning.budget import Pruned, SearchSpace, find_fastest
+from optimize.pruning.compensation import keep_within, plan_removals
+from optimize.pruning.costs import Costs, Measure, count_bytes, count_operations
 from optimize.pruning.evidence import gather
-from optimize.pruning.layers import Making, Shortened, drop_layers
+from optimize.pruning.layers import Shortened, Shortening, drop_layers
 from optimize.pruning.masks import rearrange, search_masks
 from optimize.pruning.refit import refit
 from optimize.pruning.sites import find_sites, keep_all, remove
@@ -48,6 +48,15 @@ from optimize.training.batches import (
     session_of,
 )
 from optimize.training.labels import Answers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Keep = Callable[[float], "list[Tensor]"]
+"""For a budget, a mask of what each site keeps."""
+ROUNDING = 1e-12
+"""A budget of 1 has to keep all, although costs are sums in another order than their total."""
 
 
 class Params(StageParams):
@@ -126,22 +135,20 @@ class Params(StageParams):
         return search
 
 
-ROUNDING = 1e-12
-
-
 @dataclass(frozen=True)
-class Course:
+class Pruning:
     """A dense model, what is left of its layers, and the texts to go by.
 
-    `operations` and `costs` are the dense model's; `room` is what can be pruned of the shortened one.
+    `operations` and `costs` are the dense model's; `space` is what can be pruned of the shortened one.
     """
 
-    dense: Any
+    dense: PreTrainedModel
     short: Shortened
     batches: Sequence[Batch]
+    answers: Answers
     operations: Costs
     costs: Costs
-    room: Room
+    space: SearchSpace
     judge: Judge
     params: Params
     context: Context
@@ -151,33 +158,28 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the pruned checkpoint; facts say what is left, layer by layer, and what that cost on tuning data."""
     sample = calibration_sample(context, params.sample_tokens, stage="prune")
     with reproducible(context):
-        answers = answers_of(context.head, sample)
-        course, times = prepare(load_model(source.path, context.head.auto_class), sample, answers, params, context)
-        within = params.fastest_within
-        if within is None:
-            course.room.require(params.budget)
-        keep = choose(course, answers)
-        if within is None:
-            pruned, tried = prune_to(course, params.budget, keep), Table()
-        else:
-            pruned, tried = find_fastest(
-                lambda each: prune_to(course, each, keep), course.room, within, context.progress
-            )
+        pruning, times = prepare(load_model(source.path, context.head.auto_class), sample, params, context)
+        pruned, tried = _prune(pruning)
         pruned.model.save_pretrained(out)
-    return {
-        **describe(course, pruned.model),
+    facts = {
+        **describe(pruning, pruned.model),
         "examples": len(sample.gold),
         "budget": pruned.budget,
         **(pruned.untuned.facts("untuned") if pruned.untuned else {}),
-        "tuning_examples": len(course.judge.encoded.gold),
+        "tuning_examples": len(pruning.judge.encoded.gold),
         **pruned.loss.facts("tuning"),
-        **{name: table for name, table in (("layer_times", times), ("budgets", tried)) if table},
     }
+    if times:
+        facts["layer_times"] = times
+    if tried:
+        facts["budgets"] = tried
+    return facts
 
 
-def prepare(dense: Any, sample: Encoded, answers: Answers, params: Params, context: Context) -> tuple[Course, Table]:
+def prepare(dense: PreTrainedModel, sample: Encoded, params: Params, context: Context) -> tuple[Pruning, Table]:
     """Drop layers, and all else that the budget does not matter to; the table is of layers that were timed."""
     batches = make_batches(sample.features, dense, size=BATCH_SIZE, tokens=params.batch_tokens)
+    answers = answers_of(context.head, sample)
     sites, times = find_sites(dense), Table()
     sliced = params.readout_slice and context.head.reads == "first token"
     costs = operations = count_operations(dense, sample.features, sliced=sliced)
@@ -187,24 +189,37 @@ def prepare(dense: Any, sample: Encoded, answers: Answers, params: Params, conte
     elif params.measure == "latency":
         costs, times = measure_times(sites, operations, context, tokens=params.tokens, multiple=multiple)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-    short = drop_layers(Making(dense, batches, answers, context, params.tune, params.ridge), params.drop_layers)
-    room = Room(find_sites(short.model), costs.of_layers(len(short.kept)), costs.total(sites), multiple)
-    return Course(dense, short, batches, operations, costs, room, judge, params, context), times
+    short = drop_layers(Shortening(dense, batches, answers, context, params.tune, params.ridge), params.drop_layers)
+    space = SearchSpace(find_sites(short.model), costs.of_layers(len(short.kept)), costs.total(sites), multiple)
+    return Pruning(dense, short, batches, answers, operations, costs, space, judge, params, context), times
 
 
-def choose(course: Course, answers: Answers) -> Callable[[float], list[Any]]:
-    """What each site keeps within a budget, as boolean tensors."""
-    params, context, room = course.params, course.context, course.room
-    sites, costs, total = room.sites, room.costs, (1 + ROUNDING) * room.given
+def _prune(pruning: Pruning) -> tuple[Pruned, Table]:
+    """Prune to the budget, or to the smallest one within the loss allowed, and then the budgets that were tried."""
+    params, space = pruning.params, pruning.space
+    if params.fastest_within is None:
+        # Before the search, which takes minutes.
+        space.require(params.budget)
+        return prune_to(pruning, params.budget, choose(pruning)), Table()
+    keep = choose(pruning)
+    progress = pruning.context.progress
+    return find_fastest(lambda budget: prune_to(pruning, budget, keep), space, params.fastest_within, progress)
+
+
+def choose(pruning: Pruning) -> Keep:
+    """What each site keeps within a budget, as boolean tensors; the search itself is done once, for any budget."""
+    params, context, space = pruning.params, pruning.context, pruning.space
+    sites, costs, total = space.sites, space.costs, (1 + ROUNDING) * space.given
     if params.fastest_within is None and costs.total(sites) <= params.budget * total:
         return lambda _: keep_all(sites)
-    evidence = gather(course.short.model, sites, course.batches, answers, context)
+    evidence = gather(pruning.short.model, sites, pruning.batches, pruning.answers, context)
+    multiple = params.neuron_multiple
     if params.search == "compensated":
-        steps = take_apart(sites, evidence, costs, multiple=params.neuron_multiple, progress=context.progress)
-        return lambda budget: keep_within(sites, steps, costs, budget * total)
+        planned = plan_removals(sites, evidence, costs, multiple=multiple, progress=context.progress)
+        return lambda budget: keep_within(sites, planned, costs, budget * total)
 
-    def search(budget: float) -> list[Any]:
-        masks = search_masks(sites, evidence, costs, Wanted(budget * total, params.neuron_multiple))
+    def search(budget: float) -> list[Tensor]:
+        masks = search_masks(sites, evidence, costs, budget=budget * total, multiple=multiple)
         if params.search == "fisher":
             return masks
         return [rearrange(mask, found) for mask, found in zip(masks, evidence, strict=True)]
@@ -212,35 +227,33 @@ def choose(course: Course, answers: Answers) -> Callable[[float], list[Any]]:
     return search
 
 
-def prune_to(course: Course, budget: float, keep: Callable[[float], list[Any]]) -> Pruned:
+def prune_to(pruning: Pruning, budget: float, keep: Keep) -> Pruned:
     """The model with what the budget keeps, tuned."""
-    pruned, params, judge = copy.deepcopy(course.short.model), course.params, course.judge
+    pruned, params, judge = copy.deepcopy(pruning.short.model), pruning.params, pruning.judge
     remove(pruned, keep(budget))
-    session = session_of(pruned, course.context.head)
+    session = session_of(pruned, pruning.context.head)
     if params.tune == "none":
         return Pruned(budget, pruned, None, judge.assess(session))
     untuned = judge.assess(session)
-    how, ridge, kept = params.tune, params.ridge, course.short.kept
-    refit(pruned, course.dense, course.batches, how=how, ridge=ridge, context=course.context, kept=kept)
+    how, ridge, kept = params.tune, params.ridge, pruning.short.kept
+    refit(pruned, pruning.dense, pruning.batches, how=how, ridge=ridge, context=pruning.context, kept=kept)
     return Pruned(budget, pruned, untuned, judge.assess(session))
 
 
-def describe(course: Course, pruned: Any) -> Facts:
+def describe(pruning: Pruning, pruned: PreTrainedModel) -> Facts:
     """What is left of a model, in all and in each layer of the dense one."""
-    before, after, kept = find_sites(course.dense), find_sites(pruned), course.short.kept
+    before, after, kept = find_sites(pruning.dense), find_sites(pruned), pruning.short.kept
     left = {(kept[site.layer], site.kind): site.count for site in after}
     rows: Table = [{"layer": layer} for layer in range(len(before) // 2)]
     for site in before:
         rows[site.layer] |= {site.kind: left.get((site.layer, site.kind), 0), f"{site.kind}_before": site.count}
-    shares = {"flops": course.operations, course.params.measure: course.costs}
-    return {
-        **{
-            f"{name}_kept": each.of_layers(len(kept)).total(after) / each.total(before) for name, each in shares.items()
-        },
-        "parameters": sum(each.numel() for each in pruned.parameters()),
-        "parameters_before": sum(each.numel() for each in course.dense.parameters()),
-        "layers": rows,
-    }
+    facts: Facts = {}
+    for name, costs in {"flops": pruning.operations, pruning.params.measure: pruning.costs}.items():
+        facts[f"{name}_kept"] = costs.of_layers(len(kept)).total(after) / costs.total(before)
+    facts["parameters"] = pruned.num_parameters()
+    facts["parameters_before"] = pruning.dense.num_parameters()
+    facts["layers"] = rows
+    return facts
 
 
 STAGE = Stage(

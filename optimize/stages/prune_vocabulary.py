@@ -2,8 +2,8 @@
 
 With INT8 the table is a third of the file or more, and texts of one domain use half of it. Special tokens, characters
 and every piece that the corpus is split into stay (Abdaoui et al., 2020, arXiv 2010.05609, keep what a language uses).
-On texts of such pieces the model says bit for bit what it said before. What words cost whose pieces are gone is told
-apart on tuning data: most texts have none, so averages hide it. Where tuning texts are in the corpus, as they are in a
+On texts of such pieces the model answers bit for bit as before. What words cost whose pieces are gone is stated by
+itself on tuning data: most texts have none, so averages hide it. Where tuning texts are in the corpus, as they are in a
 training split, no word of theirs would be unseen; the loss is then that of a twin made without them, which is not kept.
 
 Everything after works with the new tokenizer, so this stage comes first. Words are what fill-mask answers with, and a
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +36,10 @@ from optimize.pruning.word_pieces import (
     read_vocabulary,
     write_tokenizer,
 )
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from transformers import PreTrainedModel
 
 CONFIDENCE = 0.95
 
@@ -69,25 +73,25 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the checkpoint with fewer rows, and its tokenizer; facts say what went, and what that costs."""
     vocabulary, named = read_vocabulary(source.path), named_ids(source.path)
     tuning = context.tuning.first(tokens=params.tuning_tokens)
-    apart = {text for each in tuning.features for text in vocabulary.texts(tokens_of(each))}
+    apart: set[tuple[int, ...]] = set()
+    for feature in tuning.features:
+        apart.update(vocabulary.texts(tokens_of(feature)))
     counts = count_tokens(source.path, read_corpus(params.corpus), apart)
-    kept, kept_without = (
-        choose_kept(vocabulary, each, min_count=params.min_count, named=named.values())
-        for each in (counts.tokens, counts.without_those())
-    )
+    kept = choose_kept(vocabulary, counts.tokens, min_count=params.min_count, named=named.values())
+    kept_without = choose_kept(vocabulary, counts.of_others(), min_count=params.min_count, named=named.values())
     sizes = write_smaller(source, out, kept, context)
     with tempfile.TemporaryDirectory() as place:
         judged = out
         if kept_without != kept:
             judged = Path(place)
             write_smaller(source, judged, kept_without, context)
-        told = tell_losses(judged, vocabulary, kept_without, tuning, context)
+        losses = measure_losses(judged, vocabulary, kept_without, tuning, context)
     return {
         "corpus_texts": counts.texts,
         "corpus_digest": content_digest(params.corpus.expanduser())[:12],
         **sizes,
         "corpus_texts_of_tuning": counts.texts_apart,
-        **told,
+        **losses,
     }
 
 
@@ -101,7 +105,7 @@ def write_smaller(source: Artifact, out: Path, kept: Sequence[int], context: Con
     return sizes
 
 
-def keep_rows(model: Any, new_ids: Mapping[int, int], named: Mapping[str, int]) -> Facts:
+def keep_rows(model: PreTrainedModel, new_ids: Mapping[int, int], named: Mapping[str, int]) -> Facts:
     """Leave a model the rows of these ids, in this order, in place; how many those are, and the bytes saved."""
     import torch
 
@@ -121,37 +125,49 @@ def keep_rows(model: Any, new_ids: Mapping[int, int], named: Mapping[str, int]) 
     }
 
 
-def tell_losses(out: Path, vocabulary: Vocabulary, kept: Sequence[int], before: Encoded, context: Context) -> Facts:
+def measure_losses(out: Path, vocabulary: Vocabulary, kept: Sequence[int], before: Encoded, context: Context) -> Facts:
     """What becomes of the words of tuning texts, and of the answers to texts that have unseen words and that have none.
 
-    Nothing is told where there are no tuning texts.
+    No facts where there are no tuning texts.
     """
     after = context.retokenize(out).first(examples=len(before.gold))
     if not after.gold:
         return {}
-    scores = [
-        observe(context.open("torch", folder), context.head, encoded, pad_id=pad_id_of(folder)).score
-        for folder, encoded in ((context.reference.path, before), (out, after))
-    ]
-    unseen = np.zeros(len(before.gold), dtype=bool)
-    rows = [(each.example, vocabulary.words(tokens_of(each))) for each in before.features]
-    known, split = set(kept), 0
-    for example, words in rows:
-        found = sum(not known.issuperset(word) for word in words)
-        split += found
-        unseen[example] |= found > 0
+    score_before = _score(context.reference.path, before, context)
+    score_after = _score(out, after, context)
+    unseen, split_share = unseen_words(before, vocabulary, kept)
+    parts: list[FactRow] = []
+    for name, chosen in (("with an unseen word", unseen), ("without", ~unseen)):
+        parts.append({"texts": name, **loss_on(chosen, score_before, score_after, seed=context.seed)})
     return {
         "tuning_examples": len(before.gold),
-        "words_resplit_share": split / max(sum(len(words) for _, words in rows), 1),
+        "words_resplit_share": split_share,
         "unknown_share_before": share_of(before, vocabulary.unknown),
         "unknown_share": share_of(after, kept.index(vocabulary.unknown)),
         "tokens_per_text_before": count_all(before) / len(before.gold),
         "tokens_per_text": count_all(after) / len(after.gold),
-        "unseen_words": [
-            {"texts": name, **loss_on(chosen, *scores, seed=context.seed)}
-            for name, chosen in (("with an unseen word", unseen), ("without", ~unseen))
-        ],
+        "unseen_words": parts,
     }
+
+
+def _score(folder: Path, encoded: Encoded, context: Context) -> Score:
+    # Each folder has a padding token of its own: that of the smaller vocabulary may have another id.
+    session = context.open("torch", folder)
+    return observe(session, context.head, encoded, pad_id=pad_id_of(folder)).score
+
+
+def unseen_words(encoded: Encoded, vocabulary: Vocabulary, kept: Sequence[int]) -> tuple[npt.NDArray[np.bool_], float]:
+    """Which examples have a word with a piece that is gone [N], and how many of all words those are, as a share."""
+    known = set(kept)
+    unseen = np.zeros(len(encoded.gold), dtype=bool)
+    count = split = 0
+    for feature in encoded.features:
+        for word in vocabulary.words(tokens_of(feature)):
+            count += 1
+            if not known.issuperset(word):
+                split += 1
+                unseen[feature.example] = True
+    return unseen, split / max(count, 1)
 
 
 def tokens_of(feature: Feature) -> list[int]:
@@ -170,12 +186,13 @@ def share_of(encoded: Encoded, token: int) -> float:
     return sum(tokens_of(each).count(token) for each in encoded.features) / max(count_all(encoded), 1)
 
 
-def loss_on(chosen: Any, before: Score, after: Score, *, seed: int) -> FactRow:
+def loss_on(chosen: npt.NDArray[np.bool_], before: Score, after: Score, *, seed: int) -> FactRow:
     """What examples scored before and after; of none, nothing but that."""
     count = int(chosen.sum())
     if not count:
         return {"examples": 0}
-    theirs, ours = (replace(each, statistics=each.statistics[chosen], right=None) for each in (before, after))
+    theirs = replace(before, statistics=before.statistics[chosen], right=None)
+    ours = replace(after, statistics=after.statistics[chosen], right=None)
     metric = compare(ours, theirs, confidence=CONFIDENCE, seed=seed, resamples=RESAMPLES)
     return {"examples": count, "metric_before": metric.reference, "metric": metric.value, "drop": metric.drop}
 

@@ -6,8 +6,8 @@ consecutive inputs of an output (`2:4`). For speed elsewhere there is `prune`, w
 
 The method is SparseGPT (Frantar and Alistarh, 2023, arXiv 2301.00774; `pruning.sparsegpt`). Maps come in the order in
 which a text passes them, and each goes by what it reads once those before it have their zeros. Before their own turn,
-the two maps of a layer that join the residual stream are fitted to the dense model, as `prune` does it: they make up
-for the maps before. In the last layer only tokens that answers depend on count. Embeddings, LayerNorm and the head
+the two maps of a layer that write to the residual stream are fitted to the dense model, as `prune` does it: they make
+up for the maps before. In the last layer only tokens that answers depend on count. Embeddings, LayerNorm and the head
 keep all their weights.
 
 Symmetric INT8 keeps the zeros; training would fill them, and so would fitting maps anew.
@@ -20,7 +20,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
@@ -30,14 +30,20 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
 from optimize.interfaces import Context, FactRow, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
-from optimize.pruning.passage import counting, read_by
-from optimize.pruning.refit import Passage, changed_map, collect, pass_dense, shift, start
+from optimize.pruning.activations import input_of, tokens_that_count
+from optimize.pruning.refit import LayerInputs, add_to, changed_projection, collect, pass_dense, start
 from optimize.pruning.sites import Site, find_sites
 from optimize.pruning.sparsegpt import Pattern, Scheme, fits, remove_weights
 from optimize.training.batches import BATCH_SIZE, Batch, calibration_sample, make_batches, reproducible, session_of
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Linear, Module
+    from transformers import PreTrainedModel
+
 HALF = 0.5
 FIT_RIDGE = 0.03
+"""That of `prune`: this fit is its refit, before any weight goes."""
 
 
 class Params(StageParams):
@@ -85,10 +91,10 @@ class Params(StageParams):
 class Group:
     """Maps that read the same tensor; of it only the tokens that `last` layers' answers depend on may count.
 
-    `site` is the place of a map whose output joins the residual stream.
+    `site` is the place of a map whose output goes to the residual stream.
     """
 
-    maps: tuple[Any, ...]
+    maps: tuple[Linear, ...]
     last: bool
     site: Site | None = None
 
@@ -116,108 +122,122 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     }
 
 
-def maps_of(layer: Any) -> tuple[Any, ...]:
+def maps_of(layer: Module) -> tuple[Linear, ...]:
     """A layer's linear maps, in the order in which a text passes them."""
     attention, ffn = layer.attention, layer.ffn
     return attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin, ffn.lin1, ffn.lin2
 
 
-def groups_of(layer: Any, sites: Sequence[Site], *, last: bool) -> Iterator[Group]:
+def groups_of(layer: Module, sites: Sequence[Site], *, last: bool) -> Iterator[Group]:
     """A layer's maps by what they read. Keys and values of all tokens matter, in the last layer too; queries do not."""
     query, key, value, *others = maps_of(layer)
-    joins = {id(site.joins): site for site in sites}
+    sites_by_map = {id(site.projection): site for site in sites}
     if last:
         yield Group((key, value), last=False)
         yield Group((query,), last=True)
     else:
         yield Group((query, key, value), last=False)
-    yield from (Group((each,), last, joins.get(id(each))) for each in others)
+    for each in others:
+        yield Group((each,), last, sites_by_map.get(id(each)))
 
 
-def zero_weights(model: Any, batches: Sequence[Batch], params: Params, context: Context) -> list[float]:
+def zero_weights(model: PreTrainedModel, batches: Sequence[Batch], params: Params, context: Context) -> list[float]:
     """Zero weights in place; for each layer the mean of its maps' squared errors, relative to their outputs."""
     import torch
 
-    errors = []
+    errors: list[float] = []
     scheme = Scheme(params.pattern, params.sparsity, params.ridge)
     dense = copy.deepcopy(model)
+    layers, dense_layers = encoder_layers(model), encoder_layers(dense)
+    sites = find_sites(model)
     with torch.no_grad():
-        passages = [start(dense, batch, context.head) for batch in batches]
-        sites, count = find_sites(model), len(encoder_layers(model))
-        for index, ours in enumerate(encoder_layers(model)):
-            wanted = [pass_dense(encoder_layers(dense), passage, index, index) for passage in passages]
+        inputs = [start(dense, batch, context.head) for batch in batches]
+        for index, layer in enumerate(layers):
+            targets = [pass_dense(dense_layers, each, index, index) for each in inputs]
             found: list[float] = []
-            for group in groups_of(ours, sites[2 * index : 2 * index + 2], last=index == count - 1):
-                moment = _prepare(ours, group, passages, wanted, context.head)
+            for group in groups_of(layer, sites[2 * index : 2 * index + 2], last=index == len(layers) - 1):
+                moment = _prepare(layer, group, inputs, targets, context.head)
                 found += [_zero(each, moment, scheme) for each in group.maps]
             errors.append(sum(found) / len(found))
-            for passage in passages:
-                passage.pruned = ours(passage.pruned, passage.mask)[-1]
-            context.progress.step("prune weights", index + 1, count)
+            # The next layer goes by what this one gives with its zeros.
+            for each in inputs:
+                each.pruned = layer(each.pruned, each.mask)[-1]
+            context.progress.step("prune weights", index + 1, len(layers))
     return errors
 
 
-def _prepare(layer: Any, group: Group, passages: Sequence[Passage], wanted: Sequence[Any], head: Head) -> Any:
+def _prepare(
+    layer: Module,
+    group: Group,
+    inputs: Sequence[LayerInputs],
+    targets: Sequence[tuple[Tensor, Tensor]],
+    head: Head,
+) -> Tensor:
     """The second moment [K + 1, K + 1] of what a group's maps read, a one appended, over all tokens that count.
 
-    A map that joins the residual stream is fitted to the dense model's sum there, so that it makes up for the maps
+    A map that writes to the residual stream is fitted to the dense model's sum there, so that it makes up for the maps
     before it; that is where its own zeros are to leave it.
     """
     if group.site is None:
-        return _finite(_second_moment(layer, group, passages, head))
-    targets = [pair[group.site.kind == "neurons"] for pair in wanted]
-    sums = collect(group.site, layer, passages, targets, head=head, last=group.last)
-    moment = _finite(sums.reads)
-    shift(group.site, changed_map(sums, FIT_RIDGE))
+        return _finite(_second_moment(layer, group, inputs, head))
+    place = 0 if group.site.kind == "heads" else 1
+    wanted = [pair[place] for pair in targets]
+    moments = collect(group.site, layer, inputs, wanted, head=head, last=group.last)
+    moment = _finite(moments.XX)
+    add_to(group.site, changed_projection(moments, FIT_RIDGE))
     return moment
 
 
-def _finite(moment: Any) -> Any:
+def _finite(moment: Tensor) -> Tensor:
     if not moment.isfinite().all():
         raise StageError("prune_weights: what the maps read is not finite; give a checkpoint whose answers are finite")
     return moment
 
 
-def _second_moment(layer: Any, group: Group, passages: Sequence[Passage], head: Head) -> Any:
+def _second_moment(layer: Module, group: Group, inputs: Sequence[LayerInputs], head: Head) -> Tensor:
     import torch
 
-    columns = group.maps[0].in_features + 1
-    moment = torch.zeros(columns, columns, dtype=torch.float64)
-    for passage in passages:
-        read = read_by(group.maps[0], functools.partial(layer, passage.pruned, passage.mask))
-        read = read[counting(passage.batch, head, last=group.last)]
-        read = torch.cat([read, torch.ones(len(read), 1)], dim=1)
-        moment += read.T @ read
-    return moment
+    K = group.maps[0].in_features
+    H = torch.zeros(K + 1, K + 1, dtype=torch.float64)
+    for each in inputs:
+        x = input_of(group.maps[0], functools.partial(layer, each.pruned, each.mask))
+        x = x[tokens_that_count(each.batch, head, last=group.last)]
+        x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+        H += x.T @ x
+    return H
 
 
-def _zero(linear: Any, moment: Any, scheme: Scheme) -> float:
+def _zero(linear: Linear, H: Tensor, scheme: Scheme) -> float:
     """Zero weights of a map in place; the squared error of its output, relative to the output itself."""
     import torch
 
     if not fits(linear.in_features, scheme.pattern):
         return 0.0
     before = torch.cat([linear.weight, linear.bias[:, None]], dim=1).double()
-    after = remove_weights(before, moment, scheme)
+    after = remove_weights(before, H, scheme)
     linear.weight.copy_(after[:, :-1])
     linear.bias.copy_(after[:, -1])
+    # Over all tokens, |W x|² sums up to tr(W H Wᵀ): neither outputs nor texts are needed again.
     change = after - before
-    return float(((change @ moment) * change).sum() / ((before @ moment) * before).sum().clamp_min(1e-300))
+    error = ((change @ H) * change).sum()
+    output = ((before @ H) * before).sum()
+    return float(error / output.clamp_min(1e-300))
 
 
-def describe(model: Any, pattern: Pattern, errors: Sequence[float]) -> Facts:
+def describe(model: PreTrainedModel, pattern: Pattern, errors: Sequence[float]) -> Facts:
     """The zeros of a model's linear maps, in all and in each layer."""
     rows: list[FactRow] = []
+    weights_in_all = zeros_in_all = dense_maps = 0
     for index, (layer, error) in enumerate(zip(encoder_layers(model), errors, strict=True)):
-        weights = [each.weight for each in maps_of(layer)]
-        zeros, count = sum(int((each == 0).sum()) for each in weights), sum(each.numel() for each in weights)
-        rows.append({"layer": index, "weights": count, "zeros": zeros, "zero_share": zeros / count, "error": error})
-    maps = [each for layer in encoder_layers(model) for each in maps_of(layer)]
-    return {
-        "sparsity": sum(int(row["zeros"]) for row in rows) / sum(int(row["weights"]) for row in rows),
-        "dense_maps": sum(not fits(each.in_features, pattern) for each in maps),
-        "zeroed": rows,
-    }
+        weights = zeros = 0
+        for linear in maps_of(layer):
+            weights += linear.weight.numel()
+            zeros += int((linear.weight == 0).sum())
+            dense_maps += not fits(linear.in_features, pattern)
+        rows.append({"layer": index, "weights": weights, "zeros": zeros, "zero_share": zeros / weights, "error": error})
+        weights_in_all += weights
+        zeros_in_all += zeros
+    return {"sparsity": zeros_in_all / weights_in_all, "dense_maps": dense_maps, "zeroed": rows}
 
 
 def traits(_: Params) -> Traits:

@@ -3,7 +3,7 @@
 For heads where static INT8 loses too much. The student computes with fake-quantized weights and
 activations (Jacob et al., 2018) and learns to answer as the FP32 reference does, which needs no
 labels (Hinton et al., 2015; for quantization: Polino et al., 2018, and LLM-QAT, Liu et al., 2023).
-The outputs of the layers are matched too, for these say more than a few logits when there are only some
+The outputs of the layers are matched too, for these hold more than a few logits do when there are only some
 hundred steps (Jiao et al., 2020). Nothing is dropped out, so that student and teacher differ by rounding alone.
 
 What is written is an ordinary FP32 checkpoint, not rounded: `quantize_static` rounds it later. The
@@ -39,7 +39,7 @@ from optimize.training.batches import (
 )
 from optimize.training.distillation import Pair, Weights, batch_loss, mean_loss, require_alike
 from optimize.training.loop import Plan, facts_of, train
-from optimize.training.state import Learner, Outcome
+from optimize.training.state import Learner, TrainingState
 
 
 class Params(StageParams):
@@ -101,8 +101,8 @@ class Params(StageParams):
 
 
 @dataclass(frozen=True)
-class Course:
-    """A student with fake quantization and its teacher, and what they are asked."""
+class QuantizedTraining:
+    """A student with fake quantization and its teacher, and how they are trained."""
 
     pair: Pair
     ranges: Ranges
@@ -122,68 +122,70 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     limit = 63 if reduced else 127
     head, answers = context.head, answers_of(context.head, context.tuning)
     with reproducible(context):
-        student, teacher = (load_model(each.path, head.auto_class).eval() for each in (source, context.reference))
+        student = load_model(source.path, head.auto_class).eval()
+        teacher = load_model(context.reference.path, head.auto_class).eval()
         pair = Pair(student, teacher, head, answers, params.temperature)
         if params.hidden_weight:
             require_alike(pair, stage="train_quantized")
         with fake_quantized(student, reads=head.reads, limit=limit, method=params.ranges) as ranges:
-            facts = _teach(Course(pair, ranges, params, context))
+            facts = _train_and_score(QuantizedTraining(pair, ranges, params, context))
         student.save_pretrained(out)
     return {**facts, **range_facts}
 
 
-def _teach(course: Course) -> Facts:
+def _train_and_score(work: QuantizedTraining) -> Facts:
     """Calibrate, train, and leave the best weights in the student."""
-    head, student = course.context.head, course.pair.student
-    tuning = course.context.tuning.first(tokens=course.params.sample_tokens)
+    head, student = work.context.head, work.pair.student
+    tuning = work.context.tuning.first(tokens=work.params.sample_tokens)
     try:
-        _calibrate(course)
-        reference, before = score_of(course.pair.teacher, tuning, head), score_of(student, tuning, head)
-        outcome = _train(course, tuning)
+        _calibrate(work)
+        reference, before = score_of(work.pair.teacher, tuning, head), score_of(student, tuning, head)
+        state = _train(work, tuning)
     except FloatingPointError as error:
         raise StageError(f"train_quantized: {error}; give a checkpoint whose answers are finite") from error
     after = score_of(student, tuning, head)
     return {
-        **facts_of(outcome),
+        **facts_of(state),
         "metric": reference.metric,
         "metric_fp32": value_of(reference, reference),
         "metric_before": value_of(before, reference),
         "metric_after": value_of(after, reference),
         "tuning_examples": len(tuning.gold),
-        "fake_quantized_inputs": len(course.ranges.bounds),
+        "fake_quantized_inputs": len(work.ranges.bounds),
     }
 
 
-def _calibrate(course: Course) -> None:
+def _calibrate(work: QuantizedTraining) -> None:
     """Take the ranges from calibration data, with the weights as they are, as `quantize_static` will."""
     import torch
 
-    with torch.no_grad(), course.ranges.watch():
-        sample = course.context.calibration.first(tokens=course.params.sample_tokens)
-        for batch in course.batches(sample.features):
-            course.ranges.real = batch.real
-            answer(course.pair.student, batch, course.context.head)
+    sample = work.context.calibration.first(tokens=work.params.sample_tokens)
+    with torch.no_grad(), work.ranges.watch():
+        for batch in work.batches(sample.features):
+            work.ranges.real = batch.real
+            answer(work.pair.student, batch, work.context.head)
 
 
-def _train(course: Course, tuning: Encoded) -> Outcome:
+def _train(work: QuantizedTraining, tuning: Encoded) -> TrainingState:
     """Up to `steps` steps; afterwards the student has the weights and ranges with the lowest loss on tuning data."""
-    params, context, ranges = course.params, course.context, course.ranges
-    questions = course.batches(tuning.features)
+    params, context, ranges = work.params, work.context, work.ranges
+    tuning_batches = work.batches(tuning.features)
 
-    def judge(step: int) -> float:
+    def evaluate(step: int) -> float:
+        # Later the ranges stay, so that the weights can settle under a rounding that no longer moves.
         if 0 < step <= params.freeze_ranges_after * params.steps:
-            _calibrate(course)
-        return mean_loss(course.pair, questions)
+            _calibrate(work)
+        return mean_loss(work.pair, tuning_batches)
 
     learner = Learner(
-        parameters=trained_parameters(course.pair.student, tables=params.train_embedding),
-        loss=lambda batch: batch_loss(course.pair, batch, Weights(hidden=params.hidden_weight)),
-        judge=judge,
+        parameters=trained_parameters(work.pair.student, tables=params.train_embedding),
+        loss=lambda batch: batch_loss(work.pair, batch, Weights(hidden=params.hidden_weight)),
+        evaluate=evaluate,
         extra=lambda: dict(ranges.bounds),
-        put_back=lambda bounds: setattr(ranges, "bounds", dict(bounds)),
+        restore=lambda bounds: setattr(ranges, "bounds", dict(bounds)),
     )
     plan = Plan(params.steps, params.learning_rate, params.warmup, params.weight_decay, params.evaluate_every)
-    return train(learner, plan, course.batches(context.training.features), context)
+    return train(learner, plan, work.batches(context.training.features), context)
 
 
 STAGE = Stage(

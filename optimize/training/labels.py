@@ -1,4 +1,4 @@
-"""Right answers in the order in which a student's answers come, for those that learn from labels too.
+"""Right answers in the order in which a student's answers come, for losses that use labels too.
 
 What the gold of an example is differs by head, and so does where a feature says which tokens it is about. An answer
 to a question is known as text alone: where that stands in several places of its context, or beyond the window, it
@@ -8,18 +8,26 @@ labels nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from optimize.interfaces import Feature
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
 Answers = Literal["classes", "sets", "values", "vectors"]
 """What a row of a model's answer is: logits of classes, of a set of them, numbers, or a vector."""
+
+Gold = Any
+"""What the right answer of an example is: a class, classes of words, a set, a number or texts, by its head."""
 
 NO_LABEL = -100
 """What PyTorch's cross entropy passes over."""
 
 
-def labels_of(features: Sequence[Feature], gold: Sequence[Any], answers: Answers) -> Any:
+def labels_of(features: Sequence[Feature], gold: Sequence[Gold], answers: Answers) -> Tensor | None:
     """What `Answer.rows` of these features should be: classes [N], sets [N, C], values [N, 1]; None without labels."""
     import numpy as np
     import torch
@@ -33,18 +41,19 @@ def labels_of(features: Sequence[Feature], gold: Sequence[Any], answers: Answers
     return stated.reshape(len(features), -1)
 
 
-def _classes(feature: Feature, gold: Any) -> Any:
+def _classes(feature: Feature, gold: Gold) -> npt.NDArray[np.int64]:
     """Class ids of what the head reads of a feature: [rows], or [2, 1] for a span's first and last token."""
     import numpy as np
 
     extra = feature.extra
+    found: npt.ArrayLike = [gold]
     if "gold" in extra:
-        return extra["gold"]
-    if "words" in extra:
-        return gold[extra["words"]]
-    if "offsets" in extra:
-        return np.array(_span(feature, gold), dtype=np.int64).reshape(2, 1)
-    return np.array([gold], dtype=np.int64)
+        found = extra["gold"]
+    elif "words" in extra:
+        found = gold[extra["words"]]
+    elif "offsets" in extra:
+        found = np.array(_span(feature, gold)).reshape(2, 1)
+    return np.asarray(found, dtype=np.int64)
 
 
 def _span(feature: Feature, texts: Sequence[str]) -> tuple[int, int]:
@@ -54,13 +63,15 @@ def _span(feature: Feature, texts: Sequence[str]) -> tuple[int, int]:
     if context.count(texts[0]) != 1 or not len(positions):
         return nowhere
     start = context.index(texts[0])
-    within = positions[(offsets[:, 0] < start + len(texts[0])) & (offsets[:, 1] > start)]
-    if not len(within) or offsets[0, 0] > start or offsets[-1, 1] < start + len(texts[0]):
+    end = start + len(texts[0])
+    within = positions[(offsets[:, 0] < end) & (offsets[:, 1] > start)]
+    # A window that holds a part of the answer would teach a span that is not the answer.
+    if not len(within) or offsets[0, 0] > start or offsets[-1, 1] < end:
         return nowhere
     return int(within[0]), int(within[-1])
 
 
-def label_loss(rows: Any, labels: Any, answers: Answers) -> Any:
+def label_loss(rows: Tensor, labels: Tensor, answers: Answers) -> Tensor:
     """The task's usual loss: cross entropy, for sets that of each class, for values the squared error."""
     from torch.nn import functional
 

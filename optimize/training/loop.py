@@ -12,17 +12,20 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.interfaces import Context, Facts
-from optimize.training import state
-from optimize.training.batches import Batch, supply
-from optimize.training.state import Learner, Outcome
+from optimize.training.batches import Batch, endless_batches
+from optimize.training.state import Learner, TrainingState, load_state, save_state
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 GRADIENT_NORM = 1.0
 LOW = 0.01
+"""A first loss below this says nothing of what divergence is: many times of it is still little."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Plan:
     """How long to train, and how fast.
 
     `patience` is how many evaluations may pass without a lower loss. A loss above `too_far` times the first one counts
-    as diverged, unless that was so low (`LOW`) that this says nothing. With `max_minutes`, the rate falls to zero by
+    as diverged, unless that was below `LOW`. With `max_minutes`, the rate falls to zero by
     whatever comes first, steps or time.
     """
 
@@ -45,43 +48,44 @@ class Plan:
     save_every: int = 50
 
 
-def train(learner: Learner, plan: Plan, batches: Sequence[Batch], context: Context) -> Outcome:
+def train(learner: Learner, plan: Plan, batches: Sequence[Batch], context: Context) -> TrainingState:
     """Train the learner's parameters in place; raises FloatingPointError where the first loss is not finite."""
-    optimizer, outcome = _make_optimizer(learner, plan), Outcome()
-    if state.load(context, learner, optimizer, outcome):
-        context.progress.say(f"{learner.name}: goes on after step {outcome.steps}")
-    elif not _judge(learner, outcome):
+    optimizer, state = _make_optimizer(learner, plan), TrainingState()
+    if load_state(context, learner, optimizer, state):
+        context.progress.say(f"{learner.name}: goes on after step {state.steps}")
+    elif not _evaluate(learner, state):
         raise FloatingPointError("the loss is not finite before training")
-    lessons = _lessons(learner, batches, context, done=outcome.steps)
-    started = time.monotonic() - outcome.seconds
-    while not outcome.ended:
-        step, total = outcome.steps + 1, expected_steps(outcome, plan)
+    own_batches = _own_batches(learner, batches, context, done=state.steps)
+    started = time.monotonic() - state.seconds
+    while not state.ended:
+        step, total = state.steps + 1, expected_steps(state, plan)
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * rate_scale(step - 1, total, plan.warmup)
-        sound = _learn(learner, next(lessons), optimizer)
-        outcome.steps += sound
-        outcome.seconds = _agreed(learner, time.monotonic() - started)
-        ending = _reason_to_end(outcome, plan)
-        if sound and (step % plan.evaluate_every == 0 or ending):
-            sound = _judge(learner, outcome, too_far=plan.too_far)
-        outcome.ended = f"diverged at step {step}" if not sound else ending or _patience_lost(outcome, plan)
-        context.progress.step(learner.name, step, step if outcome.ended else total)
-        if step % plan.save_every == 0 and not outcome.ended:
-            state.save(context, learner, optimizer, outcome)
-    _put_back(learner, outcome)
-    return outcome
+        learnt = _train_step(learner, next(own_batches), optimizer)
+        state.steps += learnt
+        state.seconds = _least_of_all(learner, time.monotonic() - started)
+        ending = _reason_to_end(state, plan)
+        diverged = not learnt
+        if learnt and (step % plan.evaluate_every == 0 or ending):
+            diverged = not _evaluate(learner, state, too_far=plan.too_far)
+        state.ended = f"diverged at step {step}" if diverged else ending or _patience_lost(state, plan)
+        context.progress.step(learner.name, step, step if state.ended else total)
+        if step % plan.save_every == 0 and not state.ended:
+            save_state(context, learner, optimizer, state)
+    _restore_best(learner, state)
+    return state
 
 
-def facts_of(outcome: Outcome) -> Facts:
+def facts_of(state: TrainingState) -> Facts:
     """What a stage states of its training."""
     return {
-        "steps": outcome.steps,
-        "ended": outcome.ended,
-        "kept": f"step {outcome.kept_step}" if outcome.kept_step else "the starting weights",
-        "kept_step": outcome.kept_step,
-        "loss_before": outcome.losses[0],
-        "loss_after": outcome.losses[outcome.kept_step],
-        "losses": [{"step": step, "loss": loss} for step, loss in outcome.losses.items()],
+        "steps": state.steps,
+        "ended": state.ended,
+        "kept": f"step {state.kept_step}" if state.kept_step else "the starting weights",
+        "kept_step": state.kept_step,
+        "loss_before": state.losses[0],
+        "loss_after": state.losses[state.kept_step],
+        "losses": [{"step": step, "loss": loss} for step, loss in state.losses.items()],
     }
 
 
@@ -91,45 +95,46 @@ def rate_scale(step: int, steps: int, warmup: float) -> float:
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
 
 
-def expected_steps(outcome: Outcome, plan: Plan) -> int:
+def expected_steps(state: TrainingState, plan: Plan) -> int:
     """How many steps there will be: all, or as many as the time is enough for at the pace so far."""
-    if plan.max_minutes is None or not outcome.steps:
+    if plan.max_minutes is None or not state.steps:
         return plan.steps
-    affordable = outcome.steps * 60.0 * plan.max_minutes / max(outcome.seconds, 1e-9)
-    return min(plan.steps, max(outcome.steps + 1, int(affordable)))
+    affordable = state.steps * 60.0 * plan.max_minutes / max(state.seconds, 1e-9)
+    return min(plan.steps, max(state.steps + 1, int(affordable)))
 
 
-def _reason_to_end(outcome: Outcome, plan: Plan) -> str:
+def _reason_to_end(state: TrainingState, plan: Plan) -> str:
     """Why no further step is planned; empty where one is."""
-    if outcome.steps >= plan.steps:
+    if state.steps >= plan.steps:
         return "all steps done"
-    if plan.max_minutes is not None and outcome.seconds >= 60.0 * plan.max_minutes:
+    if plan.max_minutes is not None and state.seconds >= 60.0 * plan.max_minutes:
         return f"{plan.max_minutes:g} minutes were up"
     return ""
 
 
-def _patience_lost(outcome: Outcome, plan: Plan) -> str:
-    since = sum(step > outcome.kept_step for step in outcome.losses)
+def _patience_lost(state: TrainingState, plan: Plan) -> str:
+    since = sum(step > state.kept_step for step in state.losses)
     return f"no better for {since} evaluations" if plan.patience is not None and since >= plan.patience else ""
 
 
-def _make_optimizer(learner: Learner, plan: Plan) -> Any:
+def _make_optimizer(learner: Learner, plan: Plan) -> Optimizer:
     """AdamW; biases and LayerNorms do not decay."""
     import torch
 
-    maps = [each for each in learner.parameters if each.dim() > 1]
-    others = [each for each in learner.parameters if each.dim() <= 1]
-    groups = [{"params": maps, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    matrices = [parameter for parameter in learner.parameters if parameter.dim() > 1]
+    others = [parameter for parameter in learner.parameters if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.learning_rate)
 
 
-def _lessons(learner: Learner, batches: Sequence[Batch], context: Context, *, done: int) -> Any:
+def _own_batches(learner: Learner, batches: Sequence[Batch], context: Context, *, done: int) -> Iterator[Batch]:
     """This process's share of the batches from here on."""
-    count, own = learner.together, learner.crew.process_index if learner.crew else 0
-    return itertools.islice(supply(batches, seed=context.seed), done * count + own, None, count)
+    # All draw the same endless order, so no batch is seen twice in a pass and a run that was cut off finds its place.
+    count, own = learner.processes, learner.accelerator.process_index if learner.accelerator else 0
+    return itertools.islice(endless_batches(batches, seed=context.seed), done * count + own, None, count)
 
 
-def _learn(learner: Learner, batch: Batch, optimizer: Any) -> bool:
+def _train_step(learner: Learner, batch: Batch, optimizer: Optimizer) -> bool:
     """Learn from one batch; False, and nothing learnt, where loss or gradient are not finite."""
     import torch
 
@@ -139,47 +144,48 @@ def _learn(learner: Learner, batch: Batch, optimizer: Any) -> bool:
         loss.backward()
     except FloatingPointError:
         return False
-    if learner.together > 1:
+    if learner.accelerator and learner.processes > 1:
         for parameter in learner.parameters:
             if parameter.grad is not None:
-                parameter.grad = learner.crew.reduce(parameter.grad, reduction="mean")
+                parameter.grad = learner.accelerator.reduce(parameter.grad, reduction="mean")
     norm = torch.nn.utils.clip_grad_norm_(learner.parameters, GRADIENT_NORM)
-    if not (_agreed(learner, float(math.isfinite(loss.item()))) and math.isfinite(norm.item())):
+    # The norm is of averaged gradients, the same for all; a loss is each process's own.
+    if not (_least_of_all(learner, float(math.isfinite(loss.item()))) and math.isfinite(norm.item())):
         return False
     optimizer.step()
     return True
 
 
-def _agreed(learner: Learner, value: float) -> float:
-    """The least that any of the processes says; its own where there is one."""
+def _least_of_all(learner: Learner, value: float) -> float:
+    """The least value that any of the processes has, so that all decide alike; its own where there is one process."""
     import torch
 
-    if learner.together == 1:
+    if not learner.accelerator or learner.processes == 1:
         return value
-    said = learner.crew.gather(torch.tensor([value], dtype=torch.float32, device=learner.crew.device))
-    return float(said.min().item())
+    own = torch.tensor([value], dtype=torch.float32, device=learner.accelerator.device)
+    return float(learner.accelerator.gather(own).min().item())
 
 
-def _judge(learner: Learner, outcome: Outcome, *, too_far: float = math.inf) -> bool:
-    """Note the loss after this many steps, and keep the state if none was lower; False if there is no going on."""
+def _evaluate(learner: Learner, state: TrainingState, *, too_far: float = math.inf) -> bool:
+    """Note the loss after this many steps, and keep the weights if none was lower; False where training diverged."""
     try:
-        loss = _agreed(learner, learner.judge(outcome.steps))
+        loss = _least_of_all(learner, learner.evaluate(state.steps))
     except FloatingPointError:
         return False
     if not math.isfinite(loss):
         return False
-    outcome.losses[outcome.steps] = loss
-    if loss == min(outcome.losses.values()):
-        outcome.kept_step = outcome.steps
-        outcome.weights = [parameter.detach().clone() for parameter in learner.parameters]
-        outcome.extra = learner.extra()
-    return outcome.steps == 0 or loss <= too_far * max(outcome.losses[0], LOW)
+    state.losses[state.steps] = loss
+    if loss == min(state.losses.values()):
+        state.kept_step = state.steps
+        state.weights = [parameter.detach().clone() for parameter in learner.parameters]
+        state.extra = learner.extra()
+    return state.steps == 0 or loss <= too_far * max(state.losses[0], LOW)
 
 
-def _put_back(learner: Learner, outcome: Outcome) -> None:
+def _restore_best(learner: Learner, state: TrainingState) -> None:
     import torch
 
-    learner.put_back(outcome.extra)
+    learner.restore(state.extra)
     with torch.no_grad():
-        for parameter, kept in zip(learner.parameters, outcome.weights, strict=True):
+        for parameter, kept in zip(learner.parameters, state.weights, strict=True):
             parameter.copy_(kept)

@@ -1,4 +1,4 @@
-"""Training that survives a kill: everything the next step depends on, in one file that is there whole or not at all.
+"""The state of training, and how it survives a kill: all that the next step depends on, in a file whole or absent.
 
 That is the weights, the optimizer's moments, the best state so far, the losses, the generator's state and the number
 of steps, which alone says where in the order of batches and in the schedule to go on.
@@ -10,57 +10,101 @@ import contextlib
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimize.errors import first_line
 from optimize.interfaces import Context
 from optimize.training.batches import Batch
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
 FILE = "training.pt"
-KEPT = ("steps", "seconds", "losses", "kept_step", "weights", "extra")
+SAVED = ("steps", "seconds", "losses", "kept_step", "weights", "extra")
+"""What is saved of a `TrainingState`; how training ended is not, for there is nothing to go on with then."""
 
 
-def save(context: Context, learner: Learner, optimizer: Any, outcome: Outcome) -> None:
+@dataclass(frozen=True)
+class Learner:
+    """What is trained: `loss` of a batch, and `evaluate` for the loss on tuning data after so many steps.
+
+    `extra` gives what belongs to the best state besides the parameters, and `restore` takes it again. `accelerator` is
+    there where several processes may train together.
+    """
+
+    parameters: Sequence[Parameter]
+    loss: Callable[[Batch], Tensor]
+    evaluate: Callable[[int], float]
+    extra: Callable[[], Mapping[str, object]] = dict
+    restore: Callable[[Mapping[str, Any]], None] = lambda _: None
+    accelerator: Accelerator | None = None
+    name: str = "train"
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return int(self.accelerator.num_processes) if self.accelerator else 1
+
+
+@dataclass
+class TrainingState:
+    """Steps and seconds taken, tuning losses by step, the best weights so far, and how training ended."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    losses: dict[int, float] = field(default_factory=dict)
+    kept_step: int = 0
+    weights: list[Tensor] = field(default_factory=list)
+    extra: Mapping[str, object] = field(default_factory=dict)
+    ended: str = ""
+
+
+def save_state(context: Context, learner: Learner, optimizer: Optimizer, state: TrainingState) -> None:
     """Replace what was saved before; the first of several processes does it."""
     import torch
 
-    if context.scratch is None or (learner.crew and not learner.crew.is_main_process):
+    if context.scratch is None or (learner.accelerator and not learner.accelerator.is_main_process):
         return
-    state = {
+    content: dict[str, object] = {
         "parameters": [parameter.detach() for parameter in learner.parameters],
         "optimizer": optimizer.state_dict(),
         "now": learner.extra(),
         "random": torch.get_rng_state(),
-        **{name: getattr(outcome, name) for name in KEPT},
     }
+    for name in SAVED:
+        content[name] = getattr(state, name)
     fresh = context.scratch / f"{FILE}.{os.getpid()}"
     # Another process that does the same work may finish and take the folder away: then nothing is to be kept.
     with contextlib.suppress(FileNotFoundError):
         context.scratch.mkdir(parents=True, exist_ok=True)
         with fresh.open("wb") as stream:
-            torch.save(state, stream)
+            torch.save(content, stream)
             stream.flush()
+            # Without it, a power cut may leave the new name with none of the content.
             os.fsync(stream.fileno())
         os.replace(fresh, context.scratch / FILE)
 
 
-def load(context: Context, learner: Learner, optimizer: Any, outcome: Outcome) -> bool:
+def load_state(context: Context, learner: Learner, optimizer: Optimizer, state: TrainingState) -> bool:
     """Put everything back as it was saved, in place; False where nothing readable is there."""
     import torch
 
-    state = _read(context)
-    if state is None:
+    content = _read(context)
+    if content is None:
         return False
     with torch.no_grad():
-        for parameter, saved in zip(learner.parameters, state["parameters"], strict=True):
+        for parameter, saved in zip(learner.parameters, content["parameters"], strict=True):
             parameter.copy_(saved)
-    optimizer.load_state_dict(state["optimizer"])
-    learner.put_back(state["now"])
-    torch.set_rng_state(state["random"])
-    for name in KEPT:
-        setattr(outcome, name, state[name])
+    optimizer.load_state_dict(content["optimizer"])
+    learner.restore(content["now"])
+    torch.set_rng_state(content["random"])
+    for name in SAVED:
+        setattr(state, name, content[name])
     return True
 
 
@@ -71,45 +115,11 @@ def _read(context: Context) -> dict[str, Any] | None:
     if context.scratch is None or not (context.scratch / FILE).is_file():
         return None
     try:
+        # torch takes anything else for a pickle of the old format, and fails in ways of its own.
         if not zipfile.is_zipfile(context.scratch / FILE):
-            raise pickle.UnpicklingError("is no archive")
-        state: dict[str, Any] = torch.load(context.scratch / FILE, map_location="cpu", weights_only=True)
+            raise pickle.UnpicklingError("is not an archive")
+        content: dict[str, Any] = torch.load(context.scratch / FILE, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         context.progress.say(f"training begins anew: what an earlier run saved is damaged ({first_line(error)})")
         return None
-    return state
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What is trained: `loss` of a batch, and `judge` for the loss on tuning data after so many steps.
-
-    `extra` gives what belongs to the best state besides the parameters, and `put_back` takes it again. `crew` is an
-    Accelerator where several processes may learn together.
-    """
-
-    parameters: Sequence[Any]
-    loss: Callable[[Batch], Any]
-    judge: Callable[[int], float]
-    extra: Callable[[], dict[str, Any]] = dict
-    put_back: Callable[[dict[str, Any]], None] = lambda _: None
-    crew: Any = None
-    name: str = "train"
-
-    @property
-    def together(self) -> int:
-        """How many processes learn."""
-        return self.crew.num_processes if self.crew else 1
-
-
-@dataclass
-class Outcome:
-    """Steps and seconds taken, tuning losses by step, the best state so far, and how training ended."""
-
-    steps: int = 0
-    seconds: float = 0.0
-    losses: dict[int, float] = field(default_factory=dict)
-    kept_step: int = 0
-    weights: list[Any] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
-    ended: str = ""
+    return content

@@ -11,7 +11,7 @@ import pytest
 
 from optimize.demo.generate import RECIPES, generate_rows, train_checkpoint
 from optimize.demo.tokenizer import SPECIALS, build_tokenizer, build_vocabulary
-from optimize.demo.training import batches, learning_rate_scale, train_recipe
+from optimize.demo.training import endless_batches, learning_rate_scale, train_recipe
 
 SMALL = {"train": 200, "validation": 60, "test": 60}
 TINY = {"train": 32, "validation": 1, "test": 1}
@@ -160,7 +160,7 @@ def test_rare_words_are_split_and_come_back_whole() -> None:
 
 
 def test_batches_use_every_row_before_any_comes_again() -> None:
-    supply = batches([{"text": str(index)} for index in range(6)], 3, Random(0))
+    supply = endless_batches([{"text": str(index)} for index in range(6)], 3, Random(0))
 
     seen = [row["text"] for _ in range(2) for row in next(supply)]
 

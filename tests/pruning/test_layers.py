@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from optimize.artifact import seal
 from optimize.checkpoint import encoder_layers, layers_stood_for, load_model
 from optimize.errors import StageError
-from optimize.pruning.layers import Making, drop_layers, shorten
+from optimize.pruning.layers import Shortening, drop_layers, shorten
 from optimize.pruning.refit import places_stood_for
 from optimize.stages import STAGES
 from optimize.stages.prune import STAGE, Params
@@ -45,10 +45,10 @@ def deep(random_context, context, edited):
     return make
 
 
-def making(here, how="weights"):
+def shortening(here, how="weights"):
     model = load_model(here.reference.path, here.head.auto_class)
     batches = [make_batch([feature], pad_id=0) for feature in here.calibration.features]
-    return Making(model, batches, "classes", here, how, 0.03)
+    return Shortening(model, batches, "classes", here, how, 0.03)
 
 
 def states(model, batches, head, layer):
@@ -90,7 +90,7 @@ def test_the_rest_of_the_budget_is_taken_from_the_layers_that_are_left(deep, app
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_layer_is_fitted_to_the_output_of_the_one_it_stands_for(head, deep):
-    here = making(deep(head, quiet=3))
+    here = shortening(deep(head, quiet=3))
     kept = (0, 1, 3)
     given = states(here.dense, here.batches, here.context.head, 2)
     errors = []
@@ -101,7 +101,7 @@ def test_a_layer_is_fitted_to_the_output_of_the_one_it_stands_for(head, deep):
 
 
 def test_only_a_layer_that_is_fitted_takes_over_a_layer_norm(deep):
-    dense = making(deep("token-classification")).dense
+    dense = shortening(deep("token-classification")).dense
     encoder_layers(dense)[2].output_layer_norm.weight.data.fill_(0.5)
     norms = [
         encoder_layers(shorten(dense, (0, 1, 3), takes_over=over).model)[1].output_layer_norm.weight
@@ -111,7 +111,7 @@ def test_only_a_layer_that_is_fitted_takes_over_a_layer_norm(deep):
 
 
 def test_without_any_to_drop_the_model_itself_is_pruned(deep):
-    here = making(deep("token-classification"))
+    here = shortening(deep("token-classification"))
     short = drop_layers(here, 0)
     assert short.model is here.dense
     assert short.kept == (0, 1, 2, 3)
@@ -149,7 +149,6 @@ def test_a_shorter_model_is_exported_fused_and_quantized(head, deep, apply, make
 
 
 def test_a_shorter_model_goes_to_openvino(deep, apply):
-    pytest.importorskip("openvino")
     here = deep("token-classification")
     exported = apply(here, "export", apply(here, "prune", budget=0.5, drop_layers=1, **SMALL))
     assert apply(here, "convert_openvino", exported).facts["max_difference"] < 1e-3
@@ -166,7 +165,7 @@ def test_a_shorter_student_learns_from_the_layers_that_its_own_stand_for(deep, a
 
 
 def test_hidden_states_are_matched_by_the_layer_they_stand_for(deep):
-    here = making(deep("token-classification"))
+    here = shortening(deep("token-classification"))
     batch = here.batches[0]
     with torch.no_grad():
         wanted = answer(here.dense, batch, here.context.head)

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from doubles import Heard
 from pydantic import ValidationError
 
 from optimize.artifact import seal
@@ -17,7 +17,7 @@ from optimize.evaluate.predict import run_split
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.pruning.compensation import removals, step_sizes
-from optimize.pruning.costs import Costs, Wanted, count_bytes, count_operations, linear
+from optimize.pruning.costs import Costs, count_bytes, count_operations, linear
 from optimize.pruning.evidence import Evidence, directions, gather
 from optimize.pruning.masks import rearrange, search_masks
 from optimize.pruning.refit import refit
@@ -67,7 +67,7 @@ def masked(model, kept):
     """Let what the masks drop say nothing, in a model of the old size, in place."""
     with torch.no_grad():
         for site, mask in zip(find_sites(model), kept, strict=True):
-            site.joins.weight *= mask.repeat_interleave(site.width)
+            site.projection.weight *= mask.repeat_interleave(site.width)
 
 
 def rows_of(model, batches, here):
@@ -156,7 +156,7 @@ def test_of_twins_one_is_taken_away_first_at_next_to_no_cost():
     torch.manual_seed(0)
     reads = torch.randn(2000, 24).repeat(1, 2)
     site = Site(0, "neurons", torch.nn.Linear(48, 16), None, 1)
-    found = removals(site, Evidence(None, reads.T @ reads, torch.eye(16), 2000.0), [8] * 4)
+    found = list(removals(site, Evidence(None, reads.T @ reads, torch.eye(16), 2000.0), [8] * 4))
     first, rest = found[:3], found[3]
     assert sorted(int(member) % 24 for members, _ in first for member in members) == list(range(24))
     assert sum(loss for _, loss in first) < 0.05 * rest[1]
@@ -278,10 +278,10 @@ def test_masks_gradients_are_those_of_a_masked_model(head, dense):
         found = []
         for factor in (1 + size, 1 - size):
             columns = slice(unit * site.width, (unit + 1) * site.width)
-            whole = site.joins.weight.data.clone()
-            site.joins.weight.data[:, columns] *= factor
+            whole = site.projection.weight.data.clone()
+            site.projection.weight.data[:, columns] *= factor
             found.append(float((vector * answer(model, batches[0], here.head).rows.detach()).sum()))
-            site.joins.weight.data.copy_(whole)
+            site.projection.weight.data.copy_(whole)
         return (found[0] - found[1]) / (2 * size)
 
     for site, found in zip(sites, again, strict=True):
@@ -346,8 +346,8 @@ def test_exchanges_lower_the_loss_within_a_layer_as_far_as_single_ones_can(dense
 def test_the_search_keeps_what_no_other_number_of_heads_betters(dense):
     here, model, _, sites, evidence = dense("text-classification")
     costs = count_operations(model, here.calibration.features)
-    wanted = Wanted(0.5 * costs.total(sites), 1)
-    masks = search_masks(sites, evidence, costs, wanted)
+    limits = {"budget": 0.5 * costs.total(sites), "multiple": 1}
+    masks = search_masks(sites, evidence, costs, **limits)
     values = [found.masks.double().square().sum(dim=0) for found in evidence]
     kept = sum(float(value[mask].sum()) for value, mask in zip(values, masks, strict=True))
     generator = torch.Generator().manual_seed(0)
@@ -357,7 +357,7 @@ def test_the_search_keeps_what_no_other_number_of_heads_betters(dense):
             sites,
             [dataclasses.replace(found, masks=each.sqrt()[None]) for found, each in zip(evidence, order, strict=True)],
             costs,
-            wanted,
+            **limits,
         )
         assert sum(float(value[mask].sum()) for value, mask in zip(values, other, strict=True)) <= kept * (1 + 1e-9)
 
@@ -371,7 +371,7 @@ def test_what_a_removal_costs_is_what_the_best_refit_leaves(dense):
     for members, loss in removals(site, found, [8, 8]):
         gone[members] = True
         total += loss
-        weight = site.joins.weight.detach().double()
+        weight = site.projection.weight.detach().double()
         kept = ~gone
         moved = torch.linalg.solve(inputs[kept][:, kept], inputs[kept][:, gone])
         change = weight.clone()
@@ -427,7 +427,6 @@ def test_fusing_refuses_a_graph_whose_heads_are_not_those_of_its_config(context,
 
 @pytest.mark.parametrize("head", ["text-classification", "fill-mask"])
 def test_a_pruned_model_goes_through_static_int8_and_openvino(head, context, apply):
-    pytest.importorskip("openvino")
     here = context(head)
     pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
     static = apply(here, "quantize_static", apply(here, "export", pruned, lean=True), max_float_share=1.0)
@@ -546,12 +545,13 @@ def test_where_no_budget_keeps_to_the_tolerance_the_model_stays_whole(prune, mon
 def test_tuning_data_too_few_to_know_the_tolerance_are_told(error, told, prune, monkeypatch):
     from optimize.evaluate.judge import Judge
 
-    lines, assess = [], Judge.assess
-    progress = SimpleNamespace(step=lambda *_: None, say=lines.append)
+    heard, assess = Heard(), Judge.assess
     changes = {"relative_drop": 0.0, "relative_error": error}
     monkeypatch.setattr(Judge, "assess", lambda *given: dataclasses.replace(assess(*given), **changes))
-    prune("text-classification", {"progress": progress}, fastest_within=0.02)
-    assert sum("know the loss to ± 3.00% only (standard error); for 2.00% raise" in line for line in lines) == told
+    prune("text-classification", {"progress": heard}, fastest_within=0.02)
+    assert (
+        sum("know the loss to ± 3.00% only (standard error); for 2.00% raise" in line for line in heard.lines) == told
+    )
 
 
 def test_masks_by_importance_alone_know_no_latency():

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from models import Silent
+from doubles import Silent
 
 from optimize import manifest
 from optimize.certifying import certify

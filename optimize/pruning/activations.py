@@ -1,23 +1,25 @@
-"""Texts on their way through a model, one layer after the other: what a map is given, and which tokens of it count."""
+"""What modules read while a model answers: the inputs of layers and of linear maps, and which tokens of them count."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optimize.checkpoint import encoder_layers
 from optimize.interfaces import Head
 from optimize.training.batches import Batch, answer
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from torch.nn import Module
+    from transformers import PreTrainedModel
 
 
 @contextmanager
-def noted(*modules: Any) -> Iterator[list[Any]]:
-    """What modules are given while they are called, in the order of the calls."""
-    found: list[Any] = []
+def recorded_inputs(*modules: Module) -> Iterator[list[tuple[Tensor, ...]]]:
+    """The positional arguments of modules while they are called, in the order of the calls."""
+    found: list[tuple[Tensor, ...]] = []
     hooks = [module.register_forward_pre_hook(lambda _, inputs: found.append(inputs)) for module in modules]
     try:
         yield found
@@ -30,11 +32,11 @@ class _Reached(Exception):  # noqa: N818 - a way out of a call, not an error
     """The call came to the module that it was made for."""
 
 
-def read_by(module: Any, call: Callable[[], object]) -> Any:
+def input_of(module: Module, call: Callable[[], object]) -> Tensor:
     """The tensor that a module is given by a call, which ends there: what comes after the module is not computed."""
-    found: list[Any] = []
+    found: list[Tensor] = []
 
-    def stop(_: Any, inputs: tuple[Any, ...]) -> None:
+    def stop(_: Module, inputs: tuple[Tensor, ...]) -> None:
         found.append(inputs[0])
         raise _Reached
 
@@ -47,16 +49,16 @@ def read_by(module: Any, call: Callable[[], object]) -> Any:
     return found[0]
 
 
-def first_inputs(model: Any, batch: Batch, head: Head) -> tuple[Any, Any]:
+def first_inputs(model: PreTrainedModel, batch: Batch, head: Head) -> tuple[Tensor, Tensor]:
     """What the first layer is given: hidden states [B, T, D] and the attention mask."""
-    with noted(encoder_layers(model)[0]) as found:
+    with recorded_inputs(encoder_layers(model)[0]) as found:
         answer(model, batch, head)
     hidden, mask = found[0][:2]
     return hidden, mask
 
 
-def counting(batch: Batch, head: Head, *, last: bool) -> torch.Tensor:
-    """Which tokens [B, T] count: in the last layer those that the head reads."""
+def tokens_that_count(batch: Batch, head: Head, *, last: bool) -> Tensor:
+    """Which tokens [B, T] the answers depend on: in the last layer those that the head reads."""
     import torch
 
     if not last:
