@@ -11,6 +11,7 @@ import shlex
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -315,7 +316,8 @@ class Declared:
         return self.option.flag or f"--{self.name.replace('_', '-')}"
 
 
-def declared(kind: type[Asked] = Options) -> dict[str, Declared]:
+@cache
+def declared(kind: type[Asked] = Options) -> Mapping[str, Declared]:
     """All options by name, in the order of the panels."""
     hints = typing.get_type_hints(kind, include_extras=True)
     found = []
