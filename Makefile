@@ -23,7 +23,7 @@ ARGS ?=
 FLAGS = --target $(TARGET) --model $(MODEL) $(if $(HEAD),--head $(HEAD)) $(if $(DATA),--data $(DATA)) \
         $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
 
-.PHONY: help setup optimize certify bench gpu test test-slow check fix docs clean
+.PHONY: help setup optimize certify bench gpu test test-slow check fix docs site clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -64,8 +64,12 @@ fix: $(READY)  ## mend what can be mended by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-docs: $(READY)  ## rewrite the README's result table from reports/baselines
+docs: $(READY)  ## write the generated pages: reference from the code, results from reports/baselines
+	$(VENV)/bin/python docs/reference.py
 	$(VENV)/bin/python docs/results.py
 
+site: $(READY)  ## build the documentation as pages, in build/site
+	$(VENV)/bin/mkdocs build --strict
+
 clean:  ## remove the virtual environment, caches and runs
-	rm -rf .venv .venv-cuda .mypy_cache .pytest_cache .ruff_cache reports/runs .checkpoints
+	rm -rf .venv .venv-cuda .mypy_cache .pytest_cache .ruff_cache build reports/runs .checkpoints

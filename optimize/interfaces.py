@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,7 +22,9 @@ from optimize.gates import Gates
 if TYPE_CHECKING:
     import numpy as np
 
-Feed = dict[str, "np.ndarray[Any, Any]"]
+Array: TypeAlias = "np.ndarray[Any, Any]"
+"""Its docstring says what an array holds, where its name does not."""
+Feed = dict[str, "Array"]
 Session = Callable[[Feed], Feed]
 FactRow = dict[str, bool | int | float | str]
 Fact = bool | int | float | str | list[FactRow]
@@ -59,6 +61,16 @@ class Progress(Protocol):
 
     def say(self, line: str) -> None:
         """Say one line that stays."""
+
+
+class Silence:
+    """Progress that nobody hears of."""
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
 
 
 @dataclass(frozen=True)

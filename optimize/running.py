@@ -104,10 +104,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     plan, origin = loaded.plan, loaded.origin
     splits = dict(loaded.splits.records)
     measurements = made.results.measurements
-    carried_out = {
-        "stages": [{each.stage: each.params} for each in made.records],
-        "runtime": made.runtime.model_dump(mode="json"),
-    }
+    stages = [{each.stage: each.params} for each in made.records]
     device = plan.target.describe(loaded.settings if plan.build_only else made.runtime) if measurements else {}
     if measurements:
         truncated = loaded.certification.truncated
@@ -115,7 +112,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     return Manifest(
         id=secrets.token_hex(4),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        request=plan.request.model_copy(update=carried_out),
+        request=replace(plan.request, stages=stages, runtime=made.runtime.model_dump(mode="json")),
         environment=environment.detect().model_copy(update={"device": device}),
         source=Source(
             kind=plan.found.kind,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from optimize.cli import commands
 from optimize.demo.generate import generate_rows, train_checkpoint
@@ -33,29 +36,51 @@ def optimize(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A head's small checkpoint, barely trained; made once, never to be written to."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, object, Callable[[Path], object]], Path]:
+    """A folder that whoever asks first fills: a test, or a worker of pytest-xdist, which all look in one place.
 
-    @cache
-    def make(head: str) -> Path:
-        folder = tmp_path_factory.mktemp(head) / "checkpoint"
-        train_checkpoint(head, folder, sizes=SIZES, steps=STEPS)
+    Its name says what it holds and ends in a digest of all that shapes it, so one that was made otherwise is not met.
+    """
+    session = tmp_path_factory.getbasetemp()
+    shared = (session.parent if os.environ.get("PYTEST_XDIST_WORKER") else session) / "made-once"
+    shared.mkdir(exist_ok=True)
+
+    def make(name: str, shaped_by: object, fill: Callable[[Path], object]) -> Path:
+        folder = shared / f"{name}-{hashlib.sha256(repr(shaped_by).encode()).hexdigest()[:16]}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                partial = Path(tempfile.mkdtemp(dir=shared))
+                fill(partial)
+                partial.rename(folder)
         return folder
 
     return make
 
 
 @pytest.fixture(scope="session")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def checkpoint(made_once) -> Callable[[str], Path]:
+    """A head's small checkpoint, barely trained; made once, never to be written to."""
+
+    def make(head: str) -> Path:
+        # The code that trains does not change while tests run, and their folder is new for each run of pytest.
+        def train(folder: Path) -> None:
+            train_checkpoint(head, folder / "checkpoint", sizes=SIZES, steps=STEPS)
+
+        return made_once(f"{head}-checkpoint", (head, SIZES, STEPS), train) / "checkpoint"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_folder(made_once) -> Callable[[str], Path]:
     """A head's small data set as train, validation and test files; never to be written to."""
 
-    @cache
     def make(head: str) -> Path:
-        folder = tmp_path_factory.mktemp(head) / "data"
-        folder.mkdir()
-        for split, rows in generate_rows(head, sizes=SIZES).items():
-            lines = (json.dumps(row) + "\n" for row in rows)
-            (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-        return folder
+        def write(folder: Path) -> None:
+            for split, rows in generate_rows(head, sizes=SIZES).items():
+                lines = (json.dumps(row) + "\n" for row in rows)
+                (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+        return made_once(f"{head}-data", (head, SIZES), write)
 
     return make

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from doubles import Silent
 
 from optimize import bench
 from optimize.cli import commands
@@ -12,19 +13,11 @@ from optimize.measure.calibration_memory import Row
 from optimize.targets import TARGETS
 
 
-class Quiet:
-    def step(self, name, done, total):
-        pass
-
-    def say(self, line):
-        pass
-
-
 @pytest.mark.parametrize(("target", "calibrators"), [("cpu", ("streaming", "onnxruntime")), ("openvino", ("nncf",))])
 def test_the_targets_calibrators_are_compared_on_the_plain_export_of_the_model(target, calibrators, monkeypatch):
     asked = []
     plan = SimpleNamespace(request=SimpleNamespace(threads=3), target=TARGETS[target])
-    loaded = SimpleNamespace(plan=plan, progress=Quiet())
+    loaded = SimpleNamespace(plan=plan, progress=Silent())
     exported = SimpleNamespace(path=Path("cached"))
 
     monkeypatch.setattr(bench, "fold", lambda _, steps: asked.append(steps) or ([], [exported]))

@@ -120,7 +120,7 @@ def test_the_key_changes_with_the_code(root, build, monkeypatch):
         ("a_new_folder/a_new_file.py", True),
         ("cli/commands.py", False),
         ("report/page.py", False),
-        ("run.py", False),
+        ("running.py", False),
     ],
 )
 def test_the_code_digest_covers_all_but_what_cannot_shape_an_artifact(edited, counts, tmp_path, monkeypatch):

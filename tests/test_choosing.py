@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import FEW, Heard
 
 from optimize import config
 from optimize.artifact import Artifact, seal
@@ -112,19 +113,6 @@ class Finished:
     lines: list[str]
 
 
-class Heard:
-    """Progress that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def step(self, name: str, done: int, total: int) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 @pytest.fixture(scope="module")
 def options(checkpoint, data_folder, tmp_path_factory) -> Options:
     place = tmp_path_factory.mktemp("work")
@@ -137,6 +125,7 @@ def options(checkpoint, data_folder, tmp_path_factory) -> Options:
         out=place / "runs",
         cache=place / "cache",
         pipeline=AUTO,
+        **FEW,
     )
 
 

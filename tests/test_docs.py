@@ -2,57 +2,204 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 import yaml
-from results import insert, read_baselines, render_results
+from reference import EXAMPLES, PAGES
+from results import insert, read_baselines, render_results, render_summary
 
-from optimize.config import parse_pipeline
+from optimize.cli.commands import app
+from optimize.config import load_pipeline, parse_pipeline, parse_step, shipped_pipelines
+from optimize.errors import RequestError
 from optimize.report.tables import untimed
 from optimize.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+PAGE_FILES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+}
+HISTORY = {"CHANGELOG.md", "docs/develop/decisions.md"}
+"""Pages of what was: their commands and names are those of their day."""
+PRIVATE = (".checkpoints", "../shared", "/work/", "/tmp/")
+PIECE = "# part of a pipeline"
+README_BYTES = 8 * 1024
+PICTURE_BYTES = 200 * 1024
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+COMMANDS = typer.main.get_command(app)
 
 
-def test_the_result_table_is_generated_from_the_committed_manifests() -> None:
+def blocks(page: str, language: str) -> list[str]:
+    """Fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE_FILES[page], re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[tuple[str, str]]:
+    """Every command of a program that a page shows, with the page: indented by four, or fenced."""
+    found = []
+    for page, text in PAGE_FILES.items():
+        if page not in HISTORY and page != "docs/reference/command-line.md":
+            found += [(page, line) for line in re.findall(rf"^(?:    )?({program} .+)$", text, re.MULTILINE)]
+    return found
+
+
+ALL_YAML = [(page, block) for page in PAGE_FILES if page not in HISTORY for block in blocks(page, "yaml")]
+WHOLE_YAML = [(page, block) for page, block in ALL_YAML if not block.startswith(PIECE)]
+PIECES = [(page, block) for page, block in ALL_YAML if block.startswith(PIECE)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_generated_page_is_what_the_code_says(page):
+    assert (DOCS / "reference" / page).read_text(encoding="utf-8") == PAGES[page](), "run: make docs"
+
+
+def test_the_result_tables_are_generated_from_the_committed_manifests():
     baselines = read_baselines(ROOT / "reports" / "baselines")
     assert len({manifest.request.head for manifest in baselines}) == 6
-    assert insert(README, render_results(baselines)) == README
+    for page, made in (("docs/results.md", render_results(baselines)), ("README.md", render_summary(baselines))):
+        assert insert(PAGE_FILES[page], made) == PAGE_FILES[page], "run: make docs"
+    assert len(render_summary(baselines).splitlines()) <= 2 + 12
 
 
-def test_every_committed_manifest_passed_or_lacks_its_times_alone() -> None:
+def test_every_committed_manifest_passed_or_lacks_its_times_alone():
     for manifest in read_baselines(ROOT / "reports" / "baselines"):
         missing = {check.name for check in manifest.verdict.checks if check.outcome != "passed"}
         assert missing == ({"min_speedup"} if untimed(manifest) else set())
         assert manifest.verdict.outcome == ("unverified" if missing else "passed")
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"^    make ([a-z-]+)", README, re.MULTILINE))))
-def test_every_make_target_of_the_readme_exists(target: str) -> None:
-    assert re.search(rf"^{target}: .*## ", MAKEFILE, re.MULTILINE)
+@pytest.mark.parametrize(("page", "block"), WHOLE_YAML)
+def test_a_pipeline_that_a_page_shows_is_valid(page, block):
+    pipeline = parse_pipeline(yaml.safe_load(block), name="x", where=page)
+    assert pipeline.stages or pipeline.candidates
+    assert pipeline.gates.model_dump(exclude_unset=True)
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    from optimize.cli.commands import app
-
-    shown = set(re.findall(r"^    optimize ([a-z]+)", README, re.MULTILINE))
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert shown <= known
-    assert len(shown) >= 6
+@pytest.mark.parametrize(("page", "block"), PIECES)
+def test_a_part_of_a_pipeline_that_a_page_shows_has_known_stages_and_parameters(page, block):
+    for entry in yaml.safe_load(block)["stages"]:
+        parse_step(entry, where=page)
 
 
-def test_the_pipeline_that_the_readme_shows_is_valid() -> None:
-    block = re.search(r"((?:^    .*\n)*^    target: cpu\n(?:^    .*\n)+)", README, re.MULTILINE)
-    assert block
-    pipeline = parse_pipeline(yaml.safe_load(re.sub(r"^    ", "", block[1], flags=re.MULTILINE)), name="x", where="x")
-    assert [step.stage for step in pipeline.stages] == ["export", "quantize_static"]
+ORDERS = [
+    ["export", "fuse", "quantize_static"],
+    [{"export": {"lean": True}}, "fuse"],
+    ["export", "quantize_dynamic", "quantize_static"],
+    ["export", "convert_openvino", {"reshape_openvino": {"tokens": 128}}, "quantize_openvino"],
+    ["export", "convert_openvino", {"reshape_openvino": {"tokens": 128}}, "attach_tokenizer"],
+    ["prune_weights", "prune", "export"],
+    ["prune_weights", "distill", "export"],
+    ["prune_weights", "train_quantized", "export"],
+    ["prune", {"prune_vocabulary": {"corpus": "texts.txt"}}, "export"],
+]
+"""The orders that docs/guide/pipelines.md says are refused."""
+
+
+@pytest.mark.parametrize("stages", ORDERS)
+def test_an_order_that_the_guide_says_is_refused_is_refused(stages):
+    target = "openvino" if "convert_openvino" in stages else "cpu"
+    with pytest.raises(RequestError):
+        parse_pipeline({"target": target, "stages": stages}, name="x", where="x")
+
+
+def test_the_examples_are_of_stages_and_load():
+    for name, text in EXAMPLES.items():
+        assert parse_step(yaml.safe_load(text), where="EXAMPLES").stage == name
+
+
+@pytest.mark.parametrize(("page", "line"), commands("optimize"))
+def test_an_optimize_command_that_a_page_shows_parses(page, line):
+    """Names of commands and options are known; what stands behind them is the reader's own."""
+    command, words = COMMANDS, shlex.split(line, comments=True)[1:]
+    while words and getattr(command, "commands", None) and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    assert command is not COMMANDS or words in (["--help"], ["-h"], ["--version"]), f"{page}: no such command"
+    options = {name: each for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    for word in words:
+        assert not re.match(r"--?[a-z]", word) or word.partition("=")[0] in {*options, "-h", "--help", "--version"}, (
+            page
+        )
+    pipelines = [value for name, value in itertools.pairwise(words) if name == "--pipeline"]
+    assert {each for each in pipelines if not each.endswith(".yaml")} <= {*shipped_pipelines(), "auto", "cpu-statik"}
+
+
+@pytest.mark.parametrize(("page", "line"), commands("make"))
+def test_a_make_command_that_a_page_shows_exists(page, line):
+    target, *assignments = shlex.split(line, comments=True)[1:]
+    assert re.search(rf"^{target}: .*## ", MAKEFILE, re.MULTILINE), page
+    for name in (each.partition("=")[0] for each in assignments):
+        assert re.search(rf"^{name} \?=", MAKEFILE, re.MULTILINE), f"{page}: {name}"
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGE_FILES) - HISTORY))
+def test_a_page_names_no_data_or_place_that_a_reader_cannot_have(page):
+    assert not [place for place in PRIVATE if place in PAGE_FILES[page]]
+
+
+@pytest.mark.parametrize("page", sorted(PAGE_FILES))
+def test_what_a_page_links_to_is_there(page):
+    for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)", PAGE_FILES[page]):
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_every_shipped_pipeline_is_in_the_guide():
+    guide = "".join(text for page, text in PAGE_FILES.items() if page.startswith("docs/guide/"))
+    targets = {load_pipeline(name).target for name in shipped_pipelines()}
+    assert {name for name in shipped_pipelines() if f"`{name}`" not in guide} == set()
+    assert {name for name in targets if f"guide/{name}.md" not in PAGE_FILES["docs/index.md"]} == set()
+
+
+def test_the_readme_is_short_and_its_pictures_are_small():
+    assert len(PAGE_FILES["README.md"].encode()) <= README_BYTES
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", PAGE_FILES["README.md"])
+    assert pictures
+    assert all((ROOT / picture).stat().st_size < PICTURE_BYTES for picture in pictures)
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
-def test_the_tree_of_architecture_names_every_stage_as_present(name: str) -> None:
-    tree = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    assert re.search(rf"\b{name}\.py(?!°)", tree)
+def test_the_tree_of_the_architecture_names_every_stage_as_present(name):
+    assert re.search(rf"\b{name}\.py(?!°)", PAGE_FILES["docs/develop/architecture.md"])
+
+
+def test_the_tree_of_the_architecture_names_every_module_and_folder_of_the_package():
+    tree = PAGE_FILES["docs/develop/architecture.md"]
+    present = {path.name for path in (ROOT / "optimize").iterdir() if path.suffix == ".py"}
+    folders = {f"{path.name}/" for path in (ROOT / "optimize").iterdir() if (path / "__init__.py").is_file()}
+    assert {name for name in present | folders if name not in tree} == set()
+
+
+def test_the_stage_that_the_guide_adds_is_a_stage():
+    code, test, *_ = blocks("docs/develop/adding.md", "python")
+    space: dict[str, object] = {}
+    exec(compile(code, "adding.md", "exec"), space)
+    compile(test, "adding.md", "exec")
+    assert space["STAGE"].takes == "onnx"
+    assert all(field.description for field in space["Params"].model_fields.values())
+
+
+@pytest.mark.parametrize("page", [page for page in PAGE_FILES if blocks(page, "python")])
+def test_the_python_of_a_page_compiles(page):
+    for block in blocks(page, "python"):
+        compile(block, page, "exec")
+
+
+def test_the_pages_build_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs comes with the extra dev")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "guide" / "quickstart.html").is_file()

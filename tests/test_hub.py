@@ -87,6 +87,9 @@ def want(name: str, **changes: Any) -> Wanted:
     return Wanted(data=name, tuning_examples=4, seed=0, **(values | changes))
 
 
+FEW = ("--calibration-examples", "8", "--tuning-examples", "8")
+
+
 def optimize(*arguments: str, hub: Hub, home: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own that knows no other Hub."""
     command = [sys.executable, "-m", "optimize", *arguments, "--out", str(home / "out")]
@@ -103,7 +106,7 @@ def test_a_hub_id_is_built_end_to_end_and_its_commits_recorded(
     rows = hub.dataset(REVIEWS).commit(reviews(data_folder))
     asked = ("--model", MODEL, "--data", REVIEWS, *(("--revision", revision) if revision else ()))
 
-    done = optimize("run", *asked, "--cache", str(cache), "--build-only", "--json", hub=hub, home=tmp_path)
+    done = optimize("run", *asked, "--cache", str(cache), *FEW, "--build-only", "--json", hub=hub, home=tmp_path)
 
     assert done.returncode == 4, done.stderr
     manifest = json.loads(done.stdout)
@@ -234,11 +237,11 @@ def test_what_the_hub_lacks_is_refused_while_planning(here: Hub, files, data_fol
     assert (refused.value.exit_code, len(str(refused.value).splitlines())) == (2, 1)
 
 
-def inspect_named_data(name: str) -> object:
+def inspect_rows(name: str) -> object:
     return inspect_data(want(name), HEADS[HEAD])
 
 
-@pytest.mark.parametrize("inspect", [inspect_checkpoint, inspect_named_data])
+@pytest.mark.parametrize("inspect", [inspect_checkpoint, inspect_rows])
 @pytest.mark.parametrize("down", ["refuses connections", "answers 503"])
 def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, monkeypatch, down: str, inspect) -> None:
     here.model("tester/away").refuses = here.dataset("tester/away").refuses = (503, "Unavailable")

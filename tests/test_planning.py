@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from libraries import needs
 
 from optimize import config
 from optimize.errors import RequestError, UnavailableError
@@ -114,7 +115,7 @@ def test_a_pipeline_that_is_given_stands_in_for_auto():
     assert (made.request.pipeline, made.pipeline.name, made.candidates) == (AUTO, "cpu-fused", ())
 
 
-@pytest.mark.parametrize("pipeline", ["cpu-pruned", "openvino-pruned"])
+@pytest.mark.parametrize("pipeline", ["cpu-pruned", pytest.param("openvino-pruned", marks=needs("openvino", "nncf"))])
 def test_a_budget_reaches_the_stage_that_prunes(pipeline):
     plan = make_plan(Options(pipeline=pipeline, budget=0.4))
     assert plan.pipeline.stages[0].params.budget == 0.4

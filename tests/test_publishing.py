@@ -5,11 +5,12 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import FEW, FEW_RUNS, Silent, untimed_engines
 
 import optimize
 from optimize import manifest, running
@@ -18,7 +19,7 @@ from optimize.cli import commands
 from optimize.errors import RequestError
 from optimize.heads import HEADS
 from optimize.interfaces import Params
-from optimize.measure.rounds import Settings
+from optimize.measure import subjects
 from optimize.planning import Options, make_plan
 from optimize.publishing import CHECKSUMS, publish_folder
 from optimize.report.card import render_card
@@ -42,20 +43,12 @@ ASKED = {
 }
 
 
-class Quiet:
-    def step(self, name: str, done: int, total: int) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def request_of(checkpoint, data_folder, tmp_path_factory) -> Callable[..., Options]:
     place = tmp_path_factory.mktemp("work")
 
     def make(head: str, **changes) -> Options:
-        places = {"out": place / "runs", "cache": place / "cache"}
+        places = {"out": place / "runs", "cache": place / "cache", **FEW}
         model, data = str(checkpoint(head)), str(data_folder(head))
         return Options(model=model, data=data, examples=40, shapes=("1x16",), threads=1, **places, **changes)
 
@@ -68,8 +61,8 @@ def passed(request_of, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pipeline") / "lenient.yaml"
     path.write_text("target: cpu\nstages: [export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", partial(Settings, min_runs=4, min_seconds=0.0, rounds=2))
-        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Quiet())[0]
+        patch.setattr(running, "Settings", FEW_RUNS)
+        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Silent())[0]
 
 
 @pytest.fixture
@@ -84,7 +77,7 @@ def built(request_of) -> Callable[[str], Path]:
 
     @cache
     def make(head: str) -> Path:
-        return run(make_plan(request_of(head, build_only=True)), progress=Quiet())[0] / "model"
+        return run(make_plan(request_of(head, build_only=True)), progress=Silent())[0] / "model"
 
     return make
 
@@ -283,8 +276,8 @@ def pruned(request_of, tmp_path_factory) -> Path:
         encoding="utf-8",
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", partial(Settings, min_runs=4, min_seconds=0.0, rounds=2))
-        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Quiet())[0]
+        patch.setattr(subjects, "measure_latency", untimed_engines)
+        return run(make_plan(request_of("text-classification", pipeline=str(path))), progress=Silent())[0]
 
 
 def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(pruned, tmp_path):

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import FEW, FEW_RUNS, Heard, untimed_engines
 
 import optimize
 from optimize import running
@@ -28,7 +29,6 @@ from optimize.interfaces import Context, Facts, Params, Stage
 from optimize.manifest import Manifest, read
 from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
-from optimize.measure.rounds import Settings
 from optimize.planning import Options, make_plan
 from optimize.publishing import publish_folder
 from optimize.report.page import render
@@ -37,21 +37,8 @@ from optimize.running import run
 from optimize.stages import STAGES
 
 HEAD = "question-answering"  # its few training steps are enough to lose something by a broken model
-FEW_RUNS = partial(Settings, min_runs=4, min_seconds=0.0, rounds=2)
+TIMED = (HEAD, "multiple-choice")  # inputs of two axes, and of three: a process for each engine takes seconds
 LENIENT = "{max_metric_drop: 0.1, min_agreement: 0.8, max_size_ratio: 0.5}"
-
-
-class Heard:
-    """Progress that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def step(self, name: str, done: int, total: int) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @dataclass(frozen=True)
@@ -78,14 +65,14 @@ def request_of(checkpoint, data_folder, warm_cache, tmp_path) -> Callable[..., O
 
     def make(head: str = HEAD, **changes) -> Options:
         options = Options(model=str(checkpoint(head)), data=str(data_folder(head)), shapes=("1x16",), threads=1)
-        return replace(options, **{"examples": 60, "out": tmp_path / "runs", "cache": warm_cache, **changes})
+        return replace(options, **{**FEW, "examples": 60, "out": tmp_path / "runs", "cache": warm_cache, **changes})
 
     return make
 
 
 @pytest.fixture(scope="module")
-def finished(checkpoint, data_folder, warm_cache, tmp_path_factory) -> Iterator[Callable[[str], Finished]]:
-    """A head's run, measured with few runs; made once."""
+def finished(checkpoint, data_folder, warm_cache, tmp_path_factory) -> Callable[[str], Finished]:
+    """A head's run, made once; the heads of `TIMED` are timed, with few runs."""
 
     @cache
     def make(head: str) -> Finished:
@@ -97,29 +84,29 @@ def finished(checkpoint, data_folder, warm_cache, tmp_path_factory) -> Iterator[
             threads=1,
             out=tmp_path_factory.mktemp("runs"),
             cache=warm_cache,
+            **FEW,
         )
-        folder, manifest = run(make_plan(options), progress=Heard())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(running, "Settings", FEW_RUNS)
+            if head not in TIMED:
+                patch.setattr(subjects, "measure_latency", untimed_engines)
+            folder, manifest = run(make_plan(options), progress=Heard())
         return Finished(options, folder, manifest)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", FEW_RUNS)
-        yield make
+    return make
 
 
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the timing, for tests of what does not depend on it."""
-
-    def measure_nothing(engines, *_, **__):
-        return {engine.name: EngineTimes(not_measured={"latency": "left out"}) for engine in engines}
-
-    monkeypatch.setattr(subjects, "measure_latency", measure_nothing)
+    monkeypatch.setattr(subjects, "measure_latency", untimed_engines)
 
 
 def command(options: Options, *flags: str) -> list[str]:
     """The words after `optimize` that ask for the same."""
     words = ["run", "--model", options.model, "--data", options.data, "--shapes", "1x16", "--threads", "1"]
-    words += ["--examples", str(options.examples), "--out", str(options.out), "--cache", str(options.cache)]
+    for name in ("examples", "calibration_examples", "tuning_examples", "out", "cache"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     return [*words, *(["--pipeline", options.pipeline] if options.pipeline else []), *flags]
 
 
@@ -191,7 +178,7 @@ def test_every_distinct_model_keeps_its_score_of_each_example(head, finished):
     assert set(counts.values()) == {done.manifest.measurements[0].metric.examples}
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", TIMED)
 def test_ratios_of_latency_are_over_both_references(head, finished):
     first, reference, _, last = finished(head).manifest.measurements
 
@@ -390,12 +377,13 @@ def test_a_broken_model_fails_the_limits_that_a_sound_one_meets(
     assert outcomes == {"max_metric_drop": outcome, "min_agreement": outcome, "max_size_ratio": "passed"}
 
 
-def test_a_model_that_was_only_built_is_unverified_until_it_is_checked(request_of, optimize, tmp_path, monkeypatch):
+def test_a_model_that_was_only_built_is_unverified_until_it_is_checked(
+    request_of, optimize, tmp_path, monkeypatch, untimed
+):
     options = request_of(pipeline=str(pipeline(tmp_path, "[export, quantize_dynamic]", LENIENT)))
     assert optimize(*command(options, "--build-only")) == 4
     folder = run_folder(options.out)
     built = read(folder)
-    monkeypatch.setattr(running, "Settings", FEW_RUNS)
     monkeypatch.setitem(STAGES, "quantize_dynamic", replace(STAGES["quantize_dynamic"], run=None))
 
     code = optimize("check", str(folder), "--cache", str(tmp_path / "fresh cache"))

@@ -1,18 +1,21 @@
-"""What the command line shows: progress on stderr, tables on stdout, through rich."""
+"""The tables that commands print on stdout, through rich."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from optimize.cli.verbosity import is_quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.table import Table
 
-    from optimize.config import Pipeline
+    from optimize.cli.keeping import Kept
+    from optimize.cli.names import Document
+    from optimize.config import Pipeline, Step
     from optimize.manifest import Manifest, Measurement
     from optimize.measure.calibration_memory import Row
     from optimize.planning import Plan
@@ -24,6 +27,9 @@ def show_run(folder: Path, manifest: Manifest) -> None:
     """The verdict: a table of all measured models, the gates, and where the run lies."""
     from rich.markup import escape
 
+    if is_quiet():
+        _print_verdict(folder, manifest)
+        return
     from optimize.report.candidates import candidate_rows
     from optimize.report.facts import in_short
     from optimize.report.tables import model_rows
@@ -36,7 +42,7 @@ def show_run(folder: Path, manifest: Manifest) -> None:
         header, *rows = model_rows(manifest)
         _print(_table(f"{request.head} on {request.target}, {request.model}", header, rows))
     else:
-        _print(f"built, not measured; certify it with: optimize check {escape(str(folder))}")
+        _print(f"built, not measured; certify it with: optimize certify {escape(str(folder))}")
     for check in manifest.verdict.checks:
         _print(f"  [{COLOURS[check.outcome]}]{check.outcome:10}[/] {check.name}: {escape(check.reason)}")
     stages = ", ".join(f"{record.stage}{' (cached)' if record.cached else ''}" for record in manifest.stages)
@@ -44,7 +50,14 @@ def show_run(folder: Path, manifest: Manifest) -> None:
     for record in manifest.stages:
         if found := in_short(record):
             _print(f"  {record.stage}: {escape(found)}")
-    _print(f"[{COLOURS[manifest.verdict.outcome]} bold]{manifest.verdict.outcome}[/]  {escape(str(folder))}/report.md")
+    _print_verdict(folder, manifest)
+
+
+def _print_verdict(folder: Path, manifest: Manifest) -> None:
+    from rich.markup import escape
+
+    outcome = manifest.verdict.outcome
+    _print(f"[{COLOURS[outcome]} bold]{outcome}[/]  {escape(str(folder))}/report.md")
 
 
 def show_overview(manifests: Sequence[Manifest]) -> None:
@@ -81,7 +94,7 @@ def show_plan(plan: Plan) -> None:
         ("target", f"{request.target}: {plan.target.summary}"),
         ("data", f"{request.data}, at most {request.examples} examples certify"),
         ("latency", f"{', '.join(request.shapes)} with {request.threads} threads"),
-        *((f"stage {i}", f"{step.stage} {step.params.model_dump()}") for i, step in enumerate(plan.pipeline.stages, 1)),
+        *((f"stage {number}", _step(step)) for number, step in enumerate(plan.pipeline.stages, 1)),
         *(("candidate", f"{each.name}: {_stages(each)}") for each in plan.candidates),
         *(("left out", f"{name}: {reason}") for name, reason in plan.left_out.items()),
         ("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"),
@@ -90,28 +103,39 @@ def show_plan(plan: Plan) -> None:
     _print(_table(f"plan {request.pipeline}", ("what", "value"), rows))
 
 
-def show_tables() -> None:
-    """All names that a request may use."""
-    from optimize.config import load_pipeline, shipped_pipelines
-    from optimize.heads import HEADS
-    from optimize.planning import AUTO
-    from optimize.stages import STAGES
-    from optimize.targets import TARGETS
+def _step(step: Step) -> str:
+    """A stage with those of its parameters that are not the defaults."""
+    from optimize.request import write_setting
 
-    targets = [(name, target.summary, ", ".join(target.runtime.model_fields)) for name, target in TARGETS.items()]
+    params = step.params.model_dump(mode="json", exclude_defaults=True)
+    return f"{step.stage}: {write_setting(params)}" if params else step.stage
+
+
+def show_names(found: Mapping[str, Sequence[Document]]) -> None:
+    """All names that a request may use."""
+    targets = [(each["target"], each["summary"], _names(each["parameters"])) for each in found["targets"]]
     _print(_table("targets", ("name", "what", "runtime settings"), targets))
-    heads = [(name, head.architecture, head.metric) for name, head in HEADS.items()]
-    _print(_table("heads", ("name", "class", "metric"), heads))
-    stages = [
-        (name, f"{stage.takes} to {stage.gives}", stage.summary, ", ".join(stage.params.model_fields))
-        for name, stage in STAGES.items()
+    heads = [(each["head"], each["summary"], each["metric"], ", ".join(each["columns"])) for each in found["heads"]]
+    _print(_table("heads", ("name", "what", "metric", "columns"), heads))
+    stages = [(each["stage"], f"{each['takes']} to {each['gives']}", each["summary"]) for each in found["stages"]]
+    _print(_table("stages", ("name", "kind", "what"), stages))
+    pipelines = [
+        (each["pipeline"], each["target"], " > ".join(map(_only, each["stages"]))) for each in found["pipelines"]
     ]
-    _print(_table("stages", ("name", "kind", "what", "parameters"), stages))
-    loaded = {name: load_pipeline(name) for name in shipped_pipelines()}
-    pipelines = [(each.name, each.target, _stages(each)) for each in loaded.values()]
-    chosen = [replace(loaded[name], name=AUTO, stages=()) for name in TARGETS if loaded[name].candidates]
-    pipelines += [(each.name, each.target, _stages(each)) for each in chosen]
+    for each in found["pipelines"]:
+        if tried := ", ".join(each["candidates"]):
+            pipelines.append(("auto", each["target"], f"the fastest that meets its limits: {tried}"))
     _print(_table("pipelines", ("name", "target", "stages"), pipelines))
+    _print("optimize show NAME says more of each")
+
+
+def _names(parameters: Sequence[Document]) -> str:
+    return ", ".join(each["name"] for each in parameters)
+
+
+def _only(step: Document) -> str:
+    """The stage's name of a step, without its parameters."""
+    return next(iter(step))
 
 
 def _stages(pipeline: Pipeline) -> str:
@@ -120,25 +144,36 @@ def _stages(pipeline: Pipeline) -> str:
     return " > ".join(step.stage for step in pipeline.stages)
 
 
-def show_doctor() -> bool:
-    """This machine and what runs on it; False if no target does."""
-    from optimize.environment import detect
-    from optimize.targets import TARGETS
-
-    machine = detect()
+def show_machine(found: Document) -> None:
+    """This machine and what runs on it."""
+    machine = found["machine"]
     rows = [
-        ("cpu", f"{machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB"),
-        ("features", ", ".join(machine.features) or "none known"),
-        ("gpu", machine.gpu or "none"),
-        ("system", machine.system),
-        *((name, version) for name, version in machine.versions.items()),
+        ("cpu", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"),
+        ("features", ", ".join(machine["features"]) or "none known"),
+        ("gpu", machine["gpu"] or "none"),
+        ("system", machine["system"]),
+        *machine["versions"].items(),
     ]
     _print(_table("machine", ("what", "value"), rows))
-    reasons = {name: target.unavailable(target.runtime()) for name, target in TARGETS.items()}
-    found = {name: TARGETS[name].describe(TARGETS[name].runtime()) for name, reason in reasons.items() if not reason}
-    targets = [(name, reason or _runs(found[name])) for name, reason in reasons.items()]
+    targets = [(each["name"], each["reason"] or _runs(each["device"])) for each in found["targets"]]
     _print(_table("targets", ("name", "runs here"), targets))
-    return None in reasons.values()
+
+
+def show_entries(root: Path, entries: Sequence[Kept]) -> None:
+    """What the cache holds."""
+    rows = [
+        (each.key[:12], each.stage, each.head, f"{each.size_bytes / 1e6:,.1f} MB", _ago(each.age_seconds))
+        for each in entries
+    ]
+    _print(_table(str(root), ("key", "stage", "head", "size", "last used"), rows))
+    _print(f"{len(entries)} entries, {sum(each.size_bytes for each in entries) / 1e6:,.1f} MB")
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
 
 
 def _runs(device: Mapping[str, str]) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from optimize.data.labels import match_labels
+from optimize.data.labels import Config, match_labels
 from optimize.errors import DataError
 from optimize.interfaces import Head, Layout, Row
 
+if TYPE_CHECKING:
+    from optimize.data.read import Table
 
-class Rows(Sequence[Row]):
+
+class Rows:
     """A table seen through a head's roles: rows are renamed and labelled when they are asked for."""
 
-    def __init__(
-        self, table: Any, head: Head, config: Mapping[str, Any], columns: Mapping[str, str], *, where: str
-    ) -> None:
+    def __init__(self, table: Table, head: Head, config: Config, columns: Mapping[str, str], *, where: str) -> None:
         present = table.column_names if hasattr(table, "column_names") else list(table[0]) if table else []
         self._table = table
         self._roles = match_layout(head, present, columns, where=where) if present else {}
@@ -27,7 +28,7 @@ class Rows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> Row:
         source = self._table[index]
         row = {role: source[column] for role, column in self._roles.items()}
         if self._label is not None and self._head.labels is not None:
@@ -40,7 +41,7 @@ def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str],
 
     `columns` names columns outright and is refused where it names an unknown role or column.
     """
-    known = {role.removesuffix("?") for layout in head.dataset for role in layout}
+    known = set[str]().union(*map(_roles, head.dataset))
     for role, column in columns.items():
         if role not in known:
             raise DataError(
@@ -51,21 +52,31 @@ def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str],
     for layout in head.dataset:
         if (found := _fill(layout, present, columns)) is not None:
             return found
-    first = head.dataset[-1]
-    needed = " and ".join("|".join(names) for role, names in first.items() if not role.endswith("?"))
+    # The last layout is the plainest one, which a refusal is best explained with.
+    needed = " and ".join("|".join(names) for role, names in head.dataset[-1].items() if not role.endswith("?"))
     raise DataError(
         f"{where}: no columns for head '{head.name}', which needs for instance {needed}; "
         f"there are {', '.join(present)}; name them with --columns role=column"
     )
 
 
+def first_present(names: Iterable[str], present: Sequence[str]) -> str | None:
+    """The first of some names that is present."""
+    return next((name for name in names if name in present), None)
+
+
+def _roles(layout: Layout) -> set[str]:
+    return {role.removesuffix("?") for role in layout}
+
+
 def _fill(layout: Layout, present: Sequence[str], columns: Mapping[str, str]) -> dict[str, str] | None:
+    """The column of each role, or None where a role that must be there has none."""
     roles: dict[str, str] = {}
-    if not set(columns) <= {role.removesuffix("?") for role in layout}:
+    if not set(columns) <= _roles(layout):
         return None
     for role, names in layout.items():
         name = role.removesuffix("?")
-        column = columns.get(name) or next((column for column in names if column in present), None)
+        column = columns.get(name) or first_present(names, present)
         if column is not None:
             roles[name] = column
         elif not role.endswith("?"):

@@ -9,10 +9,18 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.errors import DataError, first_line
 from optimize.hub import asking_hub
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from optimize.interfaces import Row
+
+    Table = Dataset | list[Row]
+    """What rows are read from: of a data set that `datasets` reads, or the demo's own."""
 
 SUFFIXES = "jsonl, json, csv, tsv, parquet"
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -43,34 +51,37 @@ def peek_columns(path: Path) -> list[str]:
     if not columns:
         raise DataError(f"{path}: is empty; give it examples, or name another split with --certify-on")
     if not isinstance(columns, dict | tuple):
-        raise DataError(f"{path}: its first row is no JSON object; write one object a line")
+        raise DataError(f"{path}: its first row is not a JSON object; write one object on each line")
     return list(columns)
 
 
-def _first_row(path: Path) -> Any:
+def _first_row(path: Path) -> object:
     """The first JSON value, or the header as a tuple; nothing where no row follows."""
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
         table = pyarrow.parquet.ParquetFile(path)
         return tuple(table.schema_arrow.names) if table.metadata.num_rows else ()
+    # Spreadsheets write a byte order mark, which "utf-8-sig" takes away.
     with path.open(encoding="utf-8-sig", newline="") as stream:
         if READERS[path.suffix] == "csv":
             lines = csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
             header = tuple(next(lines, ()))
             return header if any(lines) else ()
-        text = stream.read() if path.suffix == ".json" else next((line for line in stream if line.strip()), "")
+        text = stream.read() if path.suffix == ".json" else next(filter(str.strip, stream), "")
     row = json.JSONDecoder().raw_decode(text.strip())[0] if text.strip() else {}
     return next(iter(row), {}) if path.suffix == ".json" and isinstance(row, list) else row
 
 
-def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Any:
+def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Dataset:
     """The table of one split's file."""
-    datasets = _quiet_datasets()
+    import datasets
+
+    _silence_datasets()
     path = files[split]
     peek_columns(path)
     # An empty cell is an empty text, and "NA" or "null" are words.
-    options: dict[str, Any] = {"keep_default_na": False} if READERS[path.suffix] == "csv" else {}
+    options: dict[str, bool | str] = {"keep_default_na": False} if READERS[path.suffix] == "csv" else {}
     if path.suffix == ".tsv":
         options["delimiter"] = "\t"
     try:
@@ -83,17 +94,16 @@ def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Any:
         raise DataError(f"{path}: cannot be read ({first_line(cause)}); check the file") from error
 
 
-def _quiet_datasets() -> Any:
-    """The library without bars, and without log lines that say an error twice."""
+def _silence_datasets() -> None:
+    """Take away the library's progress bars, and log lines that repeat an error."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)
-    return datasets
 
 
 def _raise_if_full(error: BaseException | None) -> None:
-    """Let a full disk through, which is no fault of the data."""
+    """Raise a full disk as the OSError it is, and not as a fault of the data; `datasets` wraps it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OSError(error.errno, error.strerror)
@@ -108,11 +118,13 @@ def inspect_hub(name: str, revision: str | None) -> str | None:
         return huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
 
 
-def read_hub(name: str, config: str | None, revision: str | None, *, cache: Path) -> Mapping[str, Any]:
+def read_hub(name: str, config: str | None, revision: str | None, *, cache: Path) -> Mapping[str, Dataset]:
     """All splits of a Hub data set, at a commit."""
-    datasets = _quiet_datasets()
+    import datasets
+
+    _silence_datasets()
     with asking_hub(name, revision, option="--data", refusal=DataError), _loading(name):
-        tables: Mapping[str, Any] = datasets.load_dataset(
+        tables: Mapping[str, Dataset] = datasets.load_dataset(
             name, config, revision=revision, cache_dir=str(cache / "datasets")
         )
     return tables
@@ -128,7 +140,7 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except (requests.RequestException, HfHubHTTPError, ConnectionError):
-        raise
+        raise  # kinds of OSError, which the last clause would take for a fault of the data
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(f"{name}: no such folder, and not on the Hub; check --data") from error
     except (OSError, ValueError, RuntimeError, TypeError, datasets.exceptions.DatasetsError) as error:

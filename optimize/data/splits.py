@@ -1,9 +1,9 @@
 """Data sets, cut into splits that share no content.
 
-A data set is a Hub id, a folder of `train/validation/test` files, or the embedded demo; reading is
-left to `datasets`. Out come calibration and tuning, which stages may look at, training, where a
-stage trains, and certification, which judges. They are disjoint by content, labels aside: a text that occurs in
-certification is not used before, wherever else it stands in the data set.
+A data set is a Hub id, a folder of `train/validation/test` files, or the embedded demo; reading is left to `datasets`.
+The splits are calibration and tuning, which stages may look at, training, where a stage trains, and certification,
+which the result is judged by. They are disjoint by content, labels aside: a text that occurs in certification is in
+none of the others, however often the data set repeats it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from optimize.data.layout import Rows, match_layout
+from optimize.data.labels import Config
+from optimize.data.layout import Rows, first_present, match_layout
 from optimize.data.read import SPLITS, find_files, inspect_hub, peek_columns, read_file, read_hub
 from optimize.demo.generate import generate_rows
 from optimize.errors import DataError
 from optimize.interfaces import Head, Row
 from optimize.manifest import Split
 
+if TYPE_CHECKING:
+    from optimize.data.read import Table
+
+# Test splits come late: those of many public data sets have no labels.
 CERTIFY_ON = ("validation", "validation_matched", "valid", "val", "dev", "test", "train")
 CALIBRATE_ON = ("train", "validation", "validation_matched", "valid", "val", "dev", "test")
 
@@ -72,45 +77,48 @@ def inspect_data(wanted: Wanted, head: Head) -> str | None:
     return None
 
 
-def load_splits(wanted: Wanted, head: Head, config: Mapping[str, Any], *, cache: Path) -> Splits:
+def load_splits(wanted: Wanted, head: Head, config: Config, *, cache: Path) -> Splits:
     """Read, rename columns to roles, match labels to the checkpoint's `config`, and cut.
 
     Raises DataError where something does not fit; its message names the split and the row.
     """
-    read: Callable[[str], Any]
-    if wanted.data == "demo":
-        tables: Mapping[str, Any] = generate_rows(head.name, wanted.seed)
-        read = tables.__getitem__
-    elif _is_folder(wanted.data):
-        tables = find_files(Path(wanted.data).expanduser())
-        read = functools.partial(read_file, tables, cache)
-    else:
-        tables = read_hub(wanted.data, wanted.config, wanted.revision, cache=cache)
-        read = tables.__getitem__
-    certify, calibrate = choose_splits(wanted, list(tables))
-    rows = {
-        name: Rows(read(name), head, config, wanted.columns, where=f"{wanted.data}/{name}")
-        for name in dict.fromkeys((certify, calibrate))
-    }
-    certification, rest = _cut_certification(rows, certify, calibrate, wanted)
+    present, read = _tables(wanted, head, cache)
+    certify, calibrate = choose_splits(wanted, present)
+
+    def rows_of(split: str) -> Rows:
+        return Rows(read(split), head, config, wanted.columns, where=f"{wanted.data}/{split}")
+
+    certified = rows_of(certify)
+    others = certified if calibrate == certify else rows_of(calibrate)
+    certification, rest = _cut_certification(certified, others, wanted)
     return _assemble(head, certification, rest, wanted, origins=(certify, calibrate))
 
 
-def _cut_certification(
-    rows: Mapping[str, Rows], certify: str, calibrate: str, wanted: Wanted
-) -> tuple[list[Row], Iterator[Row]]:
+def _tables(wanted: Wanted, head: Head, cache: Path) -> tuple[list[str], Callable[[str], Table]]:
+    """The names of the data set's splits, and what reads one of them."""
+    if wanted.data == "demo":
+        generated = generate_rows(head.name, wanted.seed)
+        return list(generated), generated.__getitem__
+    if _is_folder(wanted.data):
+        files = find_files(Path(wanted.data).expanduser())
+        return list(files), functools.partial(read_file, files, cache)
+    tables = read_hub(wanted.data, wanted.config, wanted.revision, cache=cache)
+    return list(tables), tables.__getitem__
+
+
+def _cut_certification(certified: Rows, others: Rows, wanted: Wanted) -> tuple[list[Row], Iterator[Row]]:
     """The certification rows, and the others in random order; one split alone is cut in half."""
-    order = list(range(len(rows[certify])))
-    if certify == calibrate:
+    order = list(range(len(certified)))
+    if others is certified:
         random.Random(wanted.seed).shuffle(order)
         half = len(order) // 2
-        return [rows[certify][i] for i in sorted(order[:half][: wanted.examples])], (
-            rows[certify][i] for i in order[half:]
-        )
-    chosen = sorted(random.Random(wanted.seed).sample(order, min(wanted.examples, len(order))))
-    others = list(range(len(rows[calibrate])))
-    random.Random(wanted.seed).shuffle(others)
-    return [rows[certify][i] for i in chosen], (rows[calibrate][i] for i in others)
+        chosen, left = order[:half][: wanted.examples], order[half:]
+    else:
+        chosen = random.Random(wanted.seed).sample(order, min(wanted.examples, len(order)))
+        left = list(range(len(others)))
+        random.Random(wanted.seed).shuffle(left)
+    # The others are read one by one as they are drawn, because a split may have millions of them.
+    return [certified[i] for i in sorted(chosen)], map(others.__getitem__, left)
 
 
 def _assemble(
@@ -125,16 +133,23 @@ def _assemble(
         raise DataError(
             f"{wanted.data}: split '{origins[1]}' has nothing that certification has not; add training examples"
         )
+    # Too few for both are shared out in the proportion asked for; calibration has at least one, which stages need.
     share = wanted.calibration_examples / max(1, wanted.calibration_examples + wanted.tuning_examples)
     cut = min(wanted.calibration_examples, max(1, round(len(drawn) * share)))
     parts = {"calibration": drawn[:cut], "tuning": drawn[cut:], "certification": certification}
     if wanted.training_examples:
         parts["training"] = _require_training(list(itertools.islice(fresh, wanted.training_examples)), wanted, origins)
-    records = {
-        name: Split(count=len(part), digest=rows_digest(part), origin=origins[name != "certification"])
-        for name, part in parts.items()
-    }
-    return Splits(**{name: tuple(part) for name, part in parts.items()}, records=records)
+    records = {}
+    for name, part in parts.items():
+        origin = origins[0] if name == "certification" else origins[1]
+        records[name] = Split(count=len(part), digest=rows_digest(part), origin=origin)
+    return Splits(
+        calibration=tuple(parts["calibration"]),
+        tuning=tuple(parts["tuning"]),
+        certification=tuple(certification),
+        records=records,
+        training=tuple(parts.get("training", ())),
+    )
 
 
 def _unseen(rows: Iterator[Row], seen: set[str], head: Head) -> Iterator[Row]:
@@ -161,9 +176,9 @@ def _require_gold(head: Head, rows: Sequence[Row], *, where: str) -> None:
 
 def content_digest(row: Row, head: Head) -> str:
     """Digest of what the model sees of a row: labels, answers and identifiers left out."""
-    told = {"label", "score", "answers", "id", "title", head.labels}
-    text = json.dumps({role: value for role, value in row.items() if role not in told}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    unseen = {"label", "score", "answers", "id", "title", head.labels}
+    content = {role: value for role, value in row.items() if role not in unseen}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def rows_digest(rows: Iterable[Row]) -> str:
@@ -175,20 +190,25 @@ def rows_digest(rows: Iterable[Row]) -> str:
 
 
 def choose_splits(wanted: Wanted, present: Sequence[str]) -> tuple[str, str]:
-    """The split that certifies and the one to calibrate on; the same where there is but one."""
+    """The split that certifies and the one to calibrate on; the same where there is only one."""
     certify = _certification_split(wanted, present)
-    others = [name for name in (*CALIBRATE_ON, *present) if name in present and name != certify]
-    return certify, others[0] if others else certify
+    others = list(present)
+    others.remove(certify)
+    return certify, first_present((*CALIBRATE_ON, *others), others) or certify
 
 
 def _certification_split(wanted: Wanted, present: Sequence[str]) -> str:
     asked = wanted.certify_on
     if asked is not None:
-        usual = next((split for split, names in SPLITS.items() if asked in names), asked)
-        if asked not in present and usual not in present:
+        usual = asked
+        for split, names in SPLITS.items():
+            if asked in names:
+                usual = split  # "dev" finds the file dev.jsonl, which is split "validation"
+        found = first_present((asked, usual), present)
+        if found is None:
             raise DataError(f"{wanted.data}: no split '{asked}'; there are {', '.join(present)}; check --certify-on")
-        return asked if asked in present else usual
-    return next(name for name in (*CERTIFY_ON, *present) if name in present)
+        return found
+    return first_present(CERTIFY_ON, present) or present[0]
 
 
 def _is_folder(data: str) -> bool:

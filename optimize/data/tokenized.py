@@ -1,18 +1,17 @@
 """Rows of data as the tokenizer of a model's folder splits them.
 
-A stage may give its model a tokenizer of its own, with fewer word pieces. Each model is asked what its own makes of a
-text; two folders with the same tokenizer files get the very same features.
+A stage may give its model a tokenizer of its own, with fewer word pieces. Each model gets a text as its own tokenizer
+splits it; two folders with the same tokenizer files get the very same features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from optimize.artifact import tokenizer_digest
 from optimize.checkpoint import read_config
-from optimize.interfaces import Encoded, Head, Text
+from optimize.interfaces import Encoded, Head, Row, Text
 
 
 def read_text(folder: Path, max_tokens: int) -> Text:
@@ -24,15 +23,16 @@ def read_text(folder: Path, max_tokens: int) -> Text:
     return Text(tokenizer, read_config(folder), max_tokens)
 
 
-def encode(head: Head, rows: tuple[Any, ...], text: Text) -> Encoded:
+def encode(head: Head, rows: tuple[Row, ...], text: Text) -> Encoded:
     """Tokenized rows; none give none."""
     return head.encode(rows, text) if rows else Encoded((), (), 0)
 
 
 def split_by_tokenizer(
-    head: Head, rows: tuple[Any, ...], max_tokens: int, known: Mapping[Path, Encoded]
+    head: Head, rows: tuple[Row, ...], max_tokens: int, known: Mapping[Path, Encoded]
 ) -> Callable[[Path], Encoded]:
-    """The rows by a model's folder, encoded once a tokenizer; `known` are folders whose rows are there already."""
+    """The rows by a model's folder, encoded once for each tokenizer; `known` are folders with rows already encoded."""
+    # By the tokenizer's content: most stages copy their input's tokenizer, and a split takes seconds to encode.
     found = {tokenizer_digest(folder): encoded for folder, encoded in known.items()}
 
     def encoded(folder: Path) -> Encoded:
@@ -46,6 +46,9 @@ def split_by_tokenizer(
 
 def fewest_tokens(folders: Iterable[Path]) -> tuple[Path, int]:
     """The folder with the smallest vocabulary, whose ids all of the models know, and its size."""
-    sizes = {folder: int(read_config(folder)["vocab_size"]) for folder in folders}
-    folder = min(sizes, key=lambda one: sizes[one])
-    return folder, sizes[folder]
+    folder = min(folders, key=_vocab_size)
+    return folder, _vocab_size(folder)
+
+
+def _vocab_size(folder: Path) -> int:
+    return int(read_config(folder)["vocab_size"])

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from optimize.errors import StageError
 from optimize.evaluate.statistics import bootstrap_drops, mcnemar, percentile_interval
-from optimize.interfaces import Score
+from optimize.interfaces import Array, Score
 from optimize.manifest import Metric
-
-if TYPE_CHECKING:
-    import numpy as np
 
 COSINE_TO_REFERENCE = "cosine_to_reference"
 
@@ -30,7 +25,9 @@ def compare(candidate: Score, reference: Score, *, confidence: float, seed: int,
         )
     ours, theirs, aggregate = candidate.statistics, reference.statistics, candidate.aggregate
     if candidate.metric == COSINE_TO_REFERENCE:
-        ours, theirs, aggregate = np.sum(ours * theirs, axis=1, keepdims=True), np.ones((len(ours), 1)), _mean
+        # Of unit vectors the cosine is the product; the reference's with itself is 1.
+        ours, theirs = np.sum(ours * theirs, axis=1, keepdims=True), np.ones((len(ours), 1))
+        aggregate = _mean
     value, target = float(aggregate(ours)), float(aggregate(theirs))
     drops = bootstrap_drops(ours, theirs, aggregate, seed=seed, resamples=resamples)
     drop = target - value
@@ -39,7 +36,7 @@ def compare(candidate: Score, reference: Score, *, confidence: float, seed: int,
         value=value,
         reference=target,
         drop=drop,
-        relative_drop=drop / abs(target) if target else None,
+        relative_drop=drop / abs(target) if target else None,  # rank correlations may be 0, or negative
         interval=percentile_interval(drops, confidence=confidence),
         confidence=confidence,
         standard_error=float(np.std(drops, ddof=1)),
@@ -49,11 +46,12 @@ def compare(candidate: Score, reference: Score, *, confidence: float, seed: int,
     )
 
 
-def _mean(statistics: np.ndarray[Any, Any]) -> float:
+def _mean(statistics: Array) -> float:
     return float(statistics.mean())
 
 
 def _p_value(candidate: Score, reference: Score) -> float | None:
+    """McNemar's, for metrics under which an example is right or wrong."""
     if candidate.right is None or reference.right is None:
         return None
     return mcnemar(candidate.right.astype(bool), reference.right.astype(bool))

@@ -6,19 +6,14 @@ text differently in another batch is hard to trust: both are seen here, neither 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
 from optimize.evaluate.predict import MAX_BATCH, choices, collate, own_outputs, token_limit
-from optimize.interfaces import Feature, Head, Score, Session
+from optimize.interfaces import Array, Feature, Head, Score, Session
 from optimize.manifest import Drift
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
 
 PROBES = 16
 EXTRA_PADDING = 32
@@ -75,13 +70,18 @@ def alike(
     That is for models with tokenizers of their own, under which a text may have other numbers of tokens.
     """
     ours, theirs = _by_example(*candidate), _by_example(*reference)
-    both = [example for example in theirs if example in ours]
-    kept = [example for example in both if _shapes(ours[example]) == _shapes(theirs[example])]
-    first, second = (
-        replace(observed, rows=[row for example in kept for row in rows[example]])
-        for (observed, _), rows in ((candidate, ours), (reference, theirs))
-    )
-    return first, second, len(both) - len(kept)
+    our_rows: list[Array] = []
+    their_rows: list[Array] = []
+    left_out = 0
+    for example, rows in theirs.items():
+        if example not in ours:
+            continue  # one of the last, whose rows were kept on one side alone
+        if _shapes(ours[example]) == _shapes(rows):
+            our_rows += ours[example]
+            their_rows += rows
+        else:
+            left_out += 1
+    return replace(candidate[0], rows=our_rows), replace(reference[0], rows=their_rows), left_out
 
 
 def _by_example(observed: Observed, features: Sequence[Feature]) -> dict[int, list[Array]]:
@@ -102,6 +102,7 @@ def agree(candidate: Score, reference: Score) -> tuple[float, int, int]:
     if len(ours) != len(theirs) or not (len(theirs) or reference.ordinal):
         raise StageError(f"drift: {len(ours)} decisions beside {len(theirs)}; run both models on the same features")
     if reference.ordinal:
+        # tau is the share of pairs in the same order minus that of pairs in opposite order, from -1 to 1.
         decisions = len(theirs) * (len(theirs) - 1) // 2
         agreement = (1.0 + _tau(ours, theirs)) / 2.0
         return agreement, round((1.0 - agreement) * decisions), decisions
@@ -116,9 +117,10 @@ def _tau(ours: Array, theirs: Array) -> float:
 
     if len(theirs) < 2:
         return 1.0
-    constant = [bool(np.all(side == side[0])) for side in (ours, theirs)]
-    if any(constant):
-        return 1.0 if all(constant) else 0.0
+    ours_constant, theirs_constant = bool(np.all(ours == ours[0])), bool(np.all(theirs == theirs[0]))
+    if ours_constant or theirs_constant:
+        # tau-b divides by the pairs that either side orders, of which there are none.
+        return 1.0 if ours_constant and theirs_constant else 0.0
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return -1.0
     return float(kendalltau(ours, theirs).statistic)
@@ -130,6 +132,7 @@ def distances(pairs: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
 
     largest, total, count = 0.0, 0.0, 0
     for ours, theirs in pairs:
+        # inf - inf is NaN and a warning, though equal infinities are alike; any other NaN has to stay.
         with np.errstate(invalid="ignore"):
             gap = np.where(ours == theirs, 0.0, np.abs(ours - theirs))
         largest = float(np.maximum(largest, gap.max(initial=0.0)))
@@ -145,8 +148,10 @@ def divergence(pairs: Sequence[tuple[Array, Array]]) -> float | None:
     for ours, theirs in pairs:
         if theirs.shape[-1] < 2 or not theirs.size:
             continue
+        # KL(P || Q) = sum p ln(p / q), P being the reference and Q the candidate.
         log_q, log_p = _log_softmax(ours), _log_softmax(theirs)
         p = np.exp(log_p)
+        # A class that P rules out adds nothing, whatever Q says: 0 ln 0 is 0, and not NaN.
         with np.errstate(invalid="ignore"):
             total += float(np.where(p > 0, p * (log_p - log_q), 0.0).sum())
         count += theirs.size // theirs.shape[-1]
@@ -156,6 +161,7 @@ def divergence(pairs: Sequence[tuple[Array, Array]]) -> float | None:
 def _log_softmax(rows: Array) -> Array:
     import numpy as np
 
+    # Without the shift a logit of 710 would overflow.
     shifted = rows.astype(np.float64) - rows.max(axis=-1, keepdims=True)
     found: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return found
@@ -168,8 +174,8 @@ def cosine(pairs: Sequence[tuple[Array, Array]]) -> float:
     found = []
     for ours, theirs in pairs:
         lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
-        found.append(np.sum(ours * theirs, axis=-1) / np.maximum(lengths, 1e-12))
-    return float(np.concatenate([np.ravel(values) for values in found]).mean())
+        found.append(np.ravel(np.sum(ours * theirs, axis=-1) / np.maximum(lengths, 1e-12)))
+    return float(np.concatenate(found).mean())
 
 
 def invariance(
@@ -187,14 +193,17 @@ def invariance(
         outputs = session(collate(group, pad_id=pad_id, tokens=tokens))
         return [head.read(one, own_outputs(outputs, i, one, head=head)) for i, one in enumerate(group)]
 
-    alone = {id(one): rows([one])[0] for one in picked}
-    widths = [max(one.tokens, min(one.tokens + EXTRA_PADDING, max_tokens)) for one in picked]
-    padded = [(alone[id(one)], rows([one], width)[0]) for one, width in zip(picked, widths, strict=True)]
-    batched = [
-        (alone[id(one)], found)
-        for group in mixed_batches(picked, tokens=limit)
-        for one, found in zip(group, rows(group), strict=True)
-    ]
+    alone: dict[int, Array] = {}  # by the feature's id, since features cannot be hashed
+    padded: list[tuple[Array, Array]] = []
+    for one in picked:
+        alone[id(one)] = rows([one])[0]
+        # A text that is as long as the model takes has no room for padding, and is compared with itself.
+        width = max(one.tokens, min(one.tokens + EXTRA_PADDING, max_tokens))
+        padded.append((alone[id(one)], rows([one], width)[0]))
+    batched: list[tuple[Array, Array]] = []
+    for group in mixed_batches(picked, tokens=limit):
+        for one, found in zip(group, rows(group), strict=True):
+            batched.append((alone[id(one)], found))
     return distances(padded)[0], distances(batched)[0]
 
 
@@ -208,8 +217,13 @@ def spread(features: Sequence[Feature], count: int) -> list[Feature]:
 
 def mixed_batches(features: Sequence[Feature], *, tokens: int) -> Iterator[list[Feature]]:
     """Deal sorted features out to batches of up to 8 that each mix short and long ones."""
-    for count in sorted({choices(feature) for feature in features}):
-        alike = [feature for feature in features if choices(feature) == count]
-        size = max(1, min(MAX_BATCH, tokens // max(feature.all_tokens for feature in alike)))
-        batches = -(-len(alike) // size)
-        yield from (alike[start::batches] for start in range(batches))
+    by_choices: dict[int, list[Feature]] = {}
+    for feature in features:
+        by_choices.setdefault(choices(feature), []).append(feature)
+    for _, together in sorted(by_choices.items()):
+        # As many to a batch as fit if each were as long as the longest, which pads all of its batch.
+        longest = max(feature.all_tokens for feature in together)
+        size = max(1, min(MAX_BATCH, tokens // longest))
+        batches = math.ceil(len(together) / size)
+        for first in range(batches):
+            yield together[first::batches]  # they are sorted: each batch gets short and long ones

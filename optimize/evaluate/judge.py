@@ -8,10 +8,9 @@ smoothly and rank candidates that the metric cannot tell apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
 from optimize.gates import Gates, excess
-from optimize.interfaces import Context, Encoded, FactRow, Facts, Head, Progress, Session
+from optimize.interfaces import Array, Context, Encoded, FactRow, Facts, Head, Progress, Session
 
 RESAMPLES = 200
 
@@ -82,14 +81,14 @@ class Judge:
         metric = compare(
             found.score, self.reference.score, confidence=confidence or 0.95, seed=self.seed, resamples=RESAMPLES
         )
-        drop = metric.drop if confidence is None else metric.interval[1]
+        drop = metric.drop if confidence is None else metric.interval[1]  # the interval's upper end
         agreement, _, _ = agree(found.score, self.reference.score)
         distance, sqnr_db = distances(found, self.reference, self.head)
         scale = abs(metric.reference) or 1.0
         error = metric.standard_error / scale
         return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, error)
 
-    def divergences(self, found: Mapping[int, Any]) -> dict[int, float]:
+    def divergences(self, found: Mapping[int, Array]) -> dict[int, float]:
         """The divergence of each example, from rows by feature; an example whose rows were not kept has none."""
         parts: dict[int, list[float]] = {}
         for index, rows in found.items():
@@ -112,17 +111,21 @@ class Judge:
 
     def excess(self, loss: Loss) -> float:
         """How far the limit that is missed most is missed; 0 within all of them. They are shares, all on one scale."""
-        lost = loss.relative_drop
-        sure = 1.0 - self.doubt * loss.relative_error / lost if self.doubt and lost > 0 else 1.0
+        # What is left of a drop once `doubt` standard errors are taken off, as a share of it.
+        sure = 1.0
+        if self.doubt and loss.relative_drop > 0:
+            sure -= self.doubt * loss.relative_error / loss.relative_drop
         measured = {
             "max_metric_drop": loss.drop * sure,
             "max_relative_metric_drop": loss.relative_drop * sure,
             "min_agreement": loss.agreement,
         }
-        limits = {name: getattr(self.limits, name) for name in measured}
-        return max(
-            (excess(name, limit, measured[name]) for name, limit in limits.items() if limit is not None), default=0.0
-        )
+        missed = [0.0]
+        for name, value in measured.items():
+            limit = getattr(self.limits, name)
+            if limit is not None:
+                missed.append(excess(name, limit, value))
+        return max(missed)
 
 
 def make_judge(context: Context, session: Session, *, tokens: int, doubt: float = 0.0) -> Judge:
@@ -165,24 +168,20 @@ def distances(found: Observed, reference: Observed, head: Head) -> tuple[float, 
     return row_distances(list(zip(found.rows, reference.rows, strict=False)), head)
 
 
-def row_distances(pairs: Sequence[tuple[Any, Any]], head: Head) -> tuple[float, float]:
+def row_distances(pairs: Sequence[tuple[Array, Array]], head: Head) -> tuple[float, float]:
     """Divergence and SQNR in dB of a candidate's rows from the reference's."""
-    noise = _energy((ours - theirs, theirs) for ours, theirs in pairs)
-    ratio = noise[0] / max(noise[1], 1e-30)
-    sqnr_db = -10.0 * math.log10(max(ratio, 1e-12))
+    noise = signal = 0.0
+    for ours, theirs in pairs:
+        noise += _energy(ours - theirs)
+        signal += _energy(theirs)
+    ratio = noise / max(signal, 1e-30)
+    sqnr_db = -10.0 * math.log10(max(ratio, 1e-12))  # 120 dB and more, float32's own rounding, are all the same
     if head.rows_are == "vectors":
         return 1.0 - cosine(pairs), sqnr_db
+    # A regression's single value is not a distribution: it has no divergence, and the noise stands in for it.
     distance = divergence(pairs) if head.rows_are == "logits" else None
     return ratio if distance is None else distance, sqnr_db
 
 
-def _energy(pairs: Any) -> tuple[float, float]:
-    totals = [0.0, 0.0]
-    for pair in pairs:
-        for place, values in enumerate(pair):
-            totals[place] += float(np.square(values, dtype=np.float64).sum())
-    return totals[0], totals[1]
-
-
-Open = Callable[[Any], Session]
-"""Open an ONNX model that is held in memory."""
+def _energy(values: Array) -> float:
+    return float(np.square(values, dtype=np.float64).sum())

@@ -19,6 +19,7 @@ def peak_memory_bytes() -> int | None:
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes here, other systems KiB.
     return peak if sys.platform == "darwin" else peak * 1024
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from optimize.artifact import Artifact, Kind
 from optimize.checkpoint import read_config
 from optimize.errors import StageError
-from optimize.interfaces import Context, Feed
+from optimize.interfaces import Array, Context, Feed
 
-SHAPES = ((1, 1), (1, 16), (2, 7), (3, 33), (1, 128))
+SHAPES = ((1, 1), (1, 16), (2, 7), (3, 33), (1, 128))  # batch x tokens, odd ones included: kernels have other tails
 
 
 def check_parity(
@@ -34,7 +33,7 @@ def check_parity(
 ) -> float:
     """The largest absolute difference; refuses one above `tolerance` times the outputs' scale."""
     worst, scale = compare(folder, source, context, kind=kind, max_tokens=max_tokens)
-    if not worst <= tolerance * max(scale, 1.0):
+    if not worst <= tolerance * max(scale, 1.0):  # so put that NaN is refused
         raise StageError(
             f"{stage}: outputs differ from the source model's by {worst:.2e} "
             f"(allowed {tolerance * max(scale, 1.0):.0e}); "
@@ -54,6 +53,7 @@ def compare(
         expected, got = reference(feed), candidate(feed)
         for name in context.head.outputs:
             kept = feed["attention_mask"] == 1 if context.head.reads == "all tokens" else ...
+            # `np.maximum` keeps NaN, which `max` may drop.
             worst = float(np.maximum(worst, np.max(np.abs(expected[name] - got[name])[kept])))
             scale = max(scale, float(np.max(np.abs(expected[name])[kept])))
     return worst, scale
@@ -79,7 +79,8 @@ def _choices(context: Context) -> int | None:
     return ids.shape[0] if ids.ndim == 2 else None
 
 
-def _masks(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[np.ndarray[Any, Any]]:
+def _masks(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[Array]:
+    """Masks of this shape: full, right-padded, left-padded and with holes."""
     tokens = shape[-1]
     yield np.ones(shape, dtype=np.int64)
     if tokens < 4:
@@ -89,5 +90,5 @@ def _masks(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[np.ndar
     yield (positions < lengths).astype(np.int64)
     yield (positions >= tokens - lengths).astype(np.int64)
     holes = (rng.random(shape) < 0.7).astype(np.int64)
-    holes[..., tokens // 2] = 1
+    holes[..., tokens // 2] = 1  # a text of which nothing is attended to has no answer
     yield holes

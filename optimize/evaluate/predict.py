@@ -11,13 +11,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from optimize.evaluate.memory import release_free_memory
-from optimize.interfaces import Encoded, Feature, Feed, Head, Progress, Session
-
-if TYPE_CHECKING:
-    import numpy as np
+from optimize.interfaces import Array, Encoded, Feature, Feed, Head, Progress, Session
 
 MAX_BATCH = 8
 MAX_BATCH_TOKENS = 4096
@@ -31,7 +28,7 @@ class Outputs:
     """`answers[i]` is what the head decided for feature i; `rows` are those of the first features."""
 
     answers: list[Any]
-    rows: list[np.ndarray[Any, Any]]
+    rows: list[Array]
 
 
 def collate(
@@ -53,15 +50,16 @@ def collate(
     if width < longest:
         raise ValueError(f"cannot pad {longest} tokens to {width}")
 
-    def padded(array: np.ndarray[Any, Any], fill: int) -> np.ndarray[Any, Any]:
+    def padded(array: Array, fill: int) -> Array:
         missing = width - array.shape[-1]
         ends = (0, missing) if side == "right" else (missing, 0)
         return np.pad(array, [(0, 0)] * (array.ndim - 1) + [ends], constant_values=fill)
 
-    return {
-        name: np.stack([padded(feature.inputs[name], pad_id if name == "input_ids" else 0) for feature in features])
-        for name in features[0].inputs
-    }
+    feed: Feed = {}
+    for name in features[0].inputs:
+        fill = pad_id if name == "input_ids" else 0
+        feed[name] = np.stack([padded(feature.inputs[name], fill) for feature in features])
+    return feed
 
 
 def own_outputs(outputs: Feed, index: int, feature: Feature, *, head: Head) -> Feed:
@@ -114,7 +112,7 @@ def predict(
     *,
     pad_id: int,
     progress: Progress | None = None,
-) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+) -> Iterator[tuple[int, Array]]:
     """Yield (index, rows) for every feature, as batches finish; rows are the head's `read`."""
     done = 0
     limit = token_limit(session, head, features, pad_id=pad_id)
@@ -144,14 +142,14 @@ def run_split(
     """
     features = encoded.features
     answers: list[Any] = [None] * len(features)
-    rows: dict[int, np.ndarray[Any, Any]] = {}
-    last_first: list[int] = []
+    rows: dict[int, Array] = {}
+    last_first: list[int] = []  # a heap of negated indices: the last feature that is kept comes out first
     kept, end = 0, len(features)
     for index, found in predict(session, head, features, pad_id=pad_id, progress=progress):
         answers[index] = head.decide(features[index], found)
         if index >= end:
             continue
-        rows[index] = found.copy()
+        rows[index] = found.copy()  # a view would keep its whole batch's outputs alive
         heapq.heappush(last_first, -index)
         kept += found.size
         while kept > KEEP_VALUES:

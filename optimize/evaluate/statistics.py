@@ -7,15 +7,11 @@ scores. Bootstrap: Efron 1979, percentile intervals. McNemar 1947, in its exact,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
+from optimize.interfaces import Array
 
-    Array = np.ndarray[Any, Any]
-
-RUNS_FOR_P90 = 20
-RUNS_FOR_P99 = 100
+RUNS_FOR_P90 = 20  # two of them are slower
+RUNS_FOR_P99 = 100  # one is
 
 
 def bootstrap_drops(
@@ -27,6 +23,7 @@ def bootstrap_drops(
     rng = np.random.default_rng(seed)
     drops = np.empty(resamples)
     for turn in range(resamples):
+        # The same examples of both: what is hard for one is hard for the other, and cancels.
         rows = rng.integers(0, len(candidate), len(candidate))
         drops[turn] = aggregate(reference[rows]) - aggregate(candidate[rows])
     return drops
@@ -45,6 +42,7 @@ def mcnemar(candidate_right: Array, reference_right: Array) -> float:
     """Two-sided exact p of as uneven a split of the examples that only one of the models has right."""
     from scipy.stats import binomtest
 
+    # If the models are equally good, each such example is a fair coin's toss: won ~ B(won + lost, 1/2).
     lost = int((reference_right & ~candidate_right).sum())
     won = int((candidate_right & ~reference_right).sum())
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
@@ -54,9 +52,9 @@ def percentiles_ms(seconds: Array) -> tuple[float, float | None, float | None]:
     """Median, 90th and 99th percentile in ms; None where too few runs can show it."""
     import numpy as np
 
-    p50, p90, p99 = (float(value) * 1000.0 for value in np.percentile(seconds, [50, 90, 99]))
     runs = len(seconds)
-    return p50, p90 if runs >= RUNS_FOR_P90 else None, p99 if runs >= RUNS_FOR_P99 else None
+    p50, p90, p99 = np.percentile(seconds, [50, 90, 99]) * 1000.0
+    return float(p50), float(p90) if runs >= RUNS_FOR_P90 else None, float(p99) if runs >= RUNS_FOR_P99 else None
 
 
 def ratio_interval(
@@ -70,6 +68,7 @@ def ratio_interval(
     import numpy as np
 
     medians = np.array([[np.median(one), np.median(other)] for one, other in zip(above, below, strict=True)])
-    rounds = np.random.default_rng(seed).integers(0, len(medians), (resamples, len(medians)))
-    resampled = np.median(medians[rounds], axis=1)
+    drawn = np.random.default_rng(seed).integers(0, len(medians), (resamples, len(medians)))
+    # The median over the rounds that were drawn, of the medians in each: [resamples, 2].
+    resampled = np.median(medians[drawn], axis=1)
     return percentile_interval(resampled[:, 0] / resampled[:, 1], confidence=0.95)

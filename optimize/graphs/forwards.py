@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import math
 import types
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 
-def slice_readout(model: Any) -> None:
+def slice_readout(model: Module) -> None:
     """Let the last layer compute only what the first token needs."""
 
-    def forward(layer: Any, x: Any, attn_mask: Any = None, *_: Any, **__: Any) -> tuple[Any]:
+    def forward(layer: Module, x: Tensor, attn_mask: Tensor | None = None, *_: object, **__: object) -> tuple[Tensor]:
         first = x[:, :1]
+        # SDPA's mask, [B, 1, Tq, Tk], has a row for each query; that of eager attention, [B, Tk], has none to cut.
         mask = attn_mask[:, :, :1] if attn_mask is not None and attn_mask.dim() == 4 else attn_mask
         attended = layer.attention(query=first, key=x, value=x, mask=mask)[0]
         hidden = layer.sa_layer_norm(attended + first)
@@ -27,20 +32,23 @@ def slice_readout(model: Any) -> None:
     layer.forward = types.MethodType(forward, layer)
 
 
-def use_lean_attention(model: Any) -> None:
+def use_lean_attention(model: Module) -> None:
     """Replace the attention's forward in every layer of a PyTorch model, and scale its queries, in place."""
     import torch
 
     for layer in model.distilbert.transformer.layer if hasattr(model, "distilbert") else model.transformer.layer:
         attention = layer.attention
         scale = 1.0 / math.sqrt(attention.q_lin.out_features // attention.n_heads)
+        # Softmax(QKᵀ / sqrt(d)): what divides the scores divides the queries just as well.
         with torch.no_grad():
             attention.q_lin.weight.mul_(scale)
             attention.q_lin.bias.mul_(scale)
         attention.forward = types.MethodType(_forward, attention)
 
 
-def _forward(attention: Any, query: Any, key: Any, value: Any, mask: Any, *_: Any, **__: Any) -> tuple[Any]:
+def _forward(
+    attention: Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *_: object, **__: object
+) -> tuple[Tensor]:
     """DistilBERT's attention on queries that are scaled already; `mask` is additive, [B, 1, Tq, Tk]."""
     import torch
 

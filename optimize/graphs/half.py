@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from optimize.graphs.onnx import add_weight, record
 from optimize.runtimes.half import FLOAT, FLOAT16
 
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
 
-def name_nodes(model: Any) -> None:
+
+def name_nodes(model: ir.Model) -> None:
     """Give every node a name of its own, in place: the converter knows nodes by their names."""
     seen: set[str] = set()
-    for index, node in enumerate(model.graph.node):
+    for index, node in enumerate(model.graph):
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
         seen.add(node.name)
@@ -23,72 +30,85 @@ def name_nodes(model: Any) -> None:
 class Exposed:
     """A graph with what attention hides beside it, and the output of the node that hides each."""
 
-    model: Any
+    model: ir.Model
     owners: Mapping[str, str]
 
 
-def expose_attention(model: Any) -> Exposed:
+def expose_attention(model: ir.Model) -> Exposed:
     """A copy in which each fused Attention's projections, and the products of queries and keys, are tensors too."""
-    import numpy as np
-    import onnx
-    from onnx import helper, numpy_helper
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    widths = {tensor.name: int(tensor.dims[-1]) for tensor in copy.graph.initializer if tensor.dims}
+    copy = model.clone()
     owners: dict[str, str] = {}
-    for node in [node for node in model.graph.node if node.op_type == "Attention" and node.domain == "com.microsoft"]:
-        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        heads, at = int(attributes["num_heads"]), f"{node.name}_exposed"
-        third = widths[node.input[1]] // 3
-        sizes = [int(size) for size in attributes.get("qkv_hidden_sizes", (third, third, third))]
-        scale = float(attributes.get("scale", 0.0)) or 1.0 / math.sqrt(sizes[0] / heads)
-        copy.graph.initializer.extend(
-            [
-                numpy_helper.from_array(np.array(sizes, dtype=np.int64), f"{at}_sizes"),
-                numpy_helper.from_array(np.array([0, 0, heads, -1], dtype=np.int64), f"{at}_shape"),
-                numpy_helper.from_array(np.array(scale, dtype=np.float32), f"{at}_scale"),
-            ]
-        )
-        copy.graph.node.extend(
-            [
-                helper.make_node("MatMul", [node.input[0], node.input[1]], [f"{at}_products"]),
-                helper.make_node("Add", [f"{at}_products", node.input[2]], [f"{at}_qkv"]),
-                helper.make_node("Split", [f"{at}_qkv", f"{at}_sizes"], [f"{at}_q", f"{at}_k", f"{at}_v"], axis=2),
-                helper.make_node("Reshape", [f"{at}_q", f"{at}_shape"], [f"{at}_queries"]),
-                helper.make_node("Reshape", [f"{at}_k", f"{at}_shape"], [f"{at}_keys"]),
-                helper.make_node("Transpose", [f"{at}_queries"], [f"{at}_rows"], perm=[0, 2, 1, 3]),
-                helper.make_node("Transpose", [f"{at}_keys"], [f"{at}_columns"], perm=[0, 2, 3, 1]),
-                helper.make_node("MatMul", [f"{at}_rows", f"{at}_columns"], [f"{at}_unscaled"]),
-                helper.make_node("Mul", [f"{at}_unscaled", f"{at}_scale"], [f"{at}_scores"]),
-            ]
-        )
-        owners |= {f"{at}_qkv": node.output[0], f"{at}_scores": node.output[0]}
+    for node in tuple(copy.graph):
+        if node.op_type == "Attention" and node.domain == "com.microsoft":
+            qkv, scores = _beside(node)
+            owners |= {qkv.name: node.outputs[0].name, scores.name: node.outputs[0].name}
     return Exposed(copy, owners)
 
 
-def join_casts(model: Any) -> None:
-    """Let FP32 nodes read from one another without a cast to FP16 in between, and nodes share casts, in place.
+def _beside(attention: ir.Node) -> tuple[ir.Value, ir.Value]:
+    """Compute once more, beside a fused Attention, its projections [B, T, Q+K+V] and scaled scores [B, H, T, T]."""
+    import onnx_ir
+    from onnx_ir.tape import Tape
+
+    graph, at, given = attention.graph, f"{attention.name}_exposed", attention.attributes
+    x, weight, bias = attention.inputs[:3]
+    heads = given.get_int("num_heads")
+    # Queries, keys and values are as wide as one another unless the layer was pruned.
+    sizes = given.get_ints("qkv_hidden_sizes") or [weight.shape[-1] // 3] * 3
+    scale = given.get_float("scale", 0.0) or 1.0 / math.sqrt(sizes[0] / heads)
+    split = add_weight(graph, f"{at}_sizes", list(sizes))
+    shape = add_weight(graph, f"{at}_shape", [0, 0, heads, -1])
+    factor = add_weight(graph, f"{at}_scale", np.float32(scale))
+    tape = Tape(graph)
+    products = record(tape, "MatMul", [x, weight], f"{at}_products")
+    qkv = record(tape, "Add", [products, bias], f"{at}_qkv")
+    parts = [onnx_ir.val(f"{at}_{part}") for part in "qkv"]
+    queries, keys, _ = tape.op_multi_out("Split", [qkv, split], {"axis": 2}, outputs=parts, name="")
+    queries = record(tape, "Reshape", [queries, shape], f"{at}_queries")
+    keys = record(tape, "Reshape", [keys, shape], f"{at}_keys")
+    rows = record(tape, "Transpose", [queries], f"{at}_rows", perm=[0, 2, 1, 3])
+    columns = record(tape, "Transpose", [keys], f"{at}_columns", perm=[0, 2, 3, 1])
+    unscaled = record(tape, "MatMul", [rows, columns], f"{at}_unscaled")
+    return qkv, record(tape, "Mul", [unscaled, factor], f"{at}_scores")
+
+
+def join_casts(converted: onnx.ModelProto) -> ir.Model:
+    """A converted graph in which FP32 nodes read from one another without a cast to FP16 in between.
 
     The converter casts the result of every node that stays in FP32 to FP16, and back for the next that does: what is
-    too large for FP16 would be infinite after all. It also writes the same cast once for each node that reads it.
+    too large for FP16 would be infinite after all.
     """
-    graph = model.graph
-    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
-    wide = {
-        name: casts[node.input[0]].input[0]
-        for name, node in casts.items()
-        if _to(node) == FLOAT and node.input[0] in casts and _to(casts[node.input[0]]) == FLOAT16
-    }
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = wide.get(name, name)
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [node for node in graph.node if node.op_type != "Cast" or casts[node.output[0]] is node]
-    kept = [node for node in kept if node.op_type != "Cast" or node.output[0] in read]
-    del graph.node[:]
-    graph.node.extend(kept)
+    import onnx_ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    _drop_repeats(converted)
+    model = onnx_ir.from_proto(converted)
+    for node in model.graph:
+        narrowed = node.inputs[0].producer() if _casts(node, FLOAT) else None
+        if narrowed is None or not _casts(narrowed, FLOAT16):
+            continue
+        for reader, place in node.outputs[0].uses():
+            reader.replace_input_with(place, narrowed.inputs[0])
+    # The converter puts its casts behind all other nodes.
+    model.graph.sort()
+    RemoveUnusedNodesPass()(model)
+    return model
 
 
-def _to(cast: Any) -> int:
-    return int(next(each.i for each in cast.attribute if each.name == "to"))
+def _drop_repeats(converted: onnx.ModelProto) -> None:
+    """Keep one of equal casts, in place.
+
+    onnxruntime 1.31.1 writes one for each FP32 node that reads a tensor, all under one name, which onnx_ir refuses.
+    """
+    seen: set[str] = set()
+    kept = []
+    for node in converted.graph.node:
+        if not seen & set(node.output):
+            kept.append(node)
+        seen.update(node.output)
+    del converted.graph.node[:]
+    converted.graph.node.extend(kept)
+
+
+def _casts(node: ir.Node, kind: int) -> bool:
+    return node.op_type == "Cast" and bool(node.attributes.get_int("to") == kind)

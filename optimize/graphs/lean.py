@@ -13,64 +13,75 @@ the residual sums alone.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from optimize.graphs.onnx import add_weight
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
-def copy_batch_axis(model: Any) -> int:
+def copy_batch_axis(model: ir.Model) -> int:
     """Let the attention's reshapes copy their first axis instead of being told it, in place; how many there were."""
-    from onnx import numpy_helper
-
-    graph = model.graph
-    makers = {node.output[0]: node for node in graph.node}
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if len(tensor.dims) <= 1}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     changed = 0
-    for node in graph.node:
-        shape = makers.get(node.input[1]) if node.op_type == "Reshape" and "/attention/" in node.name else None
-        if shape is None or shape.op_type != "Concat" or not all(name in constants for name in shape.input[1:]):
+    for node in model.graph:
+        if node.op_type != "Reshape" or "/attention/" not in node.name:
             continue
-        axes = [0, *(int(constants[name].reshape(-1)[0]) for name in shape.input[1:])]
-        name = f"{node.name}_shape"
-        graph.initializer.append(numpy_helper.from_array(_int64(axes), name))
-        node.input[1] = name
+        axes = _axes_behind_batch(node.inputs[1])
+        if axes is None:
+            continue
+        # 0 stands for "as it was" in a Reshape, and only one axis may be inferred (-1).
+        node.replace_input_with(1, add_weight(model.graph, f"{node.name}_shape", [0, *axes]))
         changed += 1
     return changed
 
 
-def part_residual_sums(model: Any) -> int:
-    """Put a reshape that changes nothing before each residual sum that a LayerNormalization follows; how many."""
-    from onnx import helper, numpy_helper
+def _axes_behind_batch(shape: ir.Value) -> list[int] | None:
+    """The axes that a Concat puts behind the batch size, where all of them are constant."""
+    from onnx_ir.convenience import get_const_tensor
 
-    graph = model.graph
-    makers = {node.output[0]: node for node in graph.node}
-    widths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
-    norms = [node for node in graph.node if node.op_type == "LayerNormalization" and node.input[1] in widths]
-    parted = 0
-    for norm in norms:
-        total = makers.get(norm.input[0])
-        branch = (
-            next((i for i, name in enumerate(total.input) if _is_linear(makers.get(name))), None) if total else None
-        )
-        if total is None or total.op_type != "Add" or branch is None:
+    concat = shape.producer()
+    if concat is None or concat.op_type != "Concat":
+        return None
+    axes = []
+    for value in concat.inputs[1:]:
+        tensor = get_const_tensor(value)
+        if tensor is None:
+            return None
+        axes.append(int(tensor.numpy().reshape(-1)[0]))
+    return axes
+
+
+def part_residual_sums(model: ir.Model) -> int:
+    """Put a reshape that changes nothing before each residual sum that a LayerNormalization follows; how many."""
+    import onnx_ir
+
+    graph, parted = model.graph, 0
+    for norm in graph:
+        total = norm.inputs[0].producer() if norm.op_type == "LayerNormalization" else None
+        if total is None or total.op_type != "Add" or not norm.inputs[1].is_initializer():
             continue
-        name = total.input[branch]
-        shape = f"{name}_shape"
-        graph.initializer.append(numpy_helper.from_array(_int64([0, -1, int(widths[norm.input[1]])]), shape))
-        total.input[branch] = f"{name}_parted"
-        reshape = helper.make_node("Reshape", [name, shape], [f"{name}_parted"], name=f"{total.name}_part")
-        graph.node.insert(list(graph.node).index(total), reshape)
+        branch = _linear_branch(total)
+        if branch is None:
+            continue
+        summand = total.inputs[branch]
+        shape = add_weight(graph, f"{summand.name}_shape", [0, -1, *norm.inputs[1].shape])
+        reshape = onnx_ir.node(
+            "Reshape",
+            [summand, shape],
+            outputs=[onnx_ir.val(f"{summand.name}_parted")],
+            name=f"{total.name}_part",
+        )
+        graph.insert_before(total, reshape)
+        total.replace_input_with(branch, reshape.outputs[0])
         parted += 1
     return parted
 
 
-def _is_linear(node: Any) -> bool:
-    """Whether a node adds the bias of a linear layer."""
-    return node is not None and node.op_type == "Add" and ("/out_lin/" in node.name or "/lin2/" in node.name)
-
-
-def _int64(values: list[int]) -> Any:
-    import numpy as np
-
-    return np.array(values, dtype=np.int64)
+def _linear_branch(total: ir.Node) -> int | None:
+    """Which summand adds the bias of a linear layer: the other one is the residual."""
+    for place, summand in enumerate(total.inputs):
+        maker = summand.producer()
+        if maker is not None and maker.op_type == "Add" and ("/out_lin/" in maker.name or "/lin2/" in maker.name):
+            return place
+    return None

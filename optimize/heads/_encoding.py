@@ -7,20 +7,26 @@ with truncation. So nothing is ever cut without being counted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from optimize.errors import DataError
 from optimize.interfaces import Feature, Row, Text
 
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from transformers import PreTrainedTokenizerBase
+
 Shorten = Literal["longest_first", "only_first"]
+Words = str | Sequence[str]
+"""A text, or one that is split into words already."""
 
 
 class Tokens(NamedTuple):
-    """One `tokenizers.Encoding` with its special tokens, and whether text had to be cut."""
+    """One text's encoding with its special tokens, and whether text had to be cut."""
 
-    encoding: Any
+    encoding: Encoding
     cut: bool
 
 
@@ -49,11 +55,19 @@ def strings_in(head: str, rows: Sequence[Row], role: str) -> list[str]:
     return [string_in(head, rows, index, role) for index in range(len(rows))]
 
 
-def number_in(head: str, rows: Sequence[Row], index: int, role: str) -> float:
-    """Return the finite number that row `index` holds as `role`."""
-    value = rows[index].get(role)
+def any_has(rows: Sequence[Row], role: str) -> bool:
+    """Say whether any row holds something as `role`."""
+    return any(row.get(role) is not None for row in rows)
+
+
+def numbers_in(head: str, rows: Sequence[Row], role: str) -> tuple[float, ...]:
+    """Return the finite numbers that all rows hold as `role`."""
+    return tuple(_number(head, index, row.get(role), role) for index, row in enumerate(rows))
+
+
+def _number(head: str, index: int, value: Any, role: str) -> float:
     try:
-        number = float(value)  # type: ignore[arg-type]  # what it is, is what we ask
+        number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
     if not np.isfinite(number):
@@ -61,17 +75,18 @@ def number_in(head: str, rows: Sequence[Row], index: int, role: str) -> float:
     return number
 
 
-def class_id(head: str, index: int, value: object, classes: int) -> int:
+def class_id(head: str, index: int, value: Any, classes: int) -> int:
     """Return `value`, the label of row `index`, as a class id below `classes`."""
     try:
-        number = int(value)  # type: ignore[call-overload]  # what it is, is what we ask
-        fits = number == float(value) and 0 <= number < classes  # type: ignore[arg-type]
+        number = int(value)
+        # int() would take 1.7 for class 1.
+        fits = number == float(value) and 0 <= number < classes
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
         remedy = f"give a class id from 0 to {classes - 1}"
         raise refusal(head, index, f"has {value!r} as label", remedy)
-    return int(number)
+    return number
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -86,16 +101,16 @@ def token_limit(text: Text) -> int:
     return min(text.max_tokens, int(text.config.get("max_position_embeddings", text.max_tokens)))
 
 
-def require_fast(tokenizer: Any) -> None:
+def require_fast(tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that cannot say which word or character a token came from."""
     if not getattr(tokenizer, "is_fast", False):
         name = type(tokenizer).__name__
-        raise DataError(f"{name}: is no fast tokenizer; save one that has a tokenizer.json")
+        raise DataError(f"{name}: is not a fast tokenizer; save one that has a tokenizer.json")
 
 
 def tokenize(
     text: Text,
-    firsts: Sequence[Any],
+    firsts: Sequence[Words],
     seconds: Sequence[str] | None = None,
     *,
     shorten: Shorten = "longest_first",
@@ -114,17 +129,20 @@ def tokenize(
         is_split_into_words=words,
         verbose=False,
     ).encodings
-    return [
-        Tokens(encoding, cut=False)
-        if len(encoding) <= limit
-        else _cut(text, firsts[i], seconds[i] if seconds else None, shorten=shorten, words=words)
-        for i, encoding in enumerate(whole)
-    ]
+    found = []
+    for i, encoding in enumerate(whole):
+        if len(encoding) <= limit:
+            found.append(Tokens(encoding, cut=False))
+        else:
+            second = seconds[i] if seconds is not None else None
+            found.append(_cut(text, firsts[i], second, shorten=shorten, words=words))
+    return found
 
 
-def _cut(text: Text, first: Any, second: str | None, *, shorten: Shorten, words: bool) -> Tokens:
+def _cut(text: Text, first: Words, second: str | None, *, shorten: Shorten, words: bool) -> Tokens:
     limit = token_limit(text)
     if second is not None and shorten == "only_first":
+        # transformers only logs an error, and cuts nothing, where the second text alone is too long.
         plain = text.tokenizer(second, add_special_tokens=False, verbose=False)["input_ids"]
         fits = len(plain) + text.tokenizer.num_special_tokens_to_add(pair=True) < limit
         shorten = "only_first" if fits else "longest_first"
@@ -138,7 +156,12 @@ def _cut(text: Text, first: Any, second: str | None, *, shorten: Shorten, words:
     return Tokens(batch.encodings[0], cut=True)
 
 
-def feature(ids: Sequence[int], example: int, extra: Mapping[str, Any] | None = None) -> Feature:
+def count_cut(tokens: Sequence[Tokens]) -> int:
+    """Return how many texts were cut."""
+    return sum(item.cut for item in tokens)
+
+
+def feature(ids: Sequence[int], example: int, extra: Mapping[str, object] | None = None) -> Feature:
     """Make the unpadded feature of one sequence of token ids."""
     input_ids = np.asarray(ids, dtype=np.int64)
     inputs = {"input_ids": input_ids, "attention_mask": np.ones_like(input_ids)}

@@ -1,7 +1,7 @@
 """Metrics as functions of per-example statistics, [N, k] -> float, fast enough for a bootstrap.
 
-Each returns 0.0 where it is undefined (an empty selection, a constant column), never NaN: a gate
-must be able to fail on the value.
+Each returns 0.0 where it is undefined (an empty selection, a constant column), never NaN: a
+comparison with NaN is always false, and a model must be able to fail its limits.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 
 NO_CLASS = -1  # the decision of a model that answered NaN: never right
 
@@ -45,8 +46,8 @@ def macro_f1(predicted: Array, gold: Array) -> float:
     """Return the mean F1 of the classes that occur in either, as scikit-learn does."""
     scores = []
     for label in np.union1d(predicted, gold):
-        said, meant = predicted == label, gold == label
-        scores.append(ratio(2.0 * int((said & meant).sum()), int(said.sum() + meant.sum())))
+        ours, right = predicted == label, gold == label
+        scores.append(ratio(2.0 * int((ours & right).sum()), int(ours.sum() + right.sum())))
     return float(np.mean(scores))
 
 
@@ -74,5 +75,6 @@ def _ranks(values: Array) -> Array:
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     stops = np.append(starts[1:], len(values))
     ranks = np.empty(len(values))
+    # The mean of the ranks start, ..., stop - 1 that equal values would have, given to each of them.
     ranks[order] = np.repeat((starts + stops - 1) / 2, stops - starts)
     return ranks

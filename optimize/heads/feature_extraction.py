@@ -9,7 +9,6 @@ vectors calls `aggregate` on the row sums of their product, [N, 1]. Each text is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,18 +23,25 @@ SCORE = ("score", "similarity_score", "relatedness_score", "label")
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize texts one by one; a scored pair is two features of one example."""
     _encoding.require_rows(NAME, rows)
-    paired = any(row.get("text_pair") is not None for row in rows)
-    roles = ["text", "text_pair"] if paired else ["text"]
-    columns = [_encoding.strings_in(NAME, rows, role) for role in roles]
-    texts = [item for row in zip(*columns, strict=True) for item in row]
-    scored = paired and any(row.get("score") is not None for row in rows)
-    gold: tuple[float | None, ...] = (None,) * len(texts)
-    if scored:
-        gold = tuple(_encoding.number_in(NAME, rows, i, "score") for i in range(len(rows)))
-    tokens = _encoding.tokenize(text, texts)
-    features = tuple(_encoding.feature(item.encoding.ids, i // 2 if scored else i) for i, item in enumerate(tokens))
-    cut = {one.example for one, item in zip(features, tokens, strict=True) if item.cut}
-    return Encoded(features, gold, len(cut))
+    texts = _texts(rows)
+    scored = _encoding.any_has(rows, "text_pair") and _encoding.any_has(rows, "score")
+    gold: tuple[float | None, ...] = _encoding.numbers_in(NAME, rows, "score") if scored else (None,) * len(texts)
+    features, cut = [], set()
+    for i, tokens in enumerate(_encoding.tokenize(text, texts)):
+        example = i // 2 if scored else i
+        features.append(_encoding.feature(tokens.encoding.ids, example))
+        if tokens.cut:
+            cut.add(example)
+    return Encoded(tuple(features), gold, len(cut))
+
+
+def _texts(rows: Sequence[Row]) -> list[str]:
+    """Return all texts, those of a pair one after the other."""
+    firsts = _encoding.strings_in(NAME, rows, "text")
+    if not _encoding.any_has(rows, "text_pair"):
+        return firsts
+    seconds = _encoding.strings_in(NAME, rows, "text_pair")
+    return [text for pair in zip(firsts, seconds, strict=True) for text in pair]
 
 
 def read(feature: Feature, outputs: Feed) -> Array:
@@ -53,7 +59,7 @@ def decide(feature: Feature, rows: Array) -> Array:
     return vector
 
 
-def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
     """Score vectors by the cosines of pairs, or hand them over to be compared."""
     vectors = _unit(np.stack(answers).astype(np.float64))
     if encoded.gold[0] is None:
@@ -61,6 +67,7 @@ def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
             metric="cosine_to_reference",
             statistics=vectors,
             aggregate=_metrics.mean_of_first,
+            # A vector decides nothing alone: agreement asks in which order neighbours' cosines are.
             decisions=(vectors[:-1] * vectors[1:]).sum(axis=1),
             ordinal=True,
         )

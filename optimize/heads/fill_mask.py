@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,40 +21,48 @@ from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
 
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
 NAME = "fill-mask"
 MASKED_SHARE = 0.15
 WORST_LOSS = 100.0  # of a token in nats; keeps a model that answers NaN out of the average
 
 
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
-    """Tokenize and mask; `extra` holds the masked positions and what stood there."""
+    """Tokenize and mask; `extra` holds the masked positions and their original ids."""
     _encoding.require_rows(NAME, rows)
     if text.tokenizer.mask_token_id is None:
         raise DataError(f"{NAME}: the tokenizer has no mask token; use the one of the checkpoint")
     features: list[Feature] = []
-    truncated = 0
+    gold, truncated = [], 0
     for tokens in _encoding.tokenize(text, _encoding.strings_in(NAME, rows, "text")):
         positions = _masked_positions(tokens.encoding, set(text.tokenizer.all_special_ids))
         if len(positions):
             features.append(_feature(tokens.encoding.ids, len(features), positions, text))
+            gold.append(features[-1].extra["gold"])
             truncated += tokens.cut
     if not features:
         raise DataError(f"{NAME}: no row has a word to mask; give rows with text")
-    return Encoded(tuple(features), tuple(f.extra["gold"] for f in features), truncated)
+    return Encoded(tuple(features), tuple(gold), truncated)
 
 
-def _masked_positions(encoding: Any, special: set[int]) -> Array:
+def _masked_positions(encoding: Encoding, special: set[int]) -> Array:
     """Choose words by the order of their hashes: the same on every machine and version."""
     words: dict[int, list[int]] = defaultdict(list)
+    unknown: set[int] = set()
     for position, word in enumerate(encoding.word_ids):
         if word is not None:
             words[word].append(position)
-    ids = encoding.ids
-    known = [w for w, at in words.items() if not special.intersection(ids[p] for p in at)]
-    content = hashlib.sha256(np.asarray(ids, dtype="<i8").tobytes()).hexdigest()
-    known.sort(key=lambda word: hashlib.sha256(f"{content}:{word}".encode()).digest())
-    chosen = known[: max(1, round(MASKED_SHARE * len(known)))]
-    return np.array(sorted(p for word in chosen for p in words[word]), dtype=np.int64)
+            if encoding.ids[position] in special:
+                unknown.add(word)  # [UNK] inside a word: the right answer would be a piece that the model never gives
+    content = hashlib.sha256(np.asarray(encoding.ids, dtype="<i8").tobytes()).hexdigest()
+    # A generator of random numbers would tie the choice to a version of numpy; a hash of text and word does not.
+    known = sorted(words.keys() - unknown, key=lambda word: hashlib.sha256(f"{content}:{word}".encode()).digest())
+    positions: list[int] = []
+    for word in known[: max(1, round(MASKED_SHARE * len(known)))]:
+        positions += words[word]
+    return np.array(sorted(positions), dtype=np.int64)
 
 
 def _feature(ids: Sequence[int], example: int, positions: Array, text: Text) -> Feature:
@@ -73,23 +81,20 @@ def read(feature: Feature, outputs: Feed) -> Array:
 def decide(feature: Feature, rows: Array) -> tuple[Array, Array]:
     """Return the guessed ids and the negative log-likelihoods of the right ones, in nats."""
     logits = rows.astype(np.float64)
+    # -log softmax(logits)[gold] = logsumexp(logits) - logits[gold], with the maximum taken out of the exponentials.
     top = logits.max(axis=1)
     with np.errstate(invalid="ignore"):
-        evidence = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-        loss = evidence - logits[np.arange(len(logits)), feature.extra["gold"]]
+        logsumexp = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+        loss = logsumexp - logits[np.arange(len(logits)), feature.extra["gold"]]
     loss = np.nan_to_num(loss, nan=WORST_LOSS, posinf=WORST_LOSS)
     return _metrics.decided(logits), np.minimum(loss, WORST_LOSS)
 
 
-def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+def score(encoded: Encoded, answers: Sequence[tuple[Array, Array]]) -> Score:
     """Score guesses by the share that is right, over all masked tokens."""
-    statistics = np.array(
-        [
-            ((ids == gold).sum(), len(gold), losses.sum())
-            for (ids, losses), gold in zip(answers, encoded.gold, strict=True)
-        ],
-        dtype=np.float64,
-    )
+    statistics = np.empty((len(answers), 3))
+    for row, (ids, losses), gold in zip(statistics, answers, encoded.gold, strict=True):
+        row[:] = (ids == gold).sum(), len(gold), losses.sum()
     loss = _metrics.share(statistics[:, [2, 1]])
     return Score(
         metric="top1_accuracy",

@@ -2,15 +2,14 @@
 
 Every choice is read as the pair (context, choice). Where the row has the beginning of the ending
 (SWAG, Zellers et al., 2018) or a question (RACE, Lai et al., 2017), it goes before the choice, or
-the choice into the gap "_" of the question. The context is cut first: a choice that lost its end
-cannot be told from another. Labels may be class ids or letters.
+the choice into the gap "_" of the question. The context is cut first: two choices without their
+ends may be the same. Labels may be class ids or letters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -33,13 +32,13 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
         bounds.append(len(firsts))
         gold.append(_label(rows, index, len(choices)))
     tokens = _encoding.tokenize(text, firsts, seconds, shorten="only_first")
-    groups = [tokens[start:stop] for start, stop in pairwise(bounds)]
     pad = int(text.tokenizer.pad_token_id or 0)
-    features = tuple(
-        _feature([item.encoding.ids for item in group], example, pad) for example, group in enumerate(groups)
-    )
-    cut = sum(any(item.cut for item in group) for group in groups)
-    return Encoded(features, tuple(gold), cut)
+    features, cut = [], 0
+    for example, (start, stop) in enumerate(pairwise(bounds)):
+        group = tokens[start:stop]
+        features.append(_feature([item.encoding.ids for item in group], example, pad))
+        cut += _encoding.count_cut(group) > 0
+    return Encoded(tuple(features), tuple(gold), cut)
 
 
 def _choices(rows: Sequence[Row], index: int) -> list[str]:
@@ -52,7 +51,7 @@ def _choices(rows: Sequence[Row], index: int) -> list[str]:
         listed = [row[name] for name in COLUMNS if row.get(name) is not None]
     choices = list(listed)
     if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
-        what = f"has {len(choices)} choices or some that are no text"
+        what = f"has {len(choices)} choices, or some that are not text"
         raise _encoding.refusal(NAME, index, what, "give at least two strings")
     return choices
 
@@ -99,7 +98,7 @@ def decide(feature: Feature, rows: Array) -> int:
     return int(_metrics.decided(rows)[0])
 
 
-def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+def score(encoded: Encoded, answers: Sequence[int]) -> Score:
     """Score the chosen indices by accuracy."""
     chosen = np.array(answers, dtype=np.int64)
     right = chosen == np.array(encoded.gold, dtype=np.int64)

@@ -3,7 +3,7 @@
 A context that is too long becomes several features, windows that overlap by 128 tokens; the best
 span of all of them is the answer. Numbers are those of the BERT paper's script and of transformers'
 `run_qa.py`: 384 tokens, 20 best starts and ends, answers of at most 30 tokens. Exact match and F1
-are those of the official evaluation script, from 0 to 1. Windowing is no truncation; only a
+are those of the official evaluation script, from 0 to 1. A window is not a truncation; only a
 question that takes more than half of the tokens is cut, and counted.
 """
 
@@ -13,7 +13,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from optimize.errors import DataError
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 NAME = "question-answering"
 OVERLAP_TOKENS = 128
@@ -51,13 +54,11 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
         stride=min(OVERLAP_TOKENS, limit // 3),
         return_overflowing_tokens=True,
     )
-    examples = batch["overflow_to_sample_mapping"]
-    features = tuple(
-        _feature(encoding, example, contexts[example])
-        for encoding, example in zip(batch.encodings, examples, strict=True)
-    )
+    features = []
+    for encoding, example in zip(batch.encodings, batch["overflow_to_sample_mapping"], strict=True):
+        features.append(_feature(encoding, example, contexts[example]))
     cut = sum(old != new for old, new in zip(questions, kept, strict=True))
-    return Encoded(features, gold, cut)
+    return Encoded(tuple(features), gold, cut)
 
 
 def _answers(rows: Sequence[Row], index: int) -> tuple[str, ...]:
@@ -79,14 +80,17 @@ def _shorten(questions: Sequence[str], text: Text, limit: int) -> list[str]:
     """Cut questions that take more than half of the tokens."""
     most = min(QUESTION_TOKENS, limit // 4)
     whole = text.tokenizer(list(questions), add_special_tokens=False, verbose=False).encodings
-    return [
-        question if len(encoding) <= limit // 2 else question[: encoding.offsets[most - 1][1]]
-        for question, encoding in zip(questions, whole, strict=True)
-    ]
+    kept = []
+    for question, encoding in zip(questions, whole, strict=True):
+        end = len(question) if len(encoding) <= limit // 2 else encoding.offsets[most - 1][1]
+        kept.append(question[:end])
+    return kept
 
 
-def _feature(encoding: Any, example: int, context: str) -> Feature:
-    positions = np.array([i for i, sequence in enumerate(encoding.sequence_ids) if sequence == 1], dtype=np.int64)
+def _feature(encoding: Encoding, example: int, context: str) -> Feature:
+    # Special tokens belong to no sequence, None; the question is sequence 0, the context 1.
+    sequences = np.array(encoding.sequence_ids, dtype=np.float64)
+    positions = np.flatnonzero(sequences == 1)
     extra = {
         "positions": positions,
         "offsets": np.array(encoding.offsets, dtype=np.int64)[positions],
@@ -103,35 +107,33 @@ def read(feature: Feature, outputs: Feed) -> Array:
 
 def decide(feature: Feature, rows: Array) -> list[Span]:
     """Return the best spans as (score, first character, character after the last), best first."""
+    # A logit that is NaN comes last; a stable sort gives the same order of equal ones on every machine.
     logits = np.nan_to_num(rows.astype(np.float64), nan=-1e30)
     starts, ends = np.argsort(-logits, axis=1, kind="stable")[:, :N_BEST]
+    # [starts, ends]: every pair of a start and an end, scored by the sum of their logits
     length = ends[None, :] - starts[:, None] + 1
     scores = logits[0, starts][:, None] + logits[1, ends][None, :]
     scores[(length < 1) | (length > ANSWER_TOKENS)] = -np.inf
     order = np.argsort(-scores, axis=None, kind="stable")[:N_BEST]
     offsets = feature.extra["offsets"]
-    return [
-        (float(scores[i, j]), int(offsets[starts[i], 0]), int(offsets[ends[j], 1]))
-        for i, j in zip(*np.unravel_index(order, scores.shape), strict=True)
-        if np.isfinite(scores[i, j])
-    ]
+    spans = []
+    for i, j in zip(*np.unravel_index(order, scores.shape), strict=True):
+        if np.isfinite(scores[i, j]):
+            spans.append((float(scores[i, j]), int(offsets[starts[i], 0]), int(offsets[ends[j], 1])))
+    return spans
 
 
-def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+def score(encoded: Encoded, answers: Sequence[list[Span]]) -> Score:
     """Score the best span of all windows of each example."""
-    best: list[tuple[float, str]] = [(-np.inf, "")] * len(encoded.gold)
+    best, texts = [-np.inf] * len(encoded.gold), [""] * len(encoded.gold)
     for feature, spans in zip(encoded.features, answers, strict=True):
-        if spans and spans[0][0] > best[feature.example][0]:
-            value, start, stop = spans[0]
-            best[feature.example] = value, feature.extra["context"][start:stop]
-    texts = [text for _, text in best]
-    statistics = np.array(
-        [
-            (max(f1(text, one) for one in golds), max(matches(text, one) for one in golds))
-            for text, golds in zip(texts, encoded.gold, strict=True)
-        ],
-        dtype=np.float64,
-    )
+        if spans and spans[0][0] > best[feature.example]:
+            best[feature.example], start, stop = spans[0]
+            texts[feature.example] = feature.extra["context"][start:stop]
+    statistics = np.empty((len(texts), 2))
+    for row, text, golds in zip(statistics, texts, encoded.gold, strict=True):
+        # SQuAD gives several right answers; the one most like the model's counts, for each metric on its own.
+        row[:] = np.max([(f1(text, one), matches(text, one)) for one in golds], axis=0)
     return Score(
         metric="f1",
         statistics=statistics,
@@ -155,9 +157,9 @@ def matches(predicted: str, gold: str) -> bool:
 
 def f1(predicted: str, gold: str) -> float:
     """Return the F1 of the words that two normalized answers share."""
-    said, meant = normalize(predicted).split(), normalize(gold).split()
-    shared = sum((Counter(said) & Counter(meant)).values())
-    return _metrics.ratio(2.0 * shared, len(said) + len(meant))
+    ours, right = normalize(predicted).split(), normalize(gold).split()
+    shared = (Counter(ours) & Counter(right)).total()
+    return _metrics.ratio(2.0 * shared, len(ours) + len(right))
 
 
 HEAD = Head(

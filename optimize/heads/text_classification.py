@@ -10,7 +10,7 @@ float is a number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -30,21 +30,21 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize texts, or pairs cut longest first."""
     _encoding.require_rows(NAME, rows)
     firsts = _encoding.strings_in(NAME, rows, "text")
-    paired = any(row.get("text_pair") is not None for row in rows)
+    paired = _encoding.any_has(rows, "text_pair")
     seconds = _encoding.strings_in(NAME, rows, "text_pair") if paired else None
     gold = _gold(rows, text)
     tokens = _encoding.tokenize(text, firsts, seconds)
     features = tuple(_encoding.feature(item.encoding.ids, i) for i, item in enumerate(tokens))
-    return Encoded(features, gold, sum(item.cut for item in tokens))
+    return Encoded(features, gold, _encoding.count_cut(tokens))
 
 
-def _gold(rows: Sequence[Row], text: Text) -> tuple[Any, ...]:
+def _gold(rows: Sequence[Row], text: Text) -> tuple[int | float | tuple[int, ...], ...]:
     classes = len(_encoding.class_names(text.config))
     match _problem(rows, text, classes):
         case "regression":
             if classes != 1:
                 raise DataError(f"{NAME}: the model regresses {classes} numbers; give one with 1")
-            return tuple(_encoding.number_in(NAME, rows, i, "label") for i in range(len(rows)))
+            return _encoding.numbers_in(NAME, rows, "label")
         case "multi_label_classification":
             return _label_sets(rows, classes)
         case _:
@@ -57,8 +57,12 @@ def _problem(rows: Sequence[Row], text: Text, classes: int) -> Problem:
         return stated
     if classes == 1:
         return "regression"
-    several = isinstance(rows[0].get("label"), list | tuple | np.ndarray)
-    return "multi_label_classification" if several else "single_label_classification"
+    # transformers infers it from the labels' type as well; here a list of classes, there a tensor of floats.
+    return "multi_label_classification" if _is_list(rows[0].get("label")) else "single_label_classification"
+
+
+def _is_list(label: object) -> bool:
+    return isinstance(label, list | tuple | np.ndarray)
 
 
 def _label_sets(rows: Sequence[Row], classes: int) -> tuple[tuple[int, ...], ...]:
@@ -66,15 +70,23 @@ def _label_sets(rows: Sequence[Row], classes: int) -> tuple[tuple[int, ...], ...
 
     Lists that are all as long as there are classes and hold only 0 and 1 are taken as multi-hot.
     """
+    lists = []
     for index, row in enumerate(rows):
-        if not isinstance(row.get("label"), list | tuple | np.ndarray):
+        if not _is_list(row.get("label")):
             what = f"has {row.get('label')!r} as label"
             raise _encoding.refusal(NAME, index, what, "give a list of class ids")
-    lists = [list(row["label"]) for row in rows]
+        lists.append(list(row["label"]))
+    # Decided for the split as a whole: [0, 1] alone may be two class ids, and multi-hot of two classes.
     if all(len(labels) == classes and set(labels) <= {0, 1} for labels in lists):
-        return tuple(tuple(int(label) for label in labels) for labels in lists)
-    sets = [{_encoding.class_id(NAME, index, label, classes) for label in labels} for index, labels in enumerate(lists)]
-    return tuple(tuple(int(label in chosen) for label in range(classes)) for chosen in sets)
+        return tuple(tuple(map(int, labels)) for labels in lists)
+    return tuple(_multi_hot(index, labels, classes) for index, labels in enumerate(lists))
+
+
+def _multi_hot(index: int, labels: Sequence[object], classes: int) -> tuple[int, ...]:
+    hot = [0] * classes
+    for label in labels:
+        hot[_encoding.class_id(NAME, index, label, classes)] = 1
+    return tuple(hot)
 
 
 def read(feature: Feature, outputs: Feed) -> Array:
@@ -90,13 +102,14 @@ def decide(feature: Feature, rows: Array) -> Array:
     return logits
 
 
-def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
+def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
     """Score [N, C] logits as what the gold says they are."""
     logits = np.stack(answers).astype(np.float64)
     match encoded.gold[0]:
         case float():
             return _score_numbers(logits[:, 0], np.array(encoded.gold))
         case tuple():
+            # A class belongs to the set where its sigmoid is above 0.5, which is where its logit is above 0.
             return _score_sets((logits > 0).astype(np.int64), np.array(encoded.gold))
         case _:
             return _score_classes(_metrics.decided(logits), np.array(encoded.gold))
@@ -115,6 +128,7 @@ def _score_classes(predicted: Array, gold: Array) -> Score:
 
 
 def _score_sets(predicted: Array, gold: Array) -> Score:
+    # [3, N, C]: true positives, predicted and gold, by example and class
     counts = np.stack([predicted & gold, predicted, gold]).astype(np.float64)
     right = (predicted == gold).all(axis=1)
     macro = float(np.mean([_metrics.micro_f1(counts[:, :, c].T) for c in range(gold.shape[1])]))

@@ -2,15 +2,15 @@
 
 The first sub-token of a word decides. A word that truncation cut off, or that the tokenizer drops,
 counts as predicted "O", or as a miss where there is no "O". Entities are counted as seqeval
-(Nakayama, 2018) does by default, after conlleval; sets of classes that are no IOB tags, such as
-parts of speech, are scored by the accuracy of words. Sentences without words are left out.
+(Nakayama, 2018) does by default, after conlleval; classes that are not IOB tags, such as parts of
+speech, are scored by the accuracy of words. Sentences without words are left out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from optimize.errors import DataError
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 NAME = "token-classification"
 TAG = re.compile(r"O|[BIES]-.+")
@@ -27,13 +30,17 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize lists of words; `extra` says which token decides which word."""
     _encoding.require_rows(NAME, rows)
     classes = _encoding.class_names(text.config)
-    pairs = [_words_and_tags(rows, index, len(classes)) for index in range(len(rows))]
-    pairs = [(words, tags) for words, tags in pairs if words]
-    if not pairs:
+    sentences, gold = [], []
+    for index in range(len(rows)):
+        words, tags = _words_and_tags(rows, index, len(classes))
+        if words:
+            sentences.append(words)
+            gold.append(tags)
+    if not sentences:
         raise DataError(f"{NAME}: no row has words; give rows with non-empty lists of tokens")
-    tokens = _encoding.tokenize(text, [words for words, _ in pairs], words=True)
+    tokens = _encoding.tokenize(text, sentences, words=True)
     features = tuple(_feature(item.encoding, i, classes) for i, item in enumerate(tokens))
-    return Encoded(features, tuple(tags for _, tags in pairs), sum(item.cut for item in tokens))
+    return Encoded(features, tuple(gold), _encoding.count_cut(tokens))
 
 
 def _words_and_tags(rows: Sequence[Row], index: int, classes: int) -> tuple[list[str], Array]:
@@ -45,12 +52,12 @@ def _words_and_tags(rows: Sequence[Row], index: int, classes: int) -> tuple[list
         what = f"has {len(words)} tokens and {len(tags)} tags"
         raise _encoding.refusal(NAME, index, what, "give a tag for each token")
     if not all(isinstance(word, str) for word in words):
-        raise _encoding.refusal(NAME, index, "has tokens that are no text", "give strings")
+        raise _encoding.refusal(NAME, index, "has tokens that are not text", "give strings")
     ids = [_encoding.class_id(NAME, index, tag, classes) for tag in tags]
     return list(words), np.array(ids, dtype=np.int64)
 
 
-def _feature(encoding: Any, example: int, classes: tuple[str, ...]) -> Feature:
+def _feature(encoding: Encoding, example: int, classes: tuple[str, ...]) -> Feature:
     first: dict[int, int] = {}
     for position, word in enumerate(encoding.word_ids):
         if word is not None:
@@ -75,8 +82,8 @@ def decide(feature: Feature, rows: Array) -> Array:
     return _metrics.decided(rows)
 
 
-def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
-    """Score class ids by the F1 of entities, or by accuracy where classes are no IOB tags."""
+def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
+    """Score class ids by the F1 of entities, or by accuracy where classes are not IOB tags."""
     classes: tuple[str, ...] = encoded.features[0].extra["classes"]
     outside = classes.index("O") if "O" in classes else _metrics.NO_CLASS
     predicted = [np.full(len(tags), outside, dtype=np.int64) for tags in encoded.gold]
@@ -86,13 +93,14 @@ def score(encoded: Encoded, answers: Sequence[Any]) -> Score:
 
 
 def _score(predicted: Sequence[Array], gold: Sequence[Array], classes: tuple[str, ...]) -> Score:
-    pairs = list(zip(predicted, gold, strict=True))
-    words = np.array([[(said == meant).sum(), len(meant)] for said, meant in pairs], np.float64)
+    words = np.empty((len(gold), 2))
+    for row, ours, tags in zip(words, predicted, gold, strict=True):
+        row[:] = (ours == tags).sum(), len(tags)
     right = words[:, 0] == words[:, 1]
     decisions = np.concatenate(predicted)
     if not _are_entity_tags(classes):
         return Score("accuracy", words, _metrics.share, decisions, right)
-    counts = np.array([_counts(said, meant, classes) for said, meant in pairs], np.float64)
+    counts = np.array([_counts(*pair, classes) for pair in zip(predicted, gold, strict=True)], np.float64)
     true, claimed, actual = counts.sum(axis=0)
     others = {
         "precision": _metrics.ratio(true, claimed),
@@ -106,21 +114,20 @@ def _are_entity_tags(classes: tuple[str, ...]) -> bool:
     return all(TAG.fullmatch(name) for name in classes) and set(classes) != {"O"}
 
 
-def _counts(said: Array, meant: Array, classes: tuple[str, ...]) -> tuple[int, int, int]:
-    names = (*classes, "O")  # NO_CLASS, the last one, starts no entity
-    claimed = entities([names[label] for label in said])
-    actual = entities([names[label] for label in meant])
+def _counts(predicted: Array, gold: Array, classes: tuple[str, ...]) -> tuple[int, int, int]:
+    names = np.array([*classes, "O"])  # NO_CLASS is the last one's index, and begins no entity
+    claimed, actual = entities(names[predicted]), entities(names[gold])
     return len(claimed & actual), len(claimed), len(actual)
 
 
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+def entities(tags: Iterable[str]) -> set[tuple[str, int, int]]:
     """Return (type, first word, word after the last) of each entity in IOB1, IOB2 or IOBES tags.
 
     An entity goes on with I or E of the same type after B or I; anything else but O begins one.
     """
     found = set()
     start, last = 0, "O"
-    for index, tag in enumerate([*tags, "O"]):
+    for index, tag in enumerate([*tags, "O"]):  # the last "O" ends an entity that reaches to the end
         if last[0] in "BI" and tag[0] in "IE" and last[2:] == tag[2:]:
             last = tag
             continue

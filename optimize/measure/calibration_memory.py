@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from optimize.errors import StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feature, Feed, Progress
+from optimize.runtimes.onnx_runtime import NOTHING, cpu_session, session_options
 from optimize.runtimes.openvino import load_nncf, load_openvino
 
 PERCENTILE = 99.99
@@ -41,6 +42,10 @@ class Row:
     peak_bytes: int | None
     seconds: float | None
     not_measured: str | None = None
+
+
+Answers: TypeAlias = "Connection[tuple[int | None, float | None, str | None], None]"
+"""Peak bytes, seconds, and why there are none."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +99,28 @@ def _inspect(path: Path) -> tuple[tuple[str, ...], int]:
 
     graph = onnx.load(path, load_external_data=False).graph
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
-    tables = [weights[n.input[0]] for n in graph.node if n.op_type == "Gather" and n.input[1] == "input_ids"]
-    if not products or not tables:
+    activations: dict[str, None] = {}  # each once, in order: queries, keys and values read the same one
+    words = 0
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+            activations[node.input[0]] = None
+        elif node.op_type == "Gather" and node.input[1] == "input_ids":
+            words = words or int(weights[node.input[0]][0])
+    if not activations or not words:
         raise StageError(
             f"{path.name}: no product with weights, or no look-up of 'input_ids'; give an exported FP32 graph"
         )
-    return tuple(dict.fromkeys(node.input[0] for node in products)), int(tables[0][0])
+    return tuple(activations), words
 
 
 def _available_bytes() -> int | None:
     """Most of the memory that is free now; None where the system does not say."""
     path = Path("/proc/meminfo")
-    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0] * SHARE_OF_AVAILABLE) if found else None
+    for line in path.read_text(encoding="ascii").splitlines() if path.exists() else ():
+        if line.startswith("MemAvailable:"):
+            _, kibibytes, _ = line.split()
+            return int(int(kibibytes) * 1024 * SHARE_OF_AVAILABLE)
+    return None
 
 
 def _measure(calibrator: str, task: Task, limit: int | None) -> Row:
@@ -129,8 +141,8 @@ def _measure(calibrator: str, task: Task, limit: int | None) -> Row:
     return Row(calibrator, task.samples, peak, seconds, failure)
 
 
-def _serve(connection: Connection[Any, Any], calibrator: str, task: Task, limit: int | None) -> None:
-    """The process's life: calibrate once, and tell what it took."""
+def _serve(connection: Answers, calibrator: str, task: Task, limit: int | None) -> None:
+    """The process's life: calibrate once, and report what it took."""
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if limit is not None:
@@ -138,7 +150,7 @@ def _serve(connection: Connection[Any, Any], calibrator: str, task: Task, limit:
     start = time.perf_counter()
     try:
         CALIBRATORS[calibrator](task)
-    except Exception as error:  # noqa: BLE001  (told to the parent, which reports it)
+    except Exception as error:  # noqa: BLE001  (sent to the parent, which reports it)
         connection.send((None, None, _reason(error, limit)))
     else:
         connection.send((peak_memory_bytes(), time.perf_counter() - start, None))
@@ -154,8 +166,8 @@ def _set_limit(limit: int) -> None:
 
 def _reason(error: Exception, limit: int | None) -> str:
     """Say it was memory where it was; ONNX Runtime says so in errors of its own."""
-    told = any(words in str(error) for words in ("bad_alloc", "Failed to allocate memory"))
-    if limit is not None and (told or isinstance(error, MemoryError)):
+    said = any(words in str(error) for words in ("bad_alloc", "Failed to allocate memory"))
+    if limit is not None and (said or isinstance(error, MemoryError)):
         return f"needed more than {limit / 1e9:.1f} GB"
     return first_line(error)
 
@@ -166,7 +178,9 @@ def _stream(task: Task) -> None:
 
     from optimize.quantization.calibrate import calibrate
 
-    features = [Feature({name: array[0] for name, array in feed.items()}, i) for i, feed in enumerate(task.feeds())]
+    features: list[Feature] = []
+    for example, feed in enumerate(task.feeds()):
+        features.append(Feature({name: array[0] for name, array in feed.items()}, example))
     calibrate(
         onnx.load(task.model),
         task.tensors,
@@ -183,7 +197,6 @@ def _keep_all(task: Task) -> None:
     Left alone it would calibrate the outputs of these products and all attention as well.
     """
     import onnx
-    import onnxruntime
     from onnxruntime.quantization.calibrate import PercentileCalibrater
 
     logging.disable(logging.WARNING)
@@ -191,18 +204,15 @@ def _keep_all(task: Task) -> None:
         calibrator = PercentileCalibrater(
             task.model, ["MatMul", "Gemm"], str(Path(folder, "augmented.onnx")), symmetric=True, percentile=PERCENTILE
         )
+        # An instance's own in place of the method, which takes no list of tensors.
         calibrator.select_tensors_to_calibrate = lambda _: (
             set(task.tensors),
             {name: onnx.ValueInfoProto(name=name) for name in task.tensors},
         )
         calibrator.augment_graph()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = task.threads
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        calibrator.infer_session = onnxruntime.InferenceSession(
-            calibrator.augmented_model_path, options, providers=["CPUExecutionProvider"]
-        )
+        # Quiet, because running out of memory is a result here, and ends the process with a line of its own.
+        options = session_options(task.threads, log=NOTHING, rewrite=False)
+        calibrator.infer_session = cpu_session(calibrator.augmented_model_path, options)
         calibrator.collect_data(_Reader(task.feeds()))
         calibrator.compute_data()
 

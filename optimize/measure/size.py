@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from optimize.checkpoint import encoder_flops, read_config
 from optimize.manifest import Size
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
 PARTS: tuple[tuple[str, str], ...] = (
     ("head", r"classifier|qa_outputs|vocab_"),
@@ -49,14 +48,16 @@ DTYPES = {
 }
 MAX_HOPS = 6
 FLOPS_TOKENS = 128
+User = tuple[str, tuple[str, ...]]
+"""A node's name and those of its results."""
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """(name, data type, bytes) of each tensor, and for each value the (node, its results) using it."""
+    """(name, data type, bytes) of each tensor, and for each value the nodes that use it."""
 
     found: Sequence[tuple[str, str, int]]
-    users: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
+    users: Mapping[str, Sequence[User]] = field(default_factory=dict)
 
 
 def measure_size(
@@ -97,22 +98,27 @@ def flops_of(folder: Path) -> int | None:
     return encoder_flops(read_config(folder), tokens=FLOPS_TOKENS, where=str(path))
 
 
-def part_of(name: str, users: Mapping[str, Sequence[tuple[str, tuple[str, ...]]]]) -> str:
+def part_of(name: str, users: Mapping[str, Sequence[User]]) -> str:
     """The part that a tensor's name tells, else the nearest of its consumers whose name tells one."""
-    part, values, seen = named_part(name), [name], {name}
+    part, nearest, seen = named_part(name), [name], {name}
     for _ in range(MAX_HOPS):
+        following: list[str] = []
+        for node, results in (user for value in nearest for user in users.get(value, ())):
+            part = named_part(node) if part == "other" else part
+            following += results
         if part != "other":
             break
-        nodes = [user for value in values for user in users.get(value, ())]
-        part = next((found for node, _ in nodes if (found := named_part(node)) != "other"), "other")
-        values = [result for _, results in nodes for result in results if result not in seen]
-        seen.update(values)
+        nearest = [value for value in following if value not in seen]
+        seen.update(nearest)
     return part
 
 
 def named_part(name: str) -> str:
     """The part of the model that a name tells, or "other"."""
-    return next((part for part, pattern in PARTS if re.search(pattern, name.lower())), "other")
+    for part, pattern in PARTS:
+        if re.search(pattern, name.lower()):
+            return part
+    return "other"
 
 
 def read_torch(files: Sequence[Path]) -> Tensors:
@@ -128,43 +134,26 @@ def read_torch(files: Sequence[Path]) -> Tensors:
 
 def read_onnx(files: Sequence[Path]) -> Tensors:
     """Initializers and constants of ONNX files; data kept outside the file is not loaded."""
-    import onnx
+    import onnx_ir
+    from onnx_ir.convenience import create_value_mapping
 
-    found, users = [], {}
+    found: list[tuple[str, str, int]] = []
+    users: dict[str, Sequence[User]] = {}
     for path in files:
         if path.suffix != ".onnx":
             continue
-        graph = onnx.load(path, load_external_data=False).graph
-        found += [_described(name, tensor) for name, tensor in _tensors(graph)]
-        users.update(_users((node.name, node.input, node.output) for node in graph.node))
+        graph = onnx_ir.load(path).graph
+        tensors = [(name, weight.const_value) for name, weight in graph.initializers.items()]
+        for node in graph:
+            if node.op_type == "Constant" and "value" in node.attributes:
+                tensors.append((node.outputs[0].name, node.attributes["value"].as_tensor()))
+        found += [(name, tensor.dtype.name, tensor.nbytes) for name, tensor in tensors]
+        users |= {name: _users(value) for name, value in create_value_mapping(graph).items()}
     return Tensors(found, users)
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    yield from ((tensor.name, tensor) for tensor in graph.initializer)
-    for node in graph.node:
-        if node.op_type == "Constant":
-            yield from ((node.output[0], each.t) for each in node.attribute if each.name == "value")
-
-
-def _described(name: str, tensor: onnx.TensorProto) -> tuple[str, str, int]:
-    import onnx
-
-    dtype = onnx.TensorProto.DataType.Name(tensor.data_type)
-    count = prod(tensor.dims)
-    if dtype in ("INT4", "UINT4"):
-        return name, dtype, -(-count // 2)
-    return name, dtype, count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
-def _users(
-    nodes: Iterable[tuple[str, Iterable[str], Iterable[str]]],
-) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
-    users: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
-    for name, takes, gives in nodes:
-        for value in takes:
-            users.setdefault(value, []).append((name, tuple(gives)))
-    return users
+def _users(value: ir.Value) -> list[User]:
+    return [(node.name, tuple(result.name for result in node.outputs)) for node in value.consumers()]
 
 
 def read_openvino(files: Sequence[Path]) -> Tensors:
@@ -172,7 +161,7 @@ def read_openvino(files: Sequence[Path]) -> Tensors:
     from xml.etree import ElementTree
 
     found: list[tuple[str, str, int]] = []
-    users: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    users: dict[str, list[User]] = {}
     for path in files:
         if path.suffix != ".xml":
             continue

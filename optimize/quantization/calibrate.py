@@ -12,7 +12,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from optimize.evaluate.memory import release_free_memory
 from optimize.interfaces import Feature, Feed, Progress
 from optimize.quantization.observers import Observer, make_observer
 from optimize.quantization.ranges import Method, Range
+from optimize.runtimes.onnx_runtime import SLEEPING, cpu_session, further_outputs, input_names, session_options
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 RELEASE_EVERY = 16
 MOMENTUM = 0.99
@@ -52,9 +54,9 @@ def calibrate(
     _refuse_parameters(method, percentile, momentum, where)
     _refuse_few_texts(method, len(features), where)
     _require_tensors(model, tensors, where)
-    observers = {
-        name: make_observer(method, percentile=percentile, symmetric=symmetric, momentum=momentum) for name in tensors
-    }
+    observers: dict[str, Observer] = {}
+    for name in tensors:
+        observers[name] = make_observer(method, percentile=percentile, symmetric=symmetric, momentum=momentum)
     session = open_augmented(model, list(observers), threads)
     for done, feature in enumerate(features):
         if done % RELEASE_EVERY == 0:
@@ -63,10 +65,12 @@ def calibrate(
             _observe(session, feed, observers, where)
         if progress is not None:
             progress.step("calibrate", done + 1, len(features))
-    least = math.ceil(round(100.0 / (100.0 - percentile), 3)) if method == "percentile" and percentile < 100.0 else 1
+    least = _least_values(method, percentile)
+    ranges: dict[str, Range] = {}
     for name, observer in observers.items():
         _refuse_few_values(name, observer.values, least, len(features), where)
-    return {name: observer.range() for name, observer in observers.items()}
+        ranges[name] = observer.range()
+    return ranges
 
 
 def unpadded(feature: Feature) -> Iterator[Feed]:
@@ -75,45 +79,30 @@ def unpadded(feature: Feature) -> Iterator[Feed]:
     A feature of multiple choice gives one feed per choice, [1, 1, t], cut to the choice's own length.
     """
     mask = feature.inputs["attention_mask"] == 1
-    if mask.ndim == 1:
-        texts = [(feature.inputs, mask)]
-    else:
-        texts = [({name: array[row] for name, array in feature.inputs.items()}, mask[row]) for row in range(len(mask))]
-    for inputs, kept in texts:
+    shape = (1,) * mask.ndim + (-1,)
+    # A feature without choices is one row of tokens, and one with choices a row for each.
+    for row in range(len(mask)) if mask.ndim == 2 else (slice(None),):
+        kept = mask[row]
         if kept.any():
-            yield {name: array[kept].reshape((1,) * mask.ndim + (-1,)) for name, array in inputs.items()}
+            yield {name: array[row][kept].reshape(shape) for name, array in feature.inputs.items()}
 
 
-def open_augmented(model: onnx.ModelProto, tensors: Sequence[str], threads: int) -> Any:
-    """An ONNX Runtime session that gives `tensors` out as well.
-
-    Concatenated messages are one message to protobuf, its lists joined, so the outputs are added
-    behind the serialized model: no copy of the weights is made, and the caller's model not touched.
-    Memory is taken and given back text by text, rather than kept for the longest one yet.
-    """
-    import onnx
-    import onnxruntime
-
-    present = {output.name for output in model.graph.output}
-    added = onnx.GraphProto(output=[onnx.ValueInfoProto(name=name) for name in tensors if name not in present])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    # Spinning threads would take the core on which values are counted.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+def open_augmented(model: onnx.ModelProto, tensors: Sequence[str], threads: int) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's session of a model that gives `tensors` out as well; the model is left as it is."""
+    # The values are counted on the cores that spinning threads would take, and kept memory grows to what the longest
+    # text needs with all its activations.
+    options = session_options(threads, SLEEPING, keep_memory=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "augmented.onnx")
         with path.open("wb") as file:
             file.write(model.SerializeToString())
-            file.write(onnx.ModelProto(graph=added).SerializeToString())
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            file.write(further_outputs(model, tensors))
+        return cpu_session(path, options)
 
 
-def _observe(session: Any, feed: Feed, observers: Mapping[str, Observer], where: str) -> None:
-    wanted = {node.name: feed[node.name] for node in session.get_inputs()}
-    values = session.run(list(observers), wanted)
+def _observe(session: onnxruntime.InferenceSession, feed: Feed, observers: Mapping[str, Observer], where: str) -> None:
+    """Run one text and show each tensor's observer what it came to."""
+    values = session.run(list(observers), {name: feed[name] for name in input_names(session)})
     for (name, observer), array in zip(observers.items(), values, strict=True):
         if array.dtype not in (np.float32, np.float16):
             raise StageError(f"{where}: tensor '{name}' holds {array.dtype}; calibrate float tensors only")
@@ -138,7 +127,7 @@ def _refuse_parameters(method: Method, percentile: float, momentum: float, where
     if method == "percentile" and not 50.0 < percentile <= 100.0:
         raise StageError(f"{where}: percentile {percentile:g} would cut off most values; choose 99 to 100")
     if method == "moving_average" and not 0.0 <= momentum < 1.0:
-        raise StageError(f"{where}: momentum {momentum:g} is none; choose 0 to below 1, such as {MOMENTUM}")
+        raise StageError(f"{where}: {momentum:g} is not a momentum; choose 0 to below 1, such as {MOMENTUM}")
 
 
 def _refuse_few_texts(method: Method, texts: int, where: str) -> None:
@@ -147,6 +136,14 @@ def _refuse_few_texts(method: Method, texts: int, where: str) -> None:
             f"{where}: {method} needs at least {LEAST_TEXTS[method]} texts and {texts} are there; "
             "raise --calibration-examples"
         )
+
+
+def _least_values(method: Method, percentile: float) -> int:
+    """How many values a tensor must have for the percentile to cut one off."""
+    if method != "percentile" or percentile == 100.0:
+        return 1
+    # 100 - 99.99 is 0.01 and a little: rounded, so that the ceiling does not ask for one more than needed.
+    return math.ceil(round(100.0 / (100.0 - percentile), 3))
 
 
 def _refuse_few_values(name: str, values: int, least: int, texts: int, where: str) -> None:

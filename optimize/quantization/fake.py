@@ -18,13 +18,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from optimize.quantization.observers import Observer, make_observer
 from optimize.quantization.ranges import Method
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 LEAST_OUTPUTS = 32
 """Layers with fewer outputs (classifiers) stay in float: they cost nothing, and answers hang on them."""
@@ -46,7 +47,7 @@ class Ranges:
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
     observers: dict[str, Observer] = field(default_factory=dict)
     watching: bool = False
-    real: Any = None
+    real: torch.Tensor | None = None
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -56,8 +57,10 @@ class Ranges:
             yield
         finally:
             self.watching = False
-        found = {group: observer.range() for group, observer in self.observers.items()}
-        self.bounds = {group: (one.low, one.high) for group, one in found.items()}
+        self.bounds = {}
+        for group, observer in self.observers.items():
+            found = observer.range()
+            self.bounds[group] = (found.low, found.high)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Site:
     what the layer makes of other tokens, and the exported graph does not even compute it.
     """
 
-    module: Any
+    module: torch.nn.Linear
     group: str
     leads: bool
     first_token: bool
@@ -76,26 +79,30 @@ class Site:
 
 @contextmanager
 def fake_quantized(
-    model: Any, *, reads: Literal["first token", "all tokens"], limit: int, method: Method
+    model: PreTrainedModel, *, reads: Literal["first token", "all tokens"], limit: int, method: Method
 ) -> Iterator[Ranges]:
     """Let the model compute as INT8 would, once `watch` has found ranges by `method`.
 
     `limit` is the largest magnitude of a weight that is multiplied with.
     """
     ranges = Ranges(functools.partial(make_observer, method, percentile=PERCENTILE, symmetric=False))
-    sites, tables = find_sites(model, reads=reads), find_tables(model)
-    for site in sites:
-        site.module.forward = functools.partial(_linear, site, ranges, limit)
-    for table in tables:
-        table.forward = functools.partial(_look_up, table, ranges, limit if _is_tied(model, table) else TABLE_LIMIT)
+    changed: list[torch.nn.Module] = []
     try:
+        for site in find_sites(model, reads=reads):
+            site.module.forward = functools.partial(_linear, site, ranges, limit)
+            changed.append(site.module)
+        for table in find_tables(model):
+            # A look-up adds nothing up, so only a table that is multiplied with as well has to hold back.
+            most = limit if _is_tied(model, table) else TABLE_LIMIT
+            table.forward = functools.partial(_look_up, table, ranges, most)
+            changed.append(table)
         yield ranges
     finally:
-        for module in [*(site.module for site in sites), *tables]:
-            del module.forward
+        for module in changed:
+            del module.forward  # the instance's own; the class's shows again
 
 
-def find_sites(model: Any, *, reads: Literal["first token", "all tokens"]) -> list[Site]:
+def find_sites(model: PreTrainedModel, *, reads: Literal["first token", "all tokens"]) -> list[Site]:
     """The linear layers that will be quantized, in the order in which they run."""
     import torch
 
@@ -105,6 +112,7 @@ def find_sites(model: Any, *, reads: Literal["first token", "all tokens"]) -> li
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear) or module.out_features < LEAST_OUTPUTS:
             continue
+        # Keys and values of the last layer are those of all tokens, which the first token attends to.
         first_token = reads == "first token" and last in name and not name.endswith(("k_lin", "v_lin"))
         group = name if first_token else re.sub(r"[qkv]_lin$", "qkv", name)
         sites.append(Site(module, group, leads=group not in groups, first_token=first_token))
@@ -112,7 +120,7 @@ def find_sites(model: Any, *, reads: Literal["first token", "all tokens"]) -> li
     return sites
 
 
-def find_tables(model: Any) -> list[Any]:
+def find_tables(model: PreTrainedModel) -> list[torch.nn.Embedding]:
     """The embedding tables."""
     import torch
 
@@ -132,7 +140,7 @@ def round_tensor(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """Round to 256 steps from `low` <= 0 to `high` >= 0; 0 stays exact."""
     import torch
 
-    scale = max((high - low) / ACTIVATION_LIMIT, TINY)
+    scale = max((high - low) / ACTIVATION_LIMIT, TINY)  # a subnormal scale would be flushed to 0
     return torch.fake_quantize_per_tensor_affine(x, scale, round(-low / scale), 0, ACTIVATION_LIMIT)
 
 
@@ -143,7 +151,8 @@ def _linear(site: Site, ranges: Ranges, limit: int, x: torch.Tensor) -> torch.Te
         raise FloatingPointError(f"what {site.group} reads is not finite")
     weight, bias = site.module.weight, site.module.bias
     if not ranges.watching:
-        return torch.nn.functional.linear(round_tensor(x, *ranges.bounds[site.group]), round_rows(weight, limit), bias)
+        low, high = ranges.bounds[site.group]
+        return torch.nn.functional.linear(round_tensor(x, low, high), round_rows(weight, limit), bias)
     if site.leads:
         for text in _that_count(x.detach(), ranges.real, site):
             ranges.observers[site.group].update(text.numpy())
@@ -159,14 +168,17 @@ def _that_count(x: torch.Tensor, real: torch.Tensor, site: Site) -> Iterator[tor
         yield values[0] if site.first_token else values[kept]
 
 
-def _look_up(table: Any, ranges: Ranges, limit: int, ids: torch.Tensor) -> torch.Tensor:
+def _look_up(table: torch.nn.Embedding, ranges: Ranges, limit: int, ids: torch.Tensor) -> torch.Tensor:
     """Rows of the rounded table: rows have scales of their own, so only those looked up are rounded."""
     import torch
 
     rows = torch.nn.functional.embedding(ids, table.weight, table.padding_idx)
-    return rows if ranges.watching else round_rows(rows.reshape(-1, rows.shape[-1]), limit).reshape(rows.shape)
+    if ranges.watching:
+        return rows
+    return round_rows(rows.reshape(-1, rows.shape[-1]), limit).reshape(rows.shape)
 
 
-def _is_tied(model: Any, table: Any) -> bool:
+def _is_tied(model: PreTrainedModel, table: torch.nn.Embedding) -> bool:
+    """Whether the model multiplies with the table as well, to answer in words."""
     projection = model.get_output_embeddings()
     return projection is not None and projection.weight is table.weight

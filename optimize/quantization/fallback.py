@@ -47,6 +47,12 @@ class Outcome:
 
 @dataclass
 class _Search:
+    """How far the search has come.
+
+    `room` is how many weights may stay in float. `expected` says by group how much divergence it is thought to take
+    away, and lacks those that were reverted or found to be of no use.
+    """
+
     variants: Variants
     costs: dict[str, Cost]
     room: int
@@ -66,23 +72,27 @@ class _Search:
 
     def candidates(self) -> list[Group]:
         """Groups that are still quantized and fit the room, the most rewarding first."""
-        used = sum(group.parameters for group in self.left())
-        names = {group.name for group in self.left()}
-        open_ = [group for group in self.variants.groups if group.name not in names and group.name in self.expected]
-        fitting = [group for group in open_ if used + group.parameters <= self.room]
-        return sorted(fitting, key=lambda group: -self.expected[group.name] / self.price(group))
+        left = {group.name: group.parameters for group in self.left()}
+        room = self.room - sum(left.values())
+        fitting: list[Group] = []
+        for group in self.variants.groups:
+            hopeful = group.name in self.expected and group.name not in left
+            if hopeful and group.parameters <= room:
+                fitting.append(group)
+        return sorted(fitting, key=lambda group: -self.reward(group))
 
-    def price(self, group: Group) -> float:
-        return max(self.costs[group.name].saved_us, LEAST_US)
+    def reward(self, group: Group) -> float:
+        """The divergence that a group is thought to take away, for each microsecond that it costs in float."""
+        # A saving that is lost in noise would otherwise make a group the best of all, or a negative one the worst.
+        return self.expected[group.name] / max(self.costs[group.name].saved_us, LEAST_US)
 
 
 def fall_back(variants: Variants, costs: Sequence[Cost], *, max_float_share: float, progress: Progress) -> Outcome:
     """Revert groups until the limits are met on tuning data; `max_float_share` bounds the weights left in float."""
     total = sum(group.parameters for group in variants.groups)
-    expected = {cost.group.name: cost.loss.divergence for cost in costs}
-    search = _Search(
-        variants, {cost.group.name: cost for cost in costs}, int(max_float_share * total), progress, expected
-    )
+    by_group = {cost.group.name: cost for cost in costs}
+    expected = {name: cost.loss.divergence for name, cost in by_group.items()}
+    search = _Search(variants, by_group, int(max_float_share * total), progress, expected)
     judge = variants.judge
     loss = best = search.assess([])
     while not judge.allows(loss):
@@ -91,7 +101,7 @@ def fall_back(variants: Variants, costs: Sequence[Cost], *, max_float_share: flo
             raise StageError(_hopeless(best, judge.limits, max_float_share))
         group, found = _choose(search, candidates, loss)
         removed = loss.divergence - found.divergence
-        del expected[group.name]
+        del expected[group.name]  # taken or not, it is not tried again
         if removed > 0 or judge.allows(found):
             search.steps.append(Step(group, removed, search.costs[group.name].saved_us))
             loss = found
@@ -101,15 +111,21 @@ def fall_back(variants: Variants, costs: Sequence[Cost], *, max_float_share: flo
 
 def _choose(search: _Search, candidates: Sequence[Group], loss: Loss) -> tuple[Group, Loss]:
     """The first candidate; where it takes away less than half of what it should, the best of some measured now."""
-    group, allows = candidates[0], search.variants.judge.allows
-    found = {group.name: search.assess([*search.left(), group])}
-    if allows(found[group.name]) or loss.divergence - found[group.name].divergence >= search.expected[group.name] / 2:
-        return group, found[group.name]
-    found |= {other.name: search.assess([*search.left(), other]) for other in candidates[1 : 1 + AGAIN]}
-    search.expected |= {name: max(loss.divergence - now.divergence, 0.0) for name, now in found.items()}
-    tried = [other for other in candidates if other.name in found]
-    group = max(tried, key=lambda other: (allows(found[other.name]), search.expected[other.name] / search.price(other)))
-    return group, found[group.name]
+    first, allows = candidates[0], search.variants.judge.allows
+    now = search.assess([*search.left(), first])
+    removed = loss.divergence - now.divergence
+    if allows(now) or removed >= search.expected[first.name] / 2:
+        return first, now
+
+    # What groups cost alone says little here, so what is expected of the next ones gives way to what is measured.
+    tried = candidates[: 1 + AGAIN]
+    found = {first.name: now}
+    for group in tried[1:]:
+        found[group.name] = search.assess([*search.left(), group])
+    for group in tried:
+        search.expected[group.name] = max(loss.divergence - found[group.name].divergence, 0.0)
+    best = max(tried, key=lambda group: (allows(found[group.name]), search.reward(group)))
+    return best, found[best.name]
 
 
 def _put_back(search: _Search, loss: Loss) -> Outcome:

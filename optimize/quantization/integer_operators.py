@@ -6,59 +6,51 @@ to an Add of its own; with the bias inside, distilbert-base ran 4 to 7 % faster 
 
 from __future__ import annotations
 
-import collections
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from optimize.graphs.onnx import record, replace, weight_behind
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
-def to_integer_operators(model: Any) -> None:
+def to_integer_operators(model: ir.Model) -> None:
     """Replace each product of a dequantized tensor with a dequantized weight, and the bias after it, in place."""
-    from onnx import helper
+    from onnx_ir.tape import Tape
 
-    graph = model.graph
-    dequantized = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
-    constants = _constants(graph)
-    biases = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
-    readers = collections.Counter(name for node in graph.node for name in node.input)
-    readers.update(value.name for value in graph.output)
-    adds = {name: node for node in graph.node if node.op_type == "Add" for name in node.input}
-    for node in [node for node in graph.node if node.op_type == "MatMul" and set(node.input) <= set(dequantized)]:
-        left, right = (dequantized[name] for name in node.input)
-        if right.input[0] not in constants:
+    for product in model.graph:
+        left, right = map(_dequantizer, product.inputs) if product.op_type == "MatMul" else (None, None)
+        if left is None or right is None or weight_behind(right.inputs[0]) is None:
             continue
-        output, add = node.output[0], adds.get(node.output[0])
-        bias = [name for name in add.input if name in biases] if add is not None and readers[output] == 1 else []
-        if add is not None and bias:
-            output = add.output[0]
-            graph.node.remove(add)
-        inputs = [name for pair in zip(_parts(left), _parts(right), strict=True) for name in pair] + bias
-        new = helper.make_node(
-            "MatMulIntegerToFloat", inputs, [output], name=node.name + "_quant", domain="com.microsoft"
-        )
-        graph.node.insert(list(graph.node).index(node), new)
-        graph.node.remove(node)
-    if "com.microsoft" not in {each.domain for each in model.opset_import}:
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+        # The operator takes both values, then both scales, then both zero points.
+        inputs, replaced = [*chain(*zip(_parts(left), _parts(right), strict=True))], [product]
+        add, bias = _addition_of_bias(product.outputs[0])
+        if add is not None:
+            inputs.append(bias)
+            replaced.append(add)
+        tape, output, name = Tape(), replaced[-1].outputs[0].name, f"{product.name}_quant"
+        result = record(tape, "MatMulIntegerToFloat", inputs, output, name=name, domain="com.microsoft")
+        replace(replaced, tape, result)
+    model.graph.opset_imports.setdefault("com.microsoft", 1)
 
 
-def _constants(graph: Any) -> set[str]:
-    """Initializers, and their transposes."""
-    names = {tensor.name for tensor in graph.initializer}
-    return names | {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] in names}
+def _dequantizer(value: ir.Value) -> ir.Node | None:
+    """The DequantizeLinear that gives a value, if one does."""
+    maker = value.producer()
+    return maker if maker is not None and maker.op_type == "DequantizeLinear" else None
 
 
-def _parts(node: Any) -> list[str]:
-    """Values, scale and zero point of a DequantizeLinear; an absent zero point is an empty name."""
-    return [*node.input, ""][:3]
+def _addition_of_bias(product: ir.Value) -> tuple[ir.Node, ir.Value] | tuple[None, None]:
+    """The Add that alone reads a product and adds a bias to it, and the bias; None twice where there is none."""
+    readers = product.consumers()
+    if len(readers) == 1 and readers[0].op_type == "Add" and not product.is_graph_output():
+        for value in readers[0].inputs:
+            if value.is_initializer() and len(value.shape) == 1:
+                return readers[0], value
+    return None, None
 
 
-def drop_unused(model: Any) -> None:
-    """Remove what no output depends on."""
-    from onnxruntime.quantization.onnx_model import ONNXModel
-
-    needed = {value.name for value in model.graph.output}
-    for node in reversed(model.graph.node):
-        if needed & set(node.output):
-            needed |= set(node.input)
-    for node in [node for node in model.graph.node if not needed & set(node.output)]:
-        model.graph.node.remove(node)
-    ONNXModel(model).clean_initializers()
+def _parts(dequantizer: ir.Node) -> list[ir.Value | None]:
+    """Values, scale and zero point of a DequantizeLinear; the zero point may be absent."""
+    return [*dequantizer.inputs, None][:3]

@@ -12,10 +12,11 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from optimize.interfaces import Array
 from optimize.quantization.ranges import (
     Histogram,
     Method,
@@ -26,11 +27,10 @@ from optimize.quantization.ranges import (
     spanning,
 )
 
-Array = np.ndarray[Any, Any]
-
 BINS = 8192
 """From half to all of them are in use. Entropy wants 256 of them in the bulk, outliers or not."""
 LEAST_EXPONENT = -112
+"""Of the narrowest bins' width: all together span 2^-99, the narrowest range of any use, and 2^112 is a float32."""
 CHUNK = 2**16
 """Values counted at once: temporaries stay in the CPU's cache, and small."""
 
@@ -95,14 +95,15 @@ class MovingAverage:
         """Let the ends follow."""
         if values.size:
             low, high = bounds(values)
-            self.low = self.momentum * self.low + (1.0 - self.momentum) * low
-            self.high = self.momentum * self.high + (1.0 - self.momentum) * high
-            self.weight = self.momentum * self.weight + 1.0 - self.momentum
+            kept, new = self.momentum, 1.0 - self.momentum
+            self.low = kept * self.low + new * low
+            self.high = kept * self.high + new * high
+            self.weight = kept * self.weight + 1.0 - kept
             self.values += values.size
 
     def range(self) -> Range:
         """The averages."""
-        weight = self.weight or 1.0
+        weight = self.weight or 1.0  # 0 before the first text, as the ends are
         return spanning(self.low / weight, self.high / weight, symmetric=self.symmetric)
 
 
@@ -131,12 +132,13 @@ class StreamingHistogram:
         low, high = bounds(flat)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._make_room()
-        scale = np.float32(2.0**-self.exponent)
+        per_bin = np.float32(2.0**-self.exponent)
         for at in range(0, flat.size, CHUNK):
-            scaled = flat[at : at + CHUNK] * scale
-            places = np.floor(scaled, out=scaled).astype(np.intp)
-            places -= self.start
-            self.counts += np.bincount(places, minlength=self.counts.size)
+            # Value x is in bin floor(x / width), which is entry floor(x / width) - start of the counts.
+            scaled = flat[at : at + CHUNK] * per_bin
+            entries = np.floor(scaled, out=scaled).astype(np.intp)
+            entries -= self.start
+            self.counts += np.bincount(entries, minlength=self.counts.size)
         self.values += flat.size
 
     def histogram(self) -> Histogram:
@@ -150,19 +152,23 @@ class StreamingHistogram:
 
     def _make_room(self) -> None:
         """Widen bins until they reach from the least to the largest value, then add the missing ones."""
-        while True:
-            first, last = (math.floor(end * 2.0**-self.exponent) for end in (self.low, self.high))
-            if last - first < self.bins:
-                break
+        first, last = self._bin_of(self.low), self._bin_of(self.high)
+        while last - first >= self.bins:
             self._double_width()
+            first, last = self._bin_of(self.low), self._bin_of(self.high)
         before = self.start - first
-        after = last + 1 - self.start - self.counts.size
+        after = last + 1 - (self.start + self.counts.size)
+        # Neither is negative: the ends only ever move outwards, and bin 0 is between them from the start.
         if before > 0 or after > 0:
             self.counts = np.pad(self.counts, (before, after))
             self.start = first
 
+    def _bin_of(self, value: float) -> int:
+        return math.floor(value * 2.0**-self.exponent)
+
     def _double_width(self) -> None:
         """Merge bins 2i and 2i + 1 into bin i."""
+        # Pairs begin at even bins, so an odd first or an even last bin gets an empty neighbour.
         before = self.start % 2
         after = (before + self.counts.size) % 2
         self.counts = np.pad(self.counts, (before, after)).reshape(-1, 2).sum(axis=1)

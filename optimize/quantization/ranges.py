@@ -14,16 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from optimize.interfaces import Array
+
 Method = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 
 LEVELS = 256
 LEAST_SPAN = 2.0**-100
-SIDE_CANDIDATES = 64
+SIDE_CANDIDATES, FINE_CANDIDATES = 64, 33
 EMPTY = 1e-4
 """Count of a level that holds clipped values only, as in ONNX Runtime: with 0 any such window would lose all."""
 OCTAVES = 8
@@ -67,7 +68,7 @@ def spanning(low: float, high: float, *, symmetric: bool = False) -> Range:
     Where all values are 0, any scale is right, but those near 0 are not: a bias is stored as a
     multiple of it in 32 bits. So 1 it is.
     """
-    low, high = min(low, 0.0) + 0.0, max(high, 0.0)
+    low, high = min(low, 0.0) + 0.0, max(high, 0.0)  # + 0.0 turns -0.0 into 0.0
     if high - low < LEAST_SPAN:
         low, high = 0.0, 1.0
     return Range(-max(-low, high), max(-low, high)) if symmetric else Range(low, high)
@@ -78,15 +79,17 @@ def percentile_range(h: Histogram, *, percentile: float) -> Range:
 
     Within a bin values are taken to be spread evenly. An end beyond 0 is moved to 0.
     """
-    below = np.concatenate([[0], np.cumsum(h.counts)])
-    cut = below[-1] * (100.0 - percentile) / 200.0
+    below = _sums_before(h.counts)
+    total = below[-1]
+    cut = total * (100.0 - percentile) / 200.0  # values to lose at either end, a fraction included
     # Bins that hold values, so that neither end comes to lie in a gap.
     first = int(np.searchsorted(below, cut, side="right")) - 1
-    last = int(np.searchsorted(below, below[-1] - cut, side="left"))
-    if first >= last:
+    stop = int(np.searchsorted(below, total - cut, side="left"))
+    if first >= stop:
         return spanning(0.0, 0.0)
+    # What the bins outside do not hold of the cut is taken from the outermost bins that stay.
     low = first + (cut - below[first]) / h.counts[first]
-    high = last - (below[last] - below[-1] + cut) / h.counts[last - 1]
+    high = stop - (below[stop] - total + cut) / h.counts[stop - 1]
     return spanning(float(h.start + low) * h.width, float(h.start + high) * h.width)
 
 
@@ -101,12 +104,14 @@ def entropy_range(h: Histogram, *, levels: int = LEVELS) -> Range:
     if size <= levels:
         return spanning(h.start * h.width, (h.start + size) * h.width)
     divergences = _divergences(h, levels)
-    starts = np.unique(np.rint(np.linspace(0, zero, SIDE_CANDIDATES + 1)).astype(np.int64))
-    stops = np.unique(np.rint(np.linspace(min(zero + 1, size), size, SIDE_CANDIDATES + 1)).astype(np.int64))
+    # Coarsely: windows that begin between the first bin and 0, and end between 0 and the last bin.
+    starts = _whole(np.linspace(0, zero, SIDE_CANDIDATES + 1), 0, zero)
+    stops = _whole(np.linspace(zero + 1, size, SIDE_CANDIDATES + 1), zero + 1, size)
     first, stop = _least(starts, stops, levels, divergences)
-    around = np.linspace(-1.0, 1.0, 33) / SIDE_CANDIDATES
-    starts = np.unique(np.clip(first + np.rint(around * zero).astype(np.int64), 0, zero))
-    stops = np.unique(np.clip(stop + np.rint(around * (size - zero)).astype(np.int64), zero + 1, size))
+    # Finely: ends up to one coarse step away from the best ones.
+    around = np.linspace(-1.0, 1.0, FINE_CANDIDATES) / SIDE_CANDIDATES
+    starts = _whole(first + np.rint(around * zero), 0, zero)
+    stops = _whole(stop + np.rint(around * (size - zero)), zero + 1, size)
     first, stop = _least(starts, stops, levels, divergences)
     return spanning((h.start + first) * h.width, (h.start + stop) * h.width)
 
@@ -119,16 +124,19 @@ def mse_range(h: Histogram, *, levels: int = LEVELS, symmetric: bool) -> Range:
     around the best ever more finely.
     """
     error = _squared_error(h, levels - 2 if symmetric else levels - 1)
-    reach = np.array([-h.start, h.counts.size + h.start]) * h.width
+    lowest, highest = -h.start * h.width, (h.counts.size + h.start) * h.width
     if symmetric:
-        reach[:] = reach.max()
-    shares = np.append(2.0 ** (-np.arange(OCTAVES * STEPS_PER_OCTAVE + 1) / STEPS_PER_OCTAVE), 0.0)
-    lows, highs = reach[0] * shares, reach[1] * shares
+        lowest = highest = max(lowest, highest)
+    # From the whole reach down by OCTAVES halvings, and 0: GELU's negative side may be worth no level at all.
+    octaves = -np.arange(OCTAVES * STEPS_PER_OCTAVE + 1) / STEPS_PER_OCTAVE
+    shares = np.append(2.0**octaves, 0.0)
+    lows, highs = lowest * shares, highest * shares
     step = 1.0 / STEPS_PER_OCTAVE
     for _ in range(REFINEMENTS + 1):
         low, high = _best(np.unique(lows), np.unique(highs), error, symmetric=symmetric)
+        # Next: as many steps as reach one of the last to either side, each a quarter as long.
         factors = 2.0 ** (np.linspace(-1.0, 1.0, 9) * step)
-        lows, highs = np.minimum(low * factors, reach[0]), np.minimum(high * factors, reach[1])
+        lows, highs = np.minimum(low * factors, lowest), np.minimum(high * factors, highest)
         step /= 4.0
     return spanning(-low, high, symmetric=symmetric)
 
@@ -136,28 +144,47 @@ def mse_range(h: Histogram, *, levels: int = LEVELS, symmetric: bool) -> Range:
 def _divergences(h: Histogram, levels: int) -> Callable[[Array, Array], Array]:
     """How far windows of bins [K], from `first` to before `stop`, are from their quantized selves, [K].
 
-    KL = sum p ln(p / q), where q is constant over the filled bins of one level: sums of counts, of
-    filled bins and of counts times their logarithm, up to each bin, give it without a loop.
+    With P_i the counts of the clipped window, which sum to N, and Q_i those of the quantized one, which sum to M,
+
+        KL(P/N || Q/M) = sum (P_i / N) ln((P_i / N) / (Q_i / M)) = (sum P_i ln P_i - sum P_i ln Q_i) / N - ln N + ln M.
+
+    Q_i is the same for all filled bins of a level, so sums up to each bin give both sums without a loop over bins.
     """
     counts = h.counts.astype(np.float64)
     total = counts.sum()
-    mass, filled, plogp = (np.concatenate([[0.0], np.cumsum(x)]) for x in (counts, counts > 0, _xlogy(counts, counts)))
+    mass, filled, plogp = _sums_before(counts), _sums_before(counts > 0), _sums_before(_xlogy(counts, counts))
 
     def divergence(first: Array, stop: Array) -> Array:
+        # The bins at which levels begin and end, [K, levels + 1].
         splits = np.linspace(0.0, 1.0, levels + 1)
         edges = first[:, None] + np.rint(splits * (stop - first)[:, None]).astype(np.int64)
-        quantized, bins = np.diff(mass[edges]), np.diff(filled[edges])
-        clipped = quantized.copy()
+        # Per level, what it holds and over how many filled bins Q spreads that; the window's own sum P ln P.
+        held, bins = np.diff(mass[edges]), np.diff(filled[edges])
+        clipped = held.copy()
         own = plogp[stop] - plogp[first]
-        for column, end, outside in ((0, first, mass[first]), (-1, stop - 1, total - mass[stop])):
-            bins[:, column] += (counts[end] == 0) & (outside > 0)
-            clipped[:, column] += outside
+        # P alone has the values that are cut off, in its outermost bins, which they fill where those were empty.
+        for level, end, outside in ((0, first, mass[first]), (-1, stop - 1, total - mass[stop])):
+            bins[:, level] += (counts[end] == 0) & (outside > 0)
+            clipped[:, level] += outside
             own += _xlogy(counts[end] + outside, counts[end] + outside) - _xlogy(counts[end], counts[end])
-        cross = _xlogy(clipped, np.maximum(quantized, EMPTY) / np.maximum(bins, 1.0)).sum(axis=1)
-        found: Array = (own - cross) / total - np.log(total) + np.log(np.maximum(mass[stop] - mass[first], EMPTY))
+        # sum P ln Q: a level's Q is one number, so its P need not be told apart.
+        q = np.maximum(held, EMPTY) / np.maximum(bins, 1.0)
+        cross = _xlogy(clipped, q).sum(axis=1)
+        inside = np.maximum(mass[stop] - mass[first], EMPTY)
+        found: Array = (own - cross) / total - np.log(total) + np.log(inside)
         return found
 
     return divergence
+
+
+def _sums_before(values: Array) -> Array:
+    """What comes before each of B values in sum, and at last the sum of all: [B + 1]."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
+def _whole(values: Array, least: int, most: int) -> Array:
+    """Values rounded to integers and held within bounds, each once, sorted."""
+    return np.unique(np.clip(np.rint(values).astype(np.int64), least, most))
 
 
 def _xlogy(x: Array, y: Array) -> Array:
@@ -167,30 +194,44 @@ def _xlogy(x: Array, y: Array) -> Array:
 
 def _least(starts: Array, stops: Array, levels: int, divergences: Callable[[Array, Array], Array]) -> tuple[int, int]:
     """The window of at least `levels` bins with the least divergence; the widest one of equals."""
-    first, stop = (each.ravel() for each in np.meshgrid(starts, stops, indexing="ij"))
-    order = np.argsort(first - stop, kind="stable")
-    order = order[(stop - first)[order] >= levels]
-    best = order[int(np.argmin(divergences(first[order], stop[order])))]
+    first, stop = _pairs(starts, stops)
+    wide = stop - first >= levels
+    first, stop = first[wide], stop[wide]
+    # `argmin` takes the first of equals.
+    widest_first = np.argsort(first - stop, kind="stable")
+    first, stop = first[widest_first], stop[widest_first]
+    best = int(np.argmin(divergences(first, stop)))
     return int(first[best]), int(stop[best])
+
+
+def _pairs(ones: Array, others: Array) -> tuple[Array, Array]:
+    """Every one with every other: [K] and [K]."""
+    return np.repeat(ones, others.size), np.tile(others, ones.size)
 
 
 def _squared_error(h: Histogram, steps: int) -> Callable[[Array, Array], Array]:
     """The summed squared error of the histogram's values in ranges -low to high, [K] each -> [K].
 
-    A bin's values are taken to be spread evenly, so its error is an integral of (x - q(x))^2. With
-    x = n * scale + r that is, from 0 on, n * scale^3 / 12 + r^3 / 3; beyond the last level n stays and r grows.
+    A bin's values are taken to be spread evenly, so a bin of c values from a to b has the error c / width times
+
+        I(b) - I(a), where I(x) = integral from 0 to x of (t - q(t))^2 dt
+
+    and q(t) is the level nearest to t, n * scale. From one midpoint of levels to the next that is scale^3 / 12, so with
+    x = n * scale + r, I(x) = n * scale^3 / 12 + r^3 / 3. Beyond the outermost levels n stays and r grows.
     """
-    edges = h.edges
+    x = h.edges
     # Summed over bins, each edge's integral counts for the bin before it and against the one after.
     weights = -np.diff(h.counts, prepend=0, append=0) / h.width
 
     def error(low: Array, high: Array) -> Array:
         scale = (low + high) / steps
-        zero = np.rint(low / scale)
-        level = np.rint(edges / scale[:, None])
-        np.clip(level, -zero[:, None], (steps - zero)[:, None], out=level)
-        rest = edges - level * scale[:, None]
-        integral = level * (scale[:, None] ** 3 / 12.0) + rest * rest * rest / 3.0
+        zero = np.rint(low / scale)  # levels below 0
+        scale, least, most = scale[:, None], -zero[:, None], (steps - zero)[:, None]
+        # n and r at every edge, for every candidate: [K, B + 1].
+        n = np.rint(x / scale)
+        np.clip(n, least, most, out=n)
+        r = x - n * scale
+        integral = n * (scale**3 / 12.0) + r * r * r / 3.0
         found: Array = integral @ weights
         return found
 
@@ -200,10 +241,15 @@ def _squared_error(h: Histogram, steps: int) -> Callable[[Array, Array], Array]:
 def _best(lows: Array, highs: Array, error: Callable[[Array, Array], Array], *, symmetric: bool) -> tuple[float, float]:
     """The pair with the least error; with `symmetric` equal ends only."""
     if symmetric:
-        low = high = highs[highs > 0]
+        low = high = highs
     else:
-        low, high = (each.ravel() for each in np.meshgrid(lows, highs))
-        low, high = low[low + high > 0], high[low + high > 0]
-    parts = [slice(at, at + CANDIDATES_AT_ONCE) for at in range(0, low.size, CANDIDATES_AT_ONCE)]
-    best = int(np.argmin(np.concatenate([error(low[part], high[part]) for part in parts])))
+        high, low = _pairs(highs, lows)
+    some = low + high > 0
+    low, high = low[some], high[some]
+    errors = np.empty(low.size)
+    # A few at a time: all of them at once would be hundreds of MB of [K, B] temporaries.
+    for at in range(0, low.size, CANDIDATES_AT_ONCE):
+        part = slice(at, at + CANDIDATES_AT_ONCE)
+        errors[part] = error(low[part], high[part])
+    best = int(np.argmin(errors))
     return float(low[best]), float(high[best])

@@ -6,14 +6,19 @@ import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optimize.evaluate.judge import Loss
-from optimize.interfaces import Progress
+from optimize.interfaces import Array, Progress
 from optimize.quantization.sites import Group
 from optimize.quantization.variants import Variants
+from optimize.runtimes.onnx_runtime import SLEEPING, cpu_session, session_options
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
 
 TOKENS = 128
 REPEATS = 40
@@ -39,24 +44,30 @@ def measure(variants: Variants, *, threads: int, progress: Progress) -> list[Cos
     return costs
 
 
-def time_groups(model: Any, groups: Sequence[Group], *, threads: int) -> dict[str, float]:
+def time_groups(model: ir.Model, groups: Sequence[Group], *, threads: int) -> dict[str, float]:
     """Microseconds saved by each group's products in INT8; look-ups save none."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    shapes = {name: tuple(weight.shape) for name, weight in model.graph.initializers.items()}
 
-    @cache
+    @cache  # a model has dozens of products and a handful of shapes
     def saved(rows: int, columns: int) -> float:
         return time_product(rows, columns, threads=threads)
 
-    def total(group: Group) -> float:
-        products = [site for site in group.sites if not site.looks_up]
-        return sum(saved(*(shapes[site.weight][::-1] if site.tied else shapes[site.weight])) for site in products)
-
-    return {group.name: total(group) for group in groups}
+    totals = dict.fromkeys((group.name for group in groups), 0.0)
+    for group in groups:
+        for site in group.sites:
+            if not site.looks_up:
+                # A tied projection multiplies with the table transposed.
+                rows, columns = reversed(shapes[site.weight]) if site.tied else shapes[site.weight]
+                totals[group.name] += saved(rows, columns)
+    return totals
 
 
 def time_product(rows: int, columns: int, *, threads: int) -> float:
     """Microseconds that x [128, K] times W [K, N] takes longer in float than in INT8; medians, taken in turns."""
-    sessions = [_open(_product(rows, columns, quantized), threads) for quantized in (False, True)]
+    # Two pools of spinning threads would take each other's cores.
+    options = session_options(threads, SLEEPING)
+    models = [_product(rows, columns, quantized) for quantized in (False, True)]
+    sessions = [cpu_session(model.SerializeToString(), options) for model in models]
     feed = {"x": np.random.default_rng(0).normal(size=(TOKENS, rows)).astype(np.float32)}
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(REPEATS):
@@ -67,12 +78,13 @@ def time_product(rows: int, columns: int, *, threads: int) -> float:
     return float(np.median(times[0]) - np.median(times[1])) * 1e6
 
 
-def _product(rows: int, columns: int, quantized: bool) -> Any:
+def _product(rows: int, columns: int, quantized: bool) -> onnx.ModelProto:
+    """A model of one product with random weights."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)
     weight = rng.integers(-127, 128, (rows, columns)).astype(np.int8 if quantized else np.float32)
-    constants: dict[str, Any] = {"w": weight}
+    constants: dict[str, Array | np.generic] = {"w": weight}
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     if quantized:
         constants |= {"s": np.float32(0.02), "z": np.uint8(128), "t": np.ones(columns, np.float32)}
@@ -89,16 +101,6 @@ def _product(rows: int, columns: int, quantized: bool) -> Any:
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
-
-
-def _open(model: Any, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Two pools of spinning threads would take each other's cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def as_rows(costs: Sequence[Cost], left: Set[str]) -> list[dict[str, int | float | str]]:

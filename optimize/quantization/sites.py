@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.errors import StageError
+from optimize.graphs.onnx import to_proto, weight_behind
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+WEIGHT_PLACES = {"MatMul": 1, "Gather": 0}
+"""Which input of an operator may be a weight."""
 
 
 @dataclass(frozen=True)
@@ -45,59 +53,45 @@ class Group:
         return sum({site.weight: site.parameters for site in self.sites}.values())
 
 
-def normalise(model: Any) -> None:
-    """Make every linear layer a MatMul, and every weight an initializer that is read directly, in place."""
+def normalise(model: ir.Model) -> ir.Model:
+    """A graph in which every linear layer is a MatMul, and every weight an initializer that is read directly."""
+    import onnx_ir
+    from onnx_ir.passes.common import IdentityEliminationPass
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    drop_aliases(model.graph)
-    rewriter = ONNXModel(model)
+    # The exporter gives equal biases one initializer, read through Identity.
+    IdentityEliminationPass()(model)
+    rewriter = ONNXModel(to_proto(model))
     rewriter.replace_gemm_with_matmul()
+    # Breadth first: sites come in this order, and rows are drawn from tensors in the order of sites.
     rewriter.topological_sort()
+    return onnx_ir.from_proto(rewriter.model)
 
 
-def drop_aliases(graph: Any) -> None:
-    """Let weights be read without Identity nodes in between: the exporter gives equal biases one initializer."""
-    weights = {tensor.name for tensor in graph.initializer}
-    outputs = {value.name for value in graph.output}
-    aliases = {
-        node.output[0]: node.input[0]
-        for node in graph.node
-        if node.op_type == "Identity" and node.input[0] in weights and node.output[0] not in outputs
-    }
-    for node in [node for node in graph.node if node.op_type == "Identity" and node.output[0] in aliases]:
-        graph.node.remove(node)
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name in aliases:
-                node.input[index] = aliases[name]
-
-
-def find_sites(model: Any) -> list[Site]:
+def find_sites(model: ir.Model) -> list[Site]:
     """All sites of a normalised graph, in the order of its nodes."""
-    graph = model.graph
-    tables = {tensor.name: list(tensor.dims) for tensor in graph.initializer if len(tensor.dims) == 2}
-    transposed = {
-        node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] in tables
-    }
     sites = []
-    for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] in tables:
-            name, weight = node.input[0], node.input[0]
-            site = Site(module_of(node.name), node.name, weight, weight, _size(tables[name]), looks_up=True)
-        elif node.op_type == "MatMul" and node.input[1] in tables:
-            weight = node.input[1]
-            site = Site(module_of(node.name), node.name, node.input[0], weight, _size(tables[weight]))
-        elif node.op_type == "MatMul" and node.input[1] in transposed:
-            weight = transposed[node.input[1]]
-            site = Site(module_of(node.name), node.name, node.input[0], weight, _size(tables[weight]), tied=True)
-        else:
+    for node in model.graph:
+        place = WEIGHT_PLACES.get(node.op_type)
+        weight = None if place is None else weight_behind(node.inputs[place])
+        if weight is None or len(weight.shape) != 2:
             continue
-        sites.append(site)
+        looks_up = node.op_type == "Gather"
+        tied = weight is not node.inputs[place]
+        if looks_up and tied:
+            continue
+        sites.append(
+            Site(
+                name=module_of(node.name),
+                node=node.name,
+                reads=weight.name if looks_up else node.inputs[0].name,
+                weight=weight.name,
+                parameters=math.prod(weight.shape),
+                looks_up=looks_up,
+                tied=tied,
+            )
+        )
     return sites
-
-
-def _size(dims: Sequence[int]) -> int:
-    return int(dims[0]) * int(dims[1])
 
 
 def module_of(node: str) -> str:

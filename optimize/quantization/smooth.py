@@ -18,17 +18,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optimize.errors import StageError
+from optimize.graphs.onnx import add_weight, to_proto
 from optimize.interfaces import Feature, Progress
 from optimize.quantization.calibrate import open_augmented, unpadded
 from optimize.quantization.sites import Group, Site
 from optimize.quantization.weights import Array
 from optimize.quantization.write import Scheme, round_activations, round_weights
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 ROWS_PER_TEXT = 16
@@ -57,10 +61,10 @@ class Migration:
 
 
 def sample_rows(
-    model: Any, tensors: Sequence[str], features: Sequence[Feature], *, threads: int, seed: int, progress: Progress
+    model: ir.Model, tensors: Sequence[str], features: Sequence[Feature], *, threads: int, seed: int, progress: Progress
 ) -> dict[str, Sample]:
     """Rows drawn from each text, and peaks over all rows; memory does not grow with the number of texts."""
-    session = open_augmented(model, tensors, threads)
+    session = open_augmented(to_proto(model), tensors, threads)
     inputs = [node.name for node in session.get_inputs()]
     rng = np.random.default_rng(seed)
     rows: dict[str, list[Array]] = {name: [] for name in tensors}
@@ -88,22 +92,20 @@ def _refuse_not_finite(name: str, values: Array) -> None:
 
 
 def search(
-    model: Any, groups: Sequence[Group], samples: Mapping[str, Sample], scheme: Scheme, *, min_gain_db: float
+    model: ir.Model, groups: Sequence[Group], samples: Mapping[str, Sample], scheme: Scheme, *, min_gain_db: float
 ) -> list[Migration]:
     """The best exponent of each group, where its gain in the output's SQNR pays: any gain does where it is free."""
-    from onnx import numpy_helper
-
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = model.graph.initializers
     values = {site.name: site for group in groups for site in group.sites if site.name.endswith(".v_lin")}
     found = []
     for group in groups:
         if any(site.looks_up or site.tied for site in group.sites):
             continue
-        matrices = [numpy_helper.to_array(weights[site.weight]) for site in group.sites]
+        matrices = [weights[site.weight].const_value.numpy() for site in group.sites]
         migration = _best(group, matrices, samples[group.sites[0].reads], scheme)
         free = values.get(group.name.removesuffix("out_lin") + "v_lin") if group.name.endswith(".out_lin") else None
         if migration.gain_db >= (0.0 if free else min_gain_db):
-            found.append(Migration(group, migration.alpha, migration.scales, migration.gain_db, free))
+            found.append(replace(migration, values=free))
     return found
 
 
@@ -135,51 +137,47 @@ def noise(rows: Array, matrices: Sequence[Array], exact: Sequence[Array], scheme
     return sum(float(np.square(rounded @ round_weights(matrix, scheme) - right).sum()) for matrix, right in pairs)
 
 
-def migrate(model: Any, migrations: Sequence[Migration]) -> None:
+def migrate(model: ir.Model, migrations: Sequence[Migration]) -> None:
     """Carry the migrations out in a normalised float graph, in place; its outputs stay what they were."""
     for migration in migrations:
-        for site in migration.group.sites:
-            _scale(model, _node(model, site), 1, migration.scales[:, None])
+        nodes = [model.graph.node(site.node) for site in migration.group.sites]
+        for node in nodes:
+            _scale(node, 1, migration.scales[:, None])
         if migration.values is None:
-            _insert(model, migration)
+            _insert(nodes, migration.scales)
         else:
-            _fold(model, migration.values, 1.0 / migration.scales)
+            _fold(model.graph.node(migration.values.node), 1.0 / migration.scales)
 
 
-def _fold(model: Any, site: Site, factor: Array) -> None:
+def _fold(product: ir.Node, factor: Array) -> None:
     """Scale the output columns of a layer, its bias included."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    node = _node(model, site)
-    add = next(other for other in model.graph.node if other.op_type == "Add" and node.output[0] in other.input)
-    _scale(model, node, 1, factor[None, :])
-    _scale(model, add, next(place for place, name in enumerate(add.input) if name in constants), factor)
+    add = next(node for node in product.outputs[0].consumers() if node.op_type == "Add")
+    bias = next(place for place, value in enumerate(add.inputs) if value.is_initializer())
+    _scale(product, 1, factor[None, :])
+    _scale(add, bias, factor)
 
 
-def _node(model: Any, site: Site) -> Any:
-    return next(node for node in model.graph.node if node.name == site.node)
+def _insert(nodes: Sequence[ir.Node], scales: Array) -> None:
+    """Divide what some nodes read by scales, and leave it as it is for others."""
+    import onnx_ir
 
-
-def _insert(model: Any, migration: Migration) -> None:
-    from onnx import helper, numpy_helper
-
-    graph, reads = model.graph, migration.group.sites[0].reads
-    readers = {site.node for site in migration.group.sites}
-    nodes = [node for node in graph.node if node.name in readers]
-    graph.initializer.append(numpy_helper.from_array((1.0 / migration.scales).astype(np.float32), reads + "_smoothing"))
-    multiply = helper.make_node("Mul", [reads, reads + "_smoothing"], [reads + "_smoothed"], name=reads + "_smooth")
-    graph.node.insert(min(list(graph.node).index(node) for node in nodes), multiply)
+    reads, graph = nodes[0].inputs[0], nodes[0].graph
+    factor = add_weight(graph, f"{reads.name}_smoothing", (1.0 / scales).astype(np.float32))
+    multiply = onnx_ir.node(
+        "Mul", [reads, factor], outputs=[onnx_ir.val(f"{reads.name}_smoothed")], name=f"{reads.name}_smooth"
+    )
+    graph.insert_before(next(node for node in graph if node in nodes), multiply)
     for node in nodes:
-        node.input[0] = reads + "_smoothed"
+        node.replace_input_with(0, multiply.outputs[0])
 
 
-def _scale(model: Any, node: Any, place: int, factor: Array) -> None:
+def _scale(node: ir.Node, place: int, factor: Array) -> None:
     """Scale what a node reads in a place; others that read the same initializer, such as equal layers, keep it."""
-    from onnx import numpy_helper
+    import onnx_ir
 
-    name = node.input[place]
-    tensor = next(each for each in model.graph.initializer if each.name == name)
-    scaled = np.ascontiguousarray((numpy_helper.to_array(tensor) * factor).astype(np.float32))
-    if sum(name in other.input for other in model.graph.node) > 1:
-        tensor = model.graph.initializer.add()
-        node.input[place] = name = f"{node.name}_{name}"
-    tensor.CopyFrom(numpy_helper.from_array(scaled, name))
+    weight = node.inputs[place]
+    scaled = (weight.const_value.numpy() * factor).astype(np.float32)
+    if len(weight.consumers()) > 1:
+        node.replace_input_with(place, add_weight(node.graph, f"{node.name}_{weight.name}", scaled))
+    else:
+        weight.const_value = onnx_ir.tensor(scaled, name=weight.name)

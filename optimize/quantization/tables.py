@@ -7,93 +7,92 @@ row's scale is also its output channel's scale.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optimize.graphs.onnx import add_weight, record, replace
 from optimize.interfaces import Facts
-from optimize.quantization.weights import channel_scales, quantize
+from optimize.quantization.weights import Array, channel_scales, quantize
 
-Project = Callable[[Any, Any, str], list[Any]]
-"""Nodes that multiply with an INT8 table instead of a Transpose and a MatMul; given both, and the table's name."""
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Project = Callable[["ir.tape.Tape", "ir.Node", "ir.Value", "ir.Value"], "ir.Value"]
+"""Record nodes that multiply what a MatMul reads with an INT8 table, given its rows and their scales; their result."""
 
 
-def quantize_tables(model: Any, *, wide_sums: bool, project: Project, only: Collection[str] | None = None) -> Facts:
+def quantize_tables(
+    model: ir.Model, *, wide_sums: bool, project: Project, only: Collection[str] | None = None
+) -> Facts:
     """Give each embedding table, or those of `only`, one INT8 copy with a scale per row, in place.
 
     A table is a 2-D float initializer that a Gather looks up. Only one that a projection multiplies
     with has to keep sums from overflowing where they are not `wide_sums`; a look-up never sums.
     """
-    from onnx import numpy_helper
+    from onnx_ir.tape import Tape
 
-    graph = model.graph
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
-    lookups = [node for node in graph.node if node.op_type == "Gather" and _is_table(initializers.get(node.input[0]))]
-    lookups = [node for node in lookups if only is None or node.input[0] in only]
-    tied = 0
-    for name in dict.fromkeys(node.input[0] for node in lookups):
-        projections = _tied_projections(graph, name)
-        table = numpy_helper.to_array(initializers[name])
-        rows, scales = quantize_rows(table, wide_sums=wide_sums or not projections)
-        graph.initializer.remove(initializers[name])
-        graph.initializer.extend(
-            [numpy_helper.from_array(rows, name + "_quantized"), numpy_helper.from_array(scales, name + "_scale")]
-        )
-        for node in [node for node in lookups if node.input[0] == name]:
-            _replace(graph, [node], _lookup(node, name))
-        for transpose, matmul in projections:
-            _replace(graph, [transpose, matmul], project(transpose, matmul, name))
-            tied += 1
-    return {"quantized_tables": len({node.input[0] for node in lookups}), "tied_projections": tied}
+    graph, tied = model.graph, 0
+    tables = _tables(graph, only)
+    for table in tables:
+        lookups, projections = _lookups(table), _tied_projections(table)
+        integers, steps = quantize_rows(table.const_value.numpy(), wide_sums=wide_sums or not projections)
+        rows = add_weight(graph, f"{table.name}_quantized", integers)
+        scales = add_weight(graph, f"{table.name}_scale", steps)
+        for gather in lookups:
+            tape = Tape()
+            replace([gather], tape, _look_up(tape, gather, rows, scales))
+        for transpose, product in projections:
+            tape = Tape()
+            replace([transpose, product], tape, project(tape, product, rows, scales))
+        del graph.initializers[table.name]
+        tied += len(projections)
+    return {"quantized_tables": len(tables), "tied_projections": tied}
 
 
-def quantize_rows(table: np.ndarray[Any, Any], *, wide_sums: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def quantize_rows(table: Array, *, wide_sums: bool) -> tuple[Array, Array]:
     """Symmetric INT8 rows [R, D] and their float32 scales [R]; a row of zeros has scale 1."""
     scales = channel_scales(table.T, per_channel=True, wide_sums=wide_sums)
     return np.ascontiguousarray(quantize(table.T, scales).T), scales
 
 
-def _is_table(tensor: Any) -> bool:
-    import onnx
+def _tables(graph: ir.Graph, only: Collection[str] | None) -> list[ir.Value]:
+    """The tables in the order of their first look-up."""
+    import onnx_ir
 
-    return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2
+    found: dict[ir.Value, None] = {}
+    for node in graph:
+        table = node.inputs[0] if node.op_type == "Gather" else None
+        if table is None or not table.is_initializer() or (only is not None and table.name not in only):
+            continue
+        if table.dtype == onnx_ir.DataType.FLOAT and len(table.shape) == 2:
+            found[table] = None
+    return list(found)
 
 
-def _tied_projections(graph: Any, table: str) -> list[tuple[Any, Any]]:
+def _lookups(table: ir.Value) -> list[ir.Node]:
+    return [node for node in table.consumers() if node.op_type == "Gather"]
+
+
+def _tied_projections(table: ir.Value) -> list[tuple[ir.Node, ir.Node]]:
     """Pairs of the Transpose that reads the table and the MatMul that multiplies with it."""
-    consumers: dict[str, list[Any]] = collections.defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            consumers[name].append(node)
-    transposes = [node for node in consumers[table] if node.op_type == "Transpose"]
-    return [
-        (t, m)
-        for t in transposes
-        for m in consumers[t.output[0]]
-        if m.op_type == "MatMul" and m.input[1] == t.output[0]
-    ]
+    found = []
+    for transpose in table.consumers():
+        if transpose.op_type == "Transpose":
+            turned = transpose.outputs[0]
+            found += [(transpose, use.node) for use in turned.uses() if use.node.op_type == "MatMul" and use.idx == 1]
+    return found
 
 
-def _lookup(node: Any, table: str) -> list[Any]:
-    from onnx import TensorProto, helper
+def _look_up(tape: ir.tape.Tape, gather: ir.Node, rows: ir.Value, scales: ir.Value) -> ir.Value:
+    """Rows looked up in INT8, each times its scale."""
+    import onnx_ir
 
-    at = node.output[0]
-    return [
-        helper.make_node("Gather", [table + "_quantized", node.input[1]], [at + "_int8"], name=node.name + "_int8"),
-        helper.make_node("Cast", [at + "_int8"], [at + "_cast"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", [table + "_scale", node.input[1]], [at + "_scale"], name=node.name + "_scale"),
-        helper.make_node("Constant", [], [at + "_axis"], value_ints=[-1]),
-        helper.make_node("Unsqueeze", [at + "_scale", at + "_axis"], [at + "_column"]),
-        helper.make_node("Mul", [at + "_cast", at + "_column"], [at]),
-    ]
-
-
-def _replace(graph: Any, old: list[Any], new: list[Any]) -> None:
-    """Put `new` where the last of `old` stood, which keeps the graph sorted."""
-    place = max(list(graph.node).index(node) for node in old)
-    for offset, node in enumerate(new):
-        graph.node.insert(place + 1 + offset, node)
-    for node in old:
-        graph.node.remove(node)
+    ids, at = gather.inputs[1], gather.outputs[0].name
+    integers = record(tape, "Gather", [rows, ids], f"{at}_int8", name=f"{gather.name}_int8")
+    cast = record(tape, "Cast", [integers], f"{at}_cast", to=onnx_ir.DataType.FLOAT)
+    scale = record(tape, "Gather", [scales, ids], f"{at}_scale", name=f"{gather.name}_scale")
+    axis = record(tape, "Constant", [], f"{at}_axis", value_ints=[-1])
+    column = record(tape, "Unsqueeze", [scale, axis], f"{at}_column")
+    return record(tape, "Mul", [cast, column], at)

@@ -16,15 +16,20 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
-from optimize.quantization.integer_operators import drop_unused, to_integer_operators
+from optimize.graphs.onnx import record, to_proto
+from optimize.quantization.integer_operators import to_integer_operators
 from optimize.quantization.ranges import Range
 from optimize.quantization.sites import Group, Site
 from optimize.quantization.tables import quantize_tables
 from optimize.quantization.weights import Array, channel_scales, quantize
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from onnxruntime.quantization import QuantType
 
 Form = Literal["qdq", "qoperator"]
 
@@ -64,66 +69,78 @@ def round_weights(weight: Array, scheme: Scheme) -> Array:
     return quantize(weight, scales) * scales
 
 
-def build(model: Any, groups: Sequence[Group], ranges: Mapping[str, Range], scheme: Scheme, form: Form) -> Any:
+def build(
+    model: ir.Model, groups: Sequence[Group], ranges: Mapping[str, Range], scheme: Scheme, form: Form
+) -> ir.Model:
     """A new graph in which `groups` of a normalised float graph are INT8; `ranges` holds what products read."""
-    import onnx
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     sites = [site for group in groups for site in group.sites]
     products = [site for site in sites if not site.looks_up and not site.tied]
-    written = quantize_sites(copy, products, ranges, scheme) if products else copy
+    # A clone shares the weights: a variant of a 270 MB model costs what is quantized in it.
+    written = quantize_sites(model, products, ranges, scheme) if products else model.clone()
+    project = functools.partial(_project, ranges=ranges, scheme=scheme)
     tables = {site.weight for site in sites if site.looks_up}
-    quantize_tables(
-        written,
-        wide_sums=scheme.wide_sums,
-        project=functools.partial(_project, ranges=ranges, scheme=scheme),
-        only=tables,
-    )
+    quantize_tables(written, wide_sums=scheme.wide_sums, project=project, only=tables)
     if form == "qoperator":
         to_integer_operators(written)
-    drop_unused(written)
+    RemoveUnusedNodesPass()(written)
     return written
 
 
-def _project(transpose: Any, matmul: Any, table: str, *, ranges: Mapping[str, Range], scheme: Scheme) -> list[Any]:
+def _project(
+    tape: ir.tape.Tape,
+    product: ir.Node,
+    rows: ir.Value,
+    scales: ir.Value,
+    *,
+    ranges: Mapping[str, Range],
+    scheme: Scheme,
+) -> ir.Value:
     """The tied projection: dequantize the INT8 table, turned on its side, with a row's scale as a column's."""
-    from onnx import helper
+    import onnx_ir
 
-    x, at = matmul.input[0], matmul.output[0]
-    scale, zero = activation_scale(ranges[x], scheme)
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(scheme.activation))
-    return [
-        helper.make_node("Constant", [], [x + "_scale"], value_float=float(scale)),
-        helper.make_node("Constant", [], [x + "_zero"], value=helper.make_tensor(x + "_zero", kind, [], [zero])),
-        helper.make_node("QuantizeLinear", [x, x + "_scale", x + "_zero"], [x + "_quantized"]),
-        helper.make_node("DequantizeLinear", [x + "_quantized", x + "_scale", x + "_zero"], [x + "_dequantized"]),
-        helper.make_node("Transpose", [table + "_quantized"], [at + "_weight"], name=transpose.name, perm=[1, 0]),
-        helper.make_node("DequantizeLinear", [at + "_weight", table + "_scale"], [at + "_float"], axis=1),
-        helper.make_node("MatMul", [x + "_dequantized", at + "_float"], [at], name=matmul.name),
-    ]
+    x, at, turn = product.inputs[0], product.outputs[0].name, product.inputs[1].producer().name
+    step, level = activation_scale(ranges[x.name], scheme)
+    point = onnx_ir.tensor(np.array(level, dtype=scheme.activation), name=f"{x.name}_zero")
+    scale = record(tape, "Constant", [], f"{x.name}_scale", value_float=float(step))
+    zero = record(tape, "Constant", [], f"{x.name}_zero", value=point)
+    integers = record(tape, "QuantizeLinear", [x, scale, zero], f"{x.name}_quantized")
+    left = record(tape, "DequantizeLinear", [integers, scale, zero], f"{x.name}_dequantized")
+    columns = record(tape, "Transpose", [rows], f"{at}_weight", name=turn, perm=[1, 0])
+    right = record(tape, "DequantizeLinear", [columns, scales], f"{at}_float", axis=1)
+    return record(tape, "MatMul", [left, right], at, name=product.name)
 
 
-def quantize_sites(model: Any, sites: Sequence[Site], ranges: Mapping[str, Range], scheme: Scheme) -> Any:
-    """A QDQ graph of the products among `sites`; `ranges` holds what each one reads."""
+class Override(TypedDict, total=False):
+    """How onnxruntime is told to quantize a tensor, or one channel of it; its own words."""
+
+    quant_type: QuantType
+    scale: Array
+    zero_point: Array
+    axis: int
+
+
+def quantize_sites(model: ir.Model, sites: Sequence[Site], ranges: Mapping[str, Range], scheme: Scheme) -> ir.Model:
+    """A new QDQ graph of the products among `sites`; `ranges` holds what each one reads."""
+    import onnx_ir
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
     kind = QuantType.QUInt8 if scheme.activation == "uint8" else QuantType.QInt8
-    overrides: dict[str, list[dict[str, Any]]] = {}
+    overrides: dict[str, list[Override]] = {}
+    known = {}
     for site in sites:
-        scale, zero = activation_scale(ranges[site.reads], scheme)
-        overrides[site.reads] = [_override(kind, scale, zero)]
-        overrides[site.weight] = _weight_overrides(weights[site.weight], scheme)
-    known = {
-        name: TensorData(lowest=np.float32(ranges[name].low), highest=np.float32(ranges[name].high))
-        for name in {site.reads for site in sites}
-    }
+        found = ranges[site.reads]
+        known[site.reads] = TensorData(lowest=np.float32(found.low), highest=np.float32(found.high))
+        overrides[site.reads] = [_override(kind, *activation_scale(found, scheme))]
+        weight = model.graph.initializers[site.weight].const_value.numpy()
+        overrides[site.weight] = _weight_overrides(weight, scheme)
     with quiet():
         quantizer = QDQQuantizer(
-            model,
+            to_proto(model),
             per_channel=scheme.per_channel,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
@@ -139,13 +156,15 @@ def quantize_sites(model: Any, sites: Sequence[Site], ranges: Mapping[str, Range
             },
         )
         quantizer.quantize_model()
-    written = quantizer.model.model
-    share_pairs(written)
+    written = onnx_ir.from_proto(quantizer.model.model)
+    # onnxruntime appends its pairs at the end, one for each reader: queries, keys and values can share theirs.
+    written.graph.sort()
+    CommonSubexpressionEliminationPass()(written)
     spare_others(written, {site.node for site in sites})
     return written
 
 
-def _override(kind: Any, scale: Any, zero: int) -> dict[str, Any]:
+def _override(kind: QuantType, scale: np.float32, zero: int) -> Override:
     return {
         "quant_type": kind,
         "scale": np.array(scale, dtype=np.float32),
@@ -153,11 +172,10 @@ def _override(kind: Any, scale: Any, zero: int) -> dict[str, Any]:
     }
 
 
-def _weight_overrides(tensor: Any, scheme: Scheme) -> list[dict[str, Any]]:
-    from onnx import numpy_helper
+def _weight_overrides(weight: Array, scheme: Scheme) -> list[Override]:
     from onnxruntime.quantization import QuantType
 
-    scales = channel_scales(numpy_helper.to_array(tensor), per_channel=scheme.per_channel, wide_sums=scheme.wide_sums)
+    scales = channel_scales(weight, per_channel=scheme.per_channel, wide_sums=scheme.wide_sums)
     found = [_override(QuantType.QInt8, scale, 0) for scale in (scales if scheme.per_channel else scales[:1])]
     if scheme.per_channel:
         found[0]["axis"] = 1
@@ -175,35 +193,12 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def share_pairs(model: Any) -> None:
-    """Let all readers of a tensor share one quantized copy: queries, keys and values read the same."""
-    from onnxruntime.quantization.onnx_model import ONNXModel
-
-    ONNXModel(model).topological_sort()
-    first: dict[tuple[str, ...], str] = {}
-    renamed: dict[str, str] = {}
-    for node in list(model.graph.node):
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        key = (node.op_type, *node.input)
-        if key in first:
-            renamed[node.output[0]] = first[key]
-            model.graph.node.remove(node)
-        else:
-            first[key] = node.output[0]
-
-
-def spare_others(model: Any, quantized: Set[str]) -> None:
+def spare_others(model: ir.Model, quantized: Set[str]) -> None:
     """Let nodes not in `quantized` read float: onnxruntime redirects the neighbours of a lone reader, too."""
-    makers = {node.output[0]: node for node in model.graph.node}
-    sources = {
-        name: makers[node.input[0]].input[0]
-        for name, node in makers.items()
-        if node.op_type == "DequantizeLinear" and node.input[0] in makers
-    }
-    for node in model.graph.node:
-        if node.name not in quantized:
-            for index, name in enumerate(node.input):
-                node.input[index] = sources.get(name, name)
+    for node in model.graph:
+        pair = node.inputs[0].producer() if node.op_type == "DequantizeLinear" else None
+        if pair is None:
+            continue  # a weight has no QuantizeLinear before it
+        for reader, place in node.outputs[0].uses():
+            if reader.name not in quantized:
+                reader.replace_input_with(place, pair.inputs[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,10 @@ def _without_paths(manifest: Manifest) -> Manifest:
     data = request.data if request.data_revision is not None else Path(request.data).name
     runtime = {name: value for name, value in request.runtime.items() if name != "model_cache"}
     vocabulary = Path(request.vocabulary).name if request.vocabulary else None
-    update = {"model": model, "data": data, "runtime": runtime, "vocabulary": vocabulary}
-    return manifest.model_copy(update={"request": request.model_copy(update=update)})
+    settings = {name: Path(value).name if isinstance(value, str) else value for name, value in request.settings.items()}
+    settings.pop("runtime.model_cache", None)
+    request = replace(request, model=model, data=data, runtime=runtime, vocabulary=vocabulary, settings=settings)
+    return manifest.model_copy(update={"request": request})
 
 
 def _sentence(reference: Measurement, last: Measurement) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
-from optimize.manifest import Manifest, Request
+from optimize.manifest import Manifest
 from optimize.report import candidates, facts, tables
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
 from optimize.report.tables import markdown_table
+from optimize.request import Request, words_of
 
 VERDICTS = {
     "passed": "**PASSED**: every limit is met.",
@@ -60,9 +60,7 @@ def _title(manifest: Manifest) -> str:
 
 def _models(manifest: Manifest) -> str:
     if not manifest.measurements:
-        return (
-            "Nothing was measured: the model was built only. Certify it with `optimize check` on the target's machine."
-        )
+        return "Nothing was measured: the model was only built. Certify it with `optimize certify` on the target's machine."
     metric, untimed = manifest.measurements[0].metric, tables.untimed(manifest)
     text = "## Models\n\n" + markdown_table(tables.model_rows(manifest))
     if metric is not None:
@@ -74,7 +72,7 @@ def _models(manifest: Manifest) -> str:
     if untimed:
         text += (
             f"\n\nThe models were judged by their answers alone, which this machine computed in the target's place, "
-            f"and not timed: {untimed}. Certify the run with `optimize check` on a machine that the target runs on."
+            f"and not timed: {untimed}. Certify the run with `optimize certify` on a machine that the target runs on."
         )
     text += _same_models(manifest)
     text += "".join(f"\n\n{remark}" for remark in remarks(manifest))
@@ -211,37 +209,4 @@ def _reproduce(request: Request, manifest: Manifest) -> str:
 
 def command(request: Request, *, chosen: bool = False) -> str:
     """The command line that asks for the same; where the pipeline was `chosen`, each candidate has its own settings."""
-    asked = {
-        "--target": request.target,
-        "--head": request.head,
-        "--model": request.model,
-        "--revision": request.revision,
-        "--data": request.data,
-        "--data-config": request.data_config,
-        "--data-revision": request.data_revision,
-        "--columns": ",".join(f"{role}={column}" for role, column in request.columns.items()) or None,
-        "--certify-on": request.certify_on,
-        "--max-tokens": request.max_tokens,
-        "--examples": request.examples,
-        "--calibration-examples": request.calibration_examples,
-        "--tuning-examples": request.tuning_examples,
-        "--training-examples": request.training_examples or None,  # 0: no stage trains, whatever is asked for
-        "--shapes": ",".join(request.shapes),
-        "--threads": request.threads,
-        "--pipeline": request.pipeline,
-        "--budget": request.budget,
-        "--fastest-within": request.fastest_within,
-        "--vocabulary": request.vocabulary,
-        "--device": request.runtime.get("device"),
-        "--runtime": None if chosen else _runtime(request) or None,
-        "--seed": request.seed,
-    }
-    words = [f"{flag} {shlex.quote(str(value))}" for flag, value in asked.items() if value is not None]
-    return " \\\n  ".join(["optimize run", *words])
-
-
-def _runtime(request: Request) -> str:
-    settings = {name: value for name, value in request.runtime.items() if name != "device" and value is not None}
-    return ",".join(
-        f"{name}={str(value).lower() if value in (True, False) else value}" for name, value in settings.items()
-    )
+    return " \\\n  ".join(["optimize run", *(words for _, words in words_of(request, chosen=chosen))])

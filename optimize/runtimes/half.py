@@ -9,13 +9,13 @@ save for the insides of fused operators. It is also faster: 17 ms where the FP16
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optimize.interfaces import Head, Session
 from optimize.runtimes.onnx_runtime import MODEL_FILE, open_on_cpu, tensor_types
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto.DataType
 
@@ -26,53 +26,67 @@ def open_rounded(folder: Path, threads: int, head: Head, *, quantized_in_float: 
     `quantized_in_float` computes with dequantized numbers between QuantizeLinear and DequantizeLinear, as other
     runtimes may, rather than with the CPU's own integer operators.
     """
-    import onnx
+    import onnx_ir
 
     path = folder / MODEL_FILE
     settings = {"session.disable_quant_qdq": "1"} if quantized_in_float else {}
-    model = onnx.load(path)
+    model = onnx_ir.load(path)
     if not holds_half(model):
         return open_on_cpu(path, threads, head, where=folder.name, settings=settings)
     round_in_float(model)
-    return open_on_cpu(model.SerializeToString(), threads, head, where=folder.name, settings=settings)
+    content = onnx_ir.to_proto(model).SerializeToString()
+    return open_on_cpu(content, threads, head, where=folder.name, settings=settings)
 
 
-def holds_half(model: onnx.ModelProto) -> bool:
+def holds_half(model: ir.Model) -> bool:
     """Whether any weight of a graph is stored in FP16."""
-    return any(tensor.data_type == FLOAT16 for tensor in model.graph.initializer)
+    return any(weight.dtype == FLOAT16 for weight in model.graph.initializers.values())
 
 
-def round_in_float(model: onnx.ModelProto) -> None:
+def round_in_float(model: ir.Model) -> None:
     """Turn every FP16 tensor into an FP32 one that holds an FP16 number, in place."""
-    from onnx import helper
+    import onnx_ir
 
-    half = {name for name, kind in tensor_types(model).items() if kind == FLOAT16}
-    outputs = {value.name for value in model.graph.output}
-    for tensor in model.graph.initializer:
-        _widen(tensor)
-    nodes: list[Any] = []
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            _widen(attribute.t)
-        nodes.append(node)
-        for index, name in enumerate(node.output):
-            if name in half and node.op_type != "Constant":
-                # The rounded value keeps the name that the other nodes read.
-                node.output[index] = f"{name}_unrounded"
-                nodes += [
-                    helper.make_node("Cast", [f"{name}_unrounded"], [f"{name}_half"], to=FLOAT16),
-                    helper.make_node("Cast", [f"{name}_half"], [name], to=FLOAT),
-                ]
-    del model.graph.node[:], model.graph.value_info[:]
-    model.graph.node.extend(nodes)
-    for value in model.graph.output:
-        if value.name in outputs & half:
-            value.type.tensor_type.elem_type = FLOAT
+    types = tensor_types(onnx_ir.to_proto(model))
+    for weight in model.graph.initializers.values():
+        if weight.dtype == FLOAT16:
+            weight.const_value = _widened(weight.const_value)
+            weight.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+    for node in tuple(model.graph):
+        _widen_attributes(node)
+        for value in node.outputs:
+            if types.get(value.name) != FLOAT16:
+                continue
+            if node.op_type != "Constant":
+                _round(value)
+            # What was noted of it holds no more: a Cast still gives FP16, and all others FP32.
+            value.type = value.shape = None
 
 
-def _widen(tensor: Any) -> None:
+def _round(value: ir.Value) -> None:
+    """Let all that reads a value read it rounded to FP16, under its old name."""
+    import onnx_ir
+
+    maker, name = value.producer(), value.name
+    rounded = onnx_ir.val(name, onnx_ir.DataType.FLOAT, value.shape)
+    # The readers first: the cast that is made below has to go on reading the value itself.
+    value.replace_all_uses_with(rounded, replace_graph_outputs=True)
+    value.name = f"{name}_unrounded"
+    narrow = onnx_ir.node("Cast", [value], {"to": FLOAT16}, outputs=[onnx_ir.val(f"{name}_half")], name="")
+    widen = onnx_ir.node("Cast", narrow.outputs, {"to": FLOAT}, outputs=[rounded], name="")
+    maker.graph.insert_after(maker, [narrow, widen])
+
+
+def _widen_attributes(node: ir.Node) -> None:
+    import onnx_ir
+
+    for name, attribute in node.attributes.items():
+        if attribute.type == onnx_ir.AttributeType.TENSOR and attribute.as_tensor().dtype == FLOAT16:
+            node.attributes[name] = onnx_ir.AttrTensor(name, _widened(attribute.as_tensor()))
+
+
+def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     import numpy as np
-    from onnx import numpy_helper
+    import onnx_ir
 
-    if tensor.data_type == FLOAT16:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    return onnx_ir.tensor(tensor.numpy().astype(np.float32), name=tensor.name)

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -27,13 +27,16 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.half import expose_attention, join_casts, name_nodes
-from optimize.graphs.onnx import QUANTIZED_OPERATORS
+from optimize.graphs.onnx import QUANTIZED_OPERATORS, save, to_proto
 from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.calibrate import calibrate
 from optimize.quantization.ranges import Range
 from optimize.runtimes.half import FLOAT, holds_half
 from optimize.runtimes.onnx_runtime import MODEL_FILE, tensor_types
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 NAME = "convert_fp16"
 LARGEST = 65504.0
@@ -82,20 +85,20 @@ class Kept:
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write `model.onnx` in FP16; facts say how many nodes stayed in FP32 and what the rest costs."""
-    import onnx
+    import onnx_ir
 
-    model = onnx.load(source.path / MODEL_FILE)
+    model = onnx_ir.load(source.path / MODEL_FILE)
     if holds_half(model):
         raise StageError(f"{NAME}: the model is in FP16 already; leave the stage out")
     name_nodes(model)
-    types = tensor_types(model)
+    types = tensor_types(to_proto(model))
     seen = context.calibration.first(tokens=params.calibration_tokens).features
     peaks = find_peaks(model, [name for name, kind in types.items() if kind == FLOAT], seen, context)
     kept = choose(model, peaks, params)
     floating = _floating(model, types)
     if not floating - {each.node for each in kept}:
         raise StageError(f"{NAME}: every node would stay in FP32; raise 'max_magnitude' or widen 'include'")
-    onnx.save(_convert(model, types, [each.node for each in kept]), out / MODEL_FILE)
+    save(_convert(model, types, [each.node for each in kept]), out / MODEL_FILE)
     difference = check_parity(out, source, context, stage=NAME, tolerance=params.tolerance)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
     loss = judge.assess(context.open("onnx", out))
@@ -113,20 +116,22 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     return facts
 
 
-def _floating(model: Any, types: Mapping[str, int]) -> set[str]:
+def _floating(model: ir.Model, types: Mapping[str, int]) -> set[str]:
     """The nodes that give FP32, constants aside."""
-    return {
-        node.name
-        for node in model.graph.node
-        if node.op_type != "Constant" and any(types.get(name) == FLOAT for name in node.output)
-    }
+    found = set()
+    for node in model.graph:
+        if node.op_type != "Constant" and any(types.get(value.name) == FLOAT for value in node.outputs):
+            found.add(node.name)
+    return found
 
 
-def find_peaks(model: Any, tensors: Sequence[str], features: Sequence[Feature], context: Context) -> dict[str, float]:
+def find_peaks(
+    model: ir.Model, tensors: Sequence[str], features: Sequence[Feature], context: Context
+) -> dict[str, float]:
     """The largest magnitude of each tensor on calibration data; what attention hides counts as its output's."""
     hidden = expose_attention(model)
     ranges = calibrate(
-        hidden.model,
+        to_proto(hidden.model),
         [*tensors, *hidden.owners],
         features,
         method="minmax",
@@ -144,15 +149,14 @@ def _peak(found: Range) -> float:
     return max(abs(found.low), abs(found.high))
 
 
-def choose(model: Any, peaks: Mapping[str, float], params: Params) -> list[Kept]:
+def choose(model: ir.Model, peaks: Mapping[str, float], params: Params) -> list[Kept]:
     """The nodes that stay in FP32, in the order of the graph."""
-    weights = {tensor.name: _largest(tensor) for tensor in model.graph.initializer if tensor.data_type == FLOAT}
-    names = [node.name for node in model.graph.node]
+    weights = _largest_weights(model.graph)
+    names = [node.name for node in model.graph]
     wanted = set(_matching(names, params.include)) - set(_matching(names, params.exclude))
     kept = []
-    for node in model.graph.node:
-        activation = _most(peaks, [*node.input, *node.output])
-        weight = _most(weights, node.input)
+    for node in model.graph:
+        activation, weight = (_most(found, [*node.inputs, *node.outputs]) for found in (peaks, weights))
         if node.op_type in QUANTIZED_OPERATORS:
             kept.append(Kept(node.name, "quantized", 0.0))
         elif node.name not in wanted:
@@ -164,15 +168,20 @@ def choose(model: Any, peaks: Mapping[str, float], params: Params) -> list[Kept]
     return kept
 
 
-def _largest(tensor: Any) -> float:
+def _largest_weights(graph: ir.Graph) -> dict[str, float]:
+    """The largest magnitude in each FP32 weight."""
     import numpy as np
-    from onnx import numpy_helper
 
-    return float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
+    found = {}
+    for name, weight in graph.initializers.items():
+        if weight.dtype == FLOAT:
+            found[name] = float(np.abs(weight.const_value.numpy()).max(initial=0.0))
+    return found
 
 
-def _most(found: Mapping[str, float], names: Iterable[str]) -> float:
-    return max((found.get(name, 0.0) for name in names), default=0.0)
+def _most(found: Mapping[str, float], values: Iterable[ir.Value | None]) -> float:
+    """The largest of what is known of some values; an input that is left out is None."""
+    return max((found.get(value.name, 0.0) for value in values if value is not None), default=0.0)
 
 
 def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
@@ -189,27 +198,23 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return found
 
 
-def _convert(model: Any, types: Mapping[str, int], kept: Sequence[str]) -> Any:
+def _convert(model: ir.Model, types: Mapping[str, int], kept: Sequence[str]) -> ir.Model:
     from onnx import helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    outputs = {value.name for value in model.graph.output}
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(
-        helper.make_tensor_value_info(name, kind, None)
-        for name, kind in types.items()
-        if kind == FLOAT and name not in outputs
-    )
+    proto = to_proto(model)
+    stated = {value.name for value in proto.graph.output}
+    for name, kind in types.items():
+        if kind == FLOAT and name not in stated:
+            proto.graph.value_info.append(helper.make_tensor_value_info(name, kind, None))
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Weights below the least FP16 number become that number.
         warnings.simplefilter("ignore")
         converted = convert_float_to_float16(
-            model, keep_io_types=True, disable_shape_infer=True, node_block_list=list(kept)
+            proto, keep_io_types=True, disable_shape_infer=True, node_block_list=list(kept)
         )
-    del converted.graph.value_info[:]
-    join_casts(converted)
-    return converted
+    return join_casts(converted)
 
 
 STAGE = Stage(
@@ -217,7 +222,7 @@ STAGE = Stage(
     params=Params,
     takes="onnx",
     gives="onnx",
-    needs=("onnxruntime", "onnx"),
+    needs=("onnxruntime", "onnx", "onnx-ir"),
     summary="FP16, save for nodes whose activations get too large on calibration data",
     traits=lambda _: Traits(makes=frozenset({"in FP16"}), refuses={"in FP16": "leave one of them out"}),
 )

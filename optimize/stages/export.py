@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -21,11 +21,12 @@ from optimize.checkpoint import load_model
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.forwards import slice_readout, use_lean_attention
 from optimize.graphs.lean import copy_batch_axis, part_residual_sums
-from optimize.graphs.onnx import READOUT_SLICE
+from optimize.graphs.onnx import READOUT_SLICE, save
 from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
-from optimize.quantization.integer_operators import drop_unused
-from optimize.quantization.sites import drop_aliases
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Params(StageParams):
@@ -73,19 +74,21 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
 
 def _finish(path: Path, *, sliced: bool, lean: bool) -> None:
     """Make it lean, and note the slice in the metadata: `fuse` expects another count of Attention then."""
-    import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-    model = onnx.load(path)
+    model = onnx_ir.load(path)
     if lean:
-        drop_aliases(model.graph)
+        # The exporter gives equal biases one initializer, read through Identity.
+        IdentityEliminationPass()(model)
         copy_batch_axis(model)
         part_residual_sums(model)
-        drop_unused(model)
-    onnx.helper.set_model_props(model, {READOUT_SLICE: "yes" if sliced else "no"})
-    onnx.save(model, path)
+        RemoveUnusedNodesPass()(model)
+    model.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
+    save(model, path)
 
 
-def _export(model: Any, out: Path, *, task: str, opset: int) -> None:
+def _export(model: PreTrainedModel, out: Path, *, task: str, opset: int) -> None:
     """Trace and write; where accelerate is installed, optimum lets a tied projection read the table itself."""
     from optimum.exporters.onnx import onnx_export_from_model
 
@@ -100,7 +103,7 @@ STAGE = Stage(
     params=Params,
     takes="torch",
     gives="onnx",
-    needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx"),
+    needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx", "onnx-ir"),
     summary="PyTorch to ONNX, with parity proven and the readout slice",
     traits=lambda params: Traits(makes=frozenset({"lean"} if params.lean else ())),
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -23,6 +23,10 @@ from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import READOUT_SLICE, refuse_quantized
 from optimize.interfaces import Context, Facts, Head, Stage, Traits
 from optimize.interfaces import Params as StageParams
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
 
 
 class Params(StageParams):
@@ -44,15 +48,18 @@ class Params(StageParams):
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the fused `model.onnx`; facts are the counts of fused operators."""
+    import onnx_ir
+
     config = read_config(source.path)
-    refuse_quantized(source.path / "model.onnx", stage="fuse")
-    model = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
-    counts = {name: int(count) for name, count in model.get_fused_operator_statistics().items()}
-    sliced = {prop.key: prop.value for prop in model.model.metadata_props}.get(READOUT_SLICE) == "yes"
+    given = onnx_ir.load(source.path / "model.onnx")
+    refuse_quantized(given, stage="fuse")
+    fused = _optimize(source.path / "model.onnx", config, embedding=params.embedding)
+    counts = {name: int(count) for name, count in fused.get_fused_operator_statistics().items()}
+    sliced = given.metadata_props.get(READOUT_SLICE) == "yes"
     expected = expected_counts(config, sliced=sliced, embedding=params.embedding, head=context.head)
     check_counts(counts, expected)
-    _check_heads(model.model, config)
-    model.save_model_to_file(str(out / "model.onnx"))
+    _check_heads(onnx_ir.from_proto(fused.model), config)
+    fused.save_model_to_file(str(out / "model.onnx"))
     difference = check_parity(out, source, context, stage="fuse", tolerance=params.tolerance)
     return {**{name: count for name, count in counts.items() if count}, "max_difference": difference}
 
@@ -83,16 +90,15 @@ def check_counts(counts: dict[str, int], expected: dict[str, int]) -> None:
             )
 
 
-def _check_heads(model: Any, config: dict[str, Any]) -> None:
+def _check_heads(fused: ir.Model, config: dict[str, Any]) -> None:
     """Refuse fused attention of a pruned model in which a layer has not its own number of heads."""
     wanted = [size.heads for size in pruned_sizes(config, where="fuse")]
-    fused = [node for node in model.graph.node if node.op_type == "Attention"]
-    found = [each.i for node in fused for each in node.attribute if each.name == "num_heads"]
+    found = [node.attributes.get_int("num_heads") for node in fused.graph if node.op_type == "Attention"]
     if wanted and found != wanted[: len(found)]:
         raise StageError(f"fuse: attention fused with {found} heads where the layers have {wanted}; leave out 'fuse'")
 
 
-def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> Any:
+def _optimize(graph: Path, config: dict[str, Any], *, embedding: bool) -> BertOnnxModel:
     from onnxruntime.transformers import optimizer
     from onnxruntime.transformers.fusion_options import FusionOptions
 

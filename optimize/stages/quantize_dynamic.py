@@ -16,17 +16,20 @@ from __future__ import annotations
 import collections
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
-from optimize.graphs.onnx import refuse_quantized
+from optimize.graphs.onnx import count_float_products, record, refuse_quantized, to_proto
 from optimize.interfaces import Context, Facts, Stage, Trait, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.tables import quantize_tables
 from optimize.quantization.weights import choose_range
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 class Params(StageParams):
@@ -53,11 +56,11 @@ class Params(StageParams):
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the quantized `model.onnx`; facts say what was chosen, why, and how much of it fired."""
-    import onnx
+    import onnx_ir
 
-    refuse_quantized(source.path / "model.onnx", stage="quantize_dynamic")
+    model = onnx_ir.load(source.path / "model.onnx")
+    refuse_quantized(model, stage="quantize_dynamic")
     choice = choose(params, context.cpu_features)
-    model = onnx.load(source.path / "model.onnx")
     facts: Facts = {**choice}
     if params.embedding:
         _require_lookups(model.graph)
@@ -80,33 +83,28 @@ def choose(params: Params, cpu_features: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _require_lookups(graph: Any) -> None:
-    if any(node.op_type == "EmbedLayerNormalization" for node in graph.node):
+def _require_lookups(graph: ir.Graph) -> None:
+    if any(node.op_type == "EmbedLayerNormalization" for node in graph):
         raise StageError(
             "quantize_dynamic: the embedding's look-ups are fused with their LayerNorm; set 'fuse: {embedding: false}'"
         )
 
 
-def _projection(transpose: Any, matmul: Any, table: str) -> list[Any]:
-    from onnx import TensorProto, helper
+def _projection(tape: ir.tape.Tape, product: ir.Node, rows: ir.Value, scales: ir.Value) -> ir.Value:
+    """Multiply with the INT8 table as ONNX Runtime's dynamic quantization does with other weights."""
+    import onnx_ir
 
-    x, at = matmul.input[0], matmul.output[0]
-    return [
-        helper.make_node("Transpose", [table + "_quantized"], [at + "_weight"], name=transpose.name, perm=[1, 0]),
-        helper.make_node("DynamicQuantizeLinear", [x], [x + "_quantized", x + "_scale", x + "_zero"]),
-        helper.make_node(
-            "MatMulInteger",
-            [x + "_quantized", at + "_weight", x + "_zero"],
-            [at + "_int32"],
-            name=matmul.name + "_quant",
-        ),
-        helper.make_node("Cast", [at + "_int32"], [at + "_cast"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [x + "_scale", table + "_scale"], [at + "_scale"]),
-        helper.make_node("Mul", [at + "_cast", at + "_scale"], [at]),
-    ]
+    x, at, turn = product.inputs[0], product.outputs[0].name, product.inputs[1].producer().name
+    columns = record(tape, "Transpose", [rows], f"{at}_weight", name=turn, perm=[1, 0])
+    quantized = [onnx_ir.val(f"{x.name}_{what}") for what in ("quantized", "scale", "zero")]
+    integers, scale, zero = tape.op_multi_out("DynamicQuantizeLinear", [x], outputs=quantized, name="")
+    sums = record(tape, "MatMulInteger", [integers, columns, zero], f"{at}_int32", name=f"{product.name}_quant")
+    cast = record(tape, "Cast", [sums], f"{at}_cast", to=onnx_ir.DataType.FLOAT)
+    step = record(tape, "Mul", [scale, scales], f"{at}_scale")
+    return record(tape, "Mul", [cast, step], at)
 
 
-def _quantize_linear(model: Any, path: Path, params: Params, choice: dict[str, str]) -> None:
+def _quantize_linear(model: ir.Model, path: Path, params: Params, choice: dict[str, str]) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -114,7 +112,7 @@ def _quantize_linear(model: Any, path: Path, params: Params, choice: dict[str, s
     logging.disable(logging.WARNING)
     try:
         quantize_dynamic(
-            model,
+            to_proto(model),
             path,
             op_types_to_quantize=["MatMul", "Attention"],
             per_channel=params.per_channel,
@@ -128,17 +126,12 @@ def _quantize_linear(model: Any, path: Path, params: Params, choice: dict[str, s
 
 def _count(path: Path) -> Facts:
     """What the written graph computes in INT8, and which products with weights stayed in float."""
-    import onnx
+    import onnx_ir
 
-    graph = onnx.load(path).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    weights |= {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights}
-    counts = collections.Counter(node.op_type for node in graph.node)
-    left = sum(
-        node.op_type in ("MatMul", "Gemm", "Attention") and bool(set(node.input) & weights) for node in graph.node
-    )
+    graph = onnx_ir.load(path).graph
+    counts = collections.Counter(node.op_type for node in graph)
     quantized = counts["MatMulInteger"] + counts["QAttention"]
-    return {"quantized_matmuls": quantized, "float_matmuls": left}
+    return {"quantized_matmuls": quantized, "float_matmuls": count_float_products(graph)}
 
 
 def traits(params: Params) -> Traits:
@@ -157,7 +150,7 @@ STAGE = Stage(
     params=Params,
     takes="onnx",
     gives="onnx",
-    needs=("onnxruntime", "onnx"),
+    needs=("onnxruntime", "onnx", "onnx-ir"),
     summary="INT8 weights, activations quantized at run time; embedding included",
     depends=lambda _: frozenset({"cpu_features"}),
     traits=traits,

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,12 +28,15 @@ from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
 from optimize.evaluate.parity import compare
-from optimize.graphs.onnx import READOUT_SLICE
-from optimize.interfaces import Context, Facts, Stage, Traits
+from optimize.graphs.onnx import READOUT_SLICE, save
+from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.neural_compressor.graph import fold
 from optimize.quantization.neural_compressor.torch import autotune, trace, undisturbed, write_onnx
 from optimize.quantization.weights import choose_range
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
 
 WHERE = "quantize_neural_compressor"
 FEWEST_SAMPLES = 8
@@ -62,7 +65,7 @@ class Setting(StageParams):
         """Its words in one line."""
         return f"{self.weights} {self.activations} {self.observer}"
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, str | bool]:
         """Arguments of `StaticQuantConfig`."""
         return {
             "w_granularity": self.weights,
@@ -165,7 +168,7 @@ def _require_data(context: Context) -> None:
         raise StageError(f"{WHERE}: no tuning texts to score settings on; give some with --tuning-examples")
 
 
-def _samples(params: Params, context: Context) -> tuple[Any, ...]:
+def _samples(params: Params, context: Context) -> tuple[Feature, ...]:
     return context.calibration.features[: params.calibration_samples]
 
 
@@ -176,7 +179,7 @@ def _try(source: Artifact, scratch: Path, params: Params, context: Context, judg
     model = trace(source.path, context.head, readout_slice=sliced)
     trials: list[Trial] = []
 
-    def score(converted: Any) -> float:
+    def score(converted: GraphModule) -> float:
         folder = scratch / str(len(trials))
         folder.mkdir()
         graph = _write(converted, folder / "model.onnx", context, sliced=sliced, wide=wide)
@@ -195,15 +198,13 @@ def _try(source: Artifact, scratch: Path, params: Params, context: Context, judg
     return trials
 
 
-def _write(converted: Any, path: Path, context: Context, *, sliced: bool, wide: bool) -> Facts:
-    import onnx
-
+def _write(converted: GraphModule, path: Path, context: Context, *, sliced: bool, wide: bool) -> Facts:
     model = write_onnx(converted, context.head)
     facts = fold(model, wide_sums=wide)
     if not facts["quantized_matmuls"]:
         raise StageError(f"{WHERE}: no linear layer was quantized; report the versions of torch and torchao")
-    onnx.helper.set_model_props(model, {READOUT_SLICE: "yes" if sliced else "no"})
-    onnx.save(model, path)
+    model.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
+    save(model, path)
     return facts
 
 
@@ -212,7 +213,7 @@ STAGE = Stage(
     params=Params,
     takes="torch",
     gives="onnx",
-    needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnxruntime"),
+    needs=("neural-compressor", "torchao", "torch", "transformers", "onnxscript", "onnx", "onnx-ir", "onnxruntime"),
     summary="INT8 with calibrated activations by Intel Neural Compressor, tuned to the limits",
     depends=lambda _: frozenset({"cpu_features", "limits"}),
     traits=lambda _: Traits(makes=frozenset({"quantized"})),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from optimize.artifact import Artifact
 from optimize.errors import StageError
 from optimize.evaluate.judge import beyond_help, make_judge
 from optimize.evaluate.parity import check_parity
-from optimize.graphs.onnx import refuse_quantized
+from optimize.graphs.onnx import refuse_quantized, save, to_proto
 from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization import sensitivity, smooth
@@ -33,6 +33,9 @@ from optimize.quantization.sites import Group, choose_groups, find_sites, group_
 from optimize.quantization.variants import Variants, opener
 from optimize.quantization.weights import choose_range
 from optimize.quantization.write import Form, Scheme
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 NAME = "quantize_static"
 FUSED = ("Attention", "EmbedLayerNormalization", "QAttention")
@@ -131,25 +134,25 @@ class Params(StageParams):
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the quantized `model.onnx`; facts say what was chosen, what it costs, and what stayed in float."""
-    import onnx
+    import onnx_ir
 
-    refuse_quantized(source.path / "model.onnx", stage=NAME)
-    model = onnx.load(source.path / "model.onnx")
+    model = onnx_ir.load(source.path / "model.onnx")
+    refuse_quantized(model, stage=NAME)
     _refuse_fused(model)
-    normalise(model)
+    model = normalise(model)
     open_model = opener(context)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
     scheme, facts = _scheme(params, context)
     groups = choose_groups(group_sites(find_sites(model)), params.include, params.exclude, stage=NAME)
     if params.smooth:
         facts |= _smooth(model, groups, scheme, params, context)
-        onnx.save(model, out / "model.onnx")
+        save(model, out / "model.onnx")
         where = f"{NAME}: scale migration"
         facts["migration_max_difference"] = check_parity(out, source, context, stage=where, tolerance=params.tolerance)
         names = {group.name for group in groups}
         groups = [group for group in group_sites(find_sites(model)) if group.name in names]
     ranges = calibrate(
-        model,
+        to_proto(model),
         reads(groups),
         context.calibration.features,
         method=params.method,
@@ -162,7 +165,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     variants = Variants(model, tuple(groups), ranges, scheme, params.format, judge, open_model)
     outcome, table = _decide(variants, params, context)
     left = [step.group for step in outcome.steps]
-    onnx.save(variants.without(left), out / "model.onnx")
+    save(variants.without(left), out / "model.onnx")
     return {
         **facts,
         **_count(model, groups, left),
@@ -177,8 +180,8 @@ def reads(groups: list[Group]) -> list[str]:
     return list(dict.fromkeys(site.reads for group in groups for site in group.sites if not site.looks_up))
 
 
-def _refuse_fused(model: Any) -> None:
-    found = sorted({node.op_type for node in model.graph.node} & set(FUSED))
+def _refuse_fused(model: ir.Model) -> None:
+    found = sorted({node.op_type for node in model.graph} & set(FUSED))
     if found:
         raise StageError(
             f"{NAME}: {', '.join(found)} hide linear layers; leave out 'fuse', ONNX Runtime fuses what is left itself"
@@ -197,7 +200,7 @@ def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
     }
 
 
-def _smooth(model: Any, groups: list[Group], scheme: Scheme, params: Params, context: Context) -> Facts:
+def _smooth(model: ir.Model, groups: list[Group], scheme: Scheme, params: Params, context: Context) -> Facts:
     """Migrate scales in place."""
     names = reads([group for group in groups if not any(site.tied for site in group.sites)])
     tuning = _tuning(context).first(tokens=params.sensitivity_tokens)
@@ -256,7 +259,7 @@ def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outco
     return outcome, table
 
 
-def _count(model: Any, groups: list[Group], left: list[Group]) -> Facts:
+def _count(model: ir.Model, groups: list[Group], left: list[Group]) -> Facts:
     """How much of what could be quantized was."""
     everything = group_sites(find_sites(model))
     names = {group.name for group in left}
@@ -286,7 +289,7 @@ STAGE = Stage(
     params=Params,
     takes="onnx",
     gives="onnx",
-    needs=("onnxruntime", "onnx"),
+    needs=("onnxruntime", "onnx", "onnx-ir"),
     summary="INT8 weights and activations with calibrated ranges; what costs too much accuracy stays in float",
     depends=lambda _: frozenset({"cpu_features", "limits"}),
     traits=traits,

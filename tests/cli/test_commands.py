@@ -134,6 +134,7 @@ def test_plan_as_json_is_the_request_of_the_manifest(optimize, capsys):
 def test_run_as_json_prints_the_manifest_alone(optimize, capfd, checkpoint, data_folder, tmp_path):
     head = "text-classification"
     words = ["--model", str(checkpoint(head)), "--data", str(data_folder(head)), "--build-only", "--json"]
+    words += ["--calibration-examples", "8", "--tuning-examples", "8"]
 
     code = optimize("run", *words, "--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"))
 

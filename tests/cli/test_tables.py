@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import rich.progress
+from doubles import Heard
 from report.conftest import REVERTED, SENSITIVITY, document, make_manifest, stages_with
 from rich.console import Console
 
@@ -249,17 +250,7 @@ def test_a_second_ctrl_c_does_not_wait(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("sign", [lambda each: each.say("a line"), lambda each: each.step("work", 1, 2)])
 def test_without_ctrl_c_every_sign_of_progress_is_passed_on(sign):
-    class Shown:
-        def __init__(self):
-            self.seen = []
-
-        def step(self, *words):
-            self.seen.append(words)
-
-        def say(self, line):
-            self.seen.append(line)
-
-    direct, passed = Shown(), Shown()
+    direct, passed = Heard(), Heard()
     sign(direct)
     sign(shown_progress.HeedingProgress(passed))
-    assert passed.seen == direct.seen != []
+    assert passed.all == direct.all != []

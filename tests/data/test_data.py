@@ -254,7 +254,7 @@ REFUSALS: dict[str, tuple[dict[str, str | bytes], dict[str, Any], str]] = {
     "an unknown split": ({}, {"certify_on": "tset"}, "no split 'tset'; there are train, validation"),
     "no JSON": ({"validation_jsonl": "{broken\n"}, {}, "validation.jsonl: cannot be read"),
     "no JSON later on": ({"validation_jsonl": jsonl(reviews(9)) + "{broken\n"}, {}, "validation.jsonl: cannot be read"),
-    "no object": ({"validation_jsonl": "[1, 2]\n"}, {}, "its first row is no JSON object"),
+    "no object": ({"validation_jsonl": "[1, 2]\n"}, {}, "its first row is not a JSON object"),
     "no text": ({"validation_jsonl": b"\xff\xfe\x00"}, {}, "validation.jsonl: cannot be read"),
     "no Parquet": ({"validation_parquet": b"PAR1 not really"}, {}, "validation.parquet: cannot be read"),
     "two files": ({"validation_jsonl": jsonl(reviews(3)), "dev_csv": "text,label\na,1\n"}, {}, "are both 'validation'"),

@@ -4,27 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from doubles import LABELLING
 
 from optimize.errors import StageError
 from optimize.evaluate import drift
 from optimize.evaluate.drift import Observed
-from optimize.interfaces import Encoded, Feature, Feed, Head, Score
+from optimize.interfaces import Feature, Feed, Head, Score
 from optimize.manifest import Drift
-
-HEAD = Head(
-    name="fake",
-    auto_class="AutoModelForTokenClassification",
-    outputs=("logits",),
-    reads="all tokens",
-    rows_are="logits",
-    dataset=(),
-    metric="accuracy",
-    weights=(),
-    encode=lambda rows, text: Encoded((), (), 0),
-    read=lambda feature, outputs: outputs["logits"],
-    decide=lambda feature, rows: None,
-    score=lambda encoded, answers: pytest.fail("not scored here"),
-)
 
 
 def observed(decisions: list[float], *rows: list[list[float]], ordinal: bool = False) -> Observed:
@@ -32,7 +18,7 @@ def observed(decisions: list[float], *rows: list[list[float]], ordinal: bool = F
     return Observed(score, [np.array(each, dtype=np.float32) for each in rows])
 
 
-def measure(ours: Observed, theirs: Observed, head: Head = HEAD) -> Drift:
+def measure(ours: Observed, theirs: Observed, head: Head = LABELLING) -> Drift:
     return drift.measure_drift(ours, theirs, head=head, padding_max_abs=0.0, batch_max_abs=0.0)
 
 
@@ -75,7 +61,7 @@ def test_a_single_logit_has_no_distribution_to_diverge() -> None:
 
 
 def test_cosine_is_measured_where_rows_are_vectors() -> None:
-    vectors = replace(HEAD, rows_are="vectors")
+    vectors = replace(LABELLING, rows_are="vectors")
     found = measure(observed([0], [[3.0, 4.0], [0.0, 2.0]]), observed([0], [[1.0, 0.0], [0.0, 1.0]]), vectors)
     assert found.cosine == pytest.approx((0.6 + 1.0) / 2)
     assert found.kl is None
@@ -117,7 +103,9 @@ def test_examples_that_two_tokenizers_split_into_other_numbers_of_tokens_are_lef
 
     first, second, left_out = drift.alike(ours, theirs)
 
-    found = drift.measure_drift(first, second, head=HEAD, padding_max_abs=0.0, batch_max_abs=0.0, left_out=left_out)
+    found = drift.measure_drift(
+        first, second, head=LABELLING, padding_max_abs=0.0, batch_max_abs=0.0, left_out=left_out
+    )
     assert (found.compared, found.left_out, found.max_abs) == (2, 1, 0.5)
 
 
@@ -126,7 +114,9 @@ def test_where_no_example_can_be_compared_nothing_is_said_of_rows() -> None:
 
     first, second, left_out = drift.alike(ours, theirs)
 
-    found = drift.measure_drift(first, second, head=HEAD, padding_max_abs=0.0, batch_max_abs=0.0, left_out=left_out)
+    found = drift.measure_drift(
+        first, second, head=LABELLING, padding_max_abs=0.0, batch_max_abs=0.0, left_out=left_out
+    )
     assert (found.compared, found.left_out, found.agreement) == (0, 1, 1.0)
     assert (found.max_abs, found.mean_abs, found.kl, found.cosine) == (None, None, None, None)
 
@@ -140,7 +130,7 @@ def test_a_model_that_minds_its_mask_is_invariant() -> None:
     def model(feed: Feed) -> Feed:
         return {"logits": feed["input_ids"][..., None] * 0.5}
 
-    assert drift.invariance(model, HEAD, features(3, 9, 5), pad_id=0, max_tokens=64) == (0.0, 0.0)
+    assert drift.invariance(model, LABELLING, features(3, 9, 5), pad_id=0, max_tokens=64) == (0.0, 0.0)
 
 
 def test_a_model_that_sees_padding_is_caught_alone_and_in_batches() -> None:
@@ -148,15 +138,15 @@ def test_a_model_that_sees_padding_is_caught_alone_and_in_batches() -> None:
         width = feed["input_ids"].shape[1]
         return {"logits": np.full((*feed["input_ids"].shape, 1), float(width))}
 
-    assert drift.invariance(model, HEAD, features(4, 10), pad_id=0, max_tokens=64) == (32.0, 6.0)
-    assert drift.invariance(model, HEAD, features(4, 10), pad_id=0, max_tokens=20) == (16.0, 6.0)
+    assert drift.invariance(model, LABELLING, features(4, 10), pad_id=0, max_tokens=64) == (32.0, 6.0)
+    assert drift.invariance(model, LABELLING, features(4, 10), pad_id=0, max_tokens=20) == (16.0, 6.0)
 
 
 def test_a_model_that_sees_its_batch_mates_is_caught() -> None:
     def model(feed: Feed) -> Feed:
         return {"logits": np.full((*feed["input_ids"].shape, 1), float(len(feed["input_ids"])))}
 
-    assert drift.invariance(model, HEAD, features(*range(3, 33)), pad_id=0, max_tokens=512) == (0.0, 7.0)
+    assert drift.invariance(model, LABELLING, features(*range(3, 33)), pad_id=0, max_tokens=512) == (0.0, 7.0)
 
 
 def test_probes_are_spread_from_the_shortest_to_the_longest() -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from doubles import LABELLING
 
 from optimize.evaluate import predict
-from optimize.interfaces import Encoded, Feature, Feed, Head
+from optimize.interfaces import Encoded, Feature, Feed
 
 
 def feature(*ids: int, choices: int = 0) -> Feature:
@@ -21,21 +22,7 @@ def encoded(*features: Feature) -> Encoded:
     return Encoded(features, gold=(), truncated=0)
 
 
-ALL = Head(
-    name="fake",
-    auto_class="AutoModelForTokenClassification",
-    outputs=("logits",),
-    reads="all tokens",
-    rows_are="logits",
-    dataset=(),
-    metric="accuracy",
-    weights=(),
-    encode=lambda rows, text: Encoded((), (), 0),
-    read=lambda feature, outputs: outputs["logits"],
-    decide=lambda feature, rows: rows[:, 0].tolist(),
-    score=lambda encoded, answers: pytest.fail("not scored here"),
-)
-FIRST = replace(ALL, reads="first token")
+FIRST = replace(LABELLING, reads="first token")
 
 
 def echo(feed: Feed) -> Feed:
@@ -72,7 +59,7 @@ def test_collate_never_cuts_a_feature_to_fit() -> None:
 
 
 def test_padding_is_cut_off_outputs_that_have_tokens() -> None:
-    rows = dict(predict.predict(echo, ALL, [feature(1, 2, 3), feature(4)], pad_id=0))
+    rows = dict(predict.predict(echo, LABELLING, [feature(1, 2, 3), feature(4)], pad_id=0))
     assert rows[0][:, 0].tolist() == [1, 2, 3]
     assert rows[1][:, 0].tolist() == [4]
 
@@ -84,7 +71,7 @@ def test_labels_are_not_taken_for_tokens_when_there_are_equally_many() -> None:
 
 def test_answers_come_in_the_order_of_the_features_not_of_their_lengths() -> None:
     features = [feature(*range(length, 2 * length)) for length in (9, 1, 5, 3, 7)]
-    found = predict.run_split(echo, ALL, encoded(*features), pad_id=0)
+    found = predict.run_split(echo, LABELLING, encoded(*features), pad_id=0)
     assert [answer[0] for answer in found.answers] == [9, 1, 5, 3, 7]
     assert [len(rows) for rows in found.rows] == [9, 1, 5, 3, 7]
 
@@ -92,7 +79,7 @@ def test_answers_come_in_the_order_of_the_features_not_of_their_lengths() -> Non
 def test_the_longest_prefix_of_rows_within_the_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "KEEP_VALUES", 13)
     features = [feature(*range(length)) for length in (4, 2, 9, 1, 1)]
-    found = predict.run_split(echo, ALL, encoded(*features), pad_id=0)
+    found = predict.run_split(echo, LABELLING, encoded(*features), pad_id=0)
     assert [rows.shape for rows in found.rows] == [(4, 2), (2, 2)]
     assert len(found.answers) == 5
 
@@ -120,7 +107,7 @@ def test_a_batch_never_puts_out_more_floats_than_the_bound(monkeypatch: pytest.M
         return {"logits": output}
 
     features = [feature(*range(length)) for length in (2, 2, 2, 3, 3, 3, 5, 5, 5, 10, 10)]
-    assert len(list(predict.predict(wide, ALL, features, pad_id=0))) == 11
+    assert len(list(predict.predict(wide, LABELLING, features, pad_id=0))) == 11
     assert max(sizes) == 100
 
 
@@ -128,7 +115,7 @@ def test_half_precision_outputs_are_read_as_float32() -> None:
     def half(feed: Feed) -> Feed:
         return {"logits": echo(feed)["logits"].astype(np.float16)}
 
-    ((_, rows),) = predict.predict(half, ALL, [feature(1, 2)], pad_id=0)
+    ((_, rows),) = predict.predict(half, LABELLING, [feature(1, 2)], pad_id=0)
     assert rows.dtype == np.float32
 
 

@@ -35,7 +35,7 @@ def test_both_texts_are_cut_where_the_second_does_not_fit_alone(make_text):
 
 
 def test_a_tokenizer_that_is_not_fast_is_refused():
-    with pytest.raises(DataError, match="is no fast tokenizer; save one that has"):
+    with pytest.raises(DataError, match="is not a fast tokenizer; save one that has"):
         _encoding.tokenize(Text(object(), {}, 8), ["the cat"])
 
 

@@ -5,22 +5,12 @@ import multiprocessing
 import numpy as np
 import onnx
 import pytest
+from doubles import Heard
 from onnx import TensorProto, helper, numpy_helper
 
 from optimize.errors import StageError
 from optimize.measure import calibration_memory
 from optimize.measure.calibration_memory import Row, Task, compare
-
-
-class Watched:
-    def __init__(self):
-        self.steps = []
-
-    def step(self, name, done, total):
-        self.steps.append((done, total))
-
-    def say(self, line):
-        raise AssertionError(line)
 
 
 def write_graph(path, width=64, *, product="MatMul"):
@@ -42,7 +32,7 @@ def write_graph(path, width=64, *, product="MatMul"):
 
 
 def test_both_calibrators_run_on_each_number_of_samples_and_tell_what_they_took(tmp_path):
-    progress = Watched()
+    progress = Heard()
     rows = compare(write_graph(tmp_path / "model.onnx"), samples=(8, 12), tokens=32, threads=1, progress=progress)
     assert [(row.calibrator, row.samples) for row in rows] == [
         ("streaming", 8),
@@ -53,7 +43,7 @@ def test_both_calibrators_run_on_each_number_of_samples_and_tell_what_they_took(
     assert [row.not_measured for row in rows] == [None] * 4
     assert all(row.peak_bytes is None or 10**7 < row.peak_bytes < 10**9 for row in rows)
     assert all(row.seconds > 0 for row in rows)
-    assert progress.steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [each[1:] for each in progress.all] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert not multiprocessing.active_children()
 
 
@@ -68,7 +58,7 @@ def test_a_process_that_meets_its_limit_is_reported_as_such(tmp_path, monkeypatc
         samples=(400,),
         tokens=128,
         threads=1,
-        progress=Watched(),
+        progress=Heard(),
         limit_bytes=600_000_000,
     )
     assert row == Row("onnxruntime", 400, None, None, "needed more than 0.6 GB")
@@ -77,7 +67,7 @@ def test_a_process_that_meets_its_limit_is_reported_as_such(tmp_path, monkeypatc
 def test_a_calibrator_that_fails_is_a_row_that_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(calibration_memory, "CALIBRATORS", {"streaming": None})
     model = write_graph(tmp_path / "model.onnx")
-    (row,) = compare(model, calibrators=("streaming",), samples=(1,), tokens=2, threads=1, progress=Watched())
+    (row,) = compare(model, calibrators=("streaming",), samples=(1,), tokens=2, threads=1, progress=Heard())
     assert (row.peak_bytes, row.seconds) == (None, None)
     assert "the percentile needs at least 10000 values" in row.not_measured
 

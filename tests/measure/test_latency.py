@@ -6,26 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import FEW_RUNS, Silent
 
 from optimize.artifact import Artifact, seal
 from optimize.errors import StageError
 from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Feed, Params
 from optimize.measure import latency, workers
-from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency, summarise
+from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Workload, measure_latency, summarise
 from optimize.runtimes.pytorch import TorchRuntime
 
 NOWHERE = Artifact(kind="onnx", path=Path("nowhere"), digest="0", size_bytes=0)
 WORKLOAD = Workload(features=(), vocab_size=100, max_positions=64, pad_id=0, seed=0)
-QUICK = Settings(threads=1, min_runs=4, min_seconds=0.0, rounds=2)
-
-
-class Silent:
-    def step(self, name: str, done: int, total: int) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
 
 
 def engine(name: str, artifact: Artifact = NOWHERE, target: str = "cpu") -> Engine:
@@ -38,7 +30,13 @@ def measure(
 ) -> dict[str, EngineTimes]:
     references = [each.name for each in engines if each.name.endswith("-fp32")]
     return measure_latency(
-        engines, shapes, references=references, workload=WORKLOAD, settings=QUICK, progress=Silent(), device=device
+        engines,
+        shapes,
+        references=references,
+        workload=WORKLOAD,
+        settings=FEW_RUNS(threads=1),
+        progress=Silent(),
+        device=device,
     )
 
 

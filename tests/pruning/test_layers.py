@@ -149,7 +149,6 @@ def test_a_shorter_model_is_exported_fused_and_quantized(head, deep, apply, make
 
 
 def test_a_shorter_model_goes_to_openvino(deep, apply):
-    pytest.importorskip("openvino")
     here = deep("token-classification")
     exported = apply(here, "export", apply(here, "prune", budget=0.5, drop_layers=1, **SMALL))
     assert apply(here, "convert_openvino", exported).facts["max_difference"] < 1e-3

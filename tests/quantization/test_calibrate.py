@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from doubles import Heard
 from onnx import TensorProto, helper, numpy_helper
 
 from optimize.errors import StageError
@@ -129,17 +130,9 @@ def test_what_is_kept_is_one_histogram_per_tensor_however_many_texts_come(model,
 
 
 def test_texts_run_one_at_a_time_and_progress_is_told_of_each(model):
-    steps = []
-
-    class Watched:
-        def step(self, name, done, total):
-            steps.append((name, done, total))
-
-        def say(self, line):
-            raise AssertionError(line)
-
-    run(model, words(3), progress=Watched())
-    assert steps == [("calibrate", 1, 3), ("calibrate", 2, 3), ("calibrate", 3, 3)]
+    heard = Heard()
+    run(model, words(3), progress=heard)
+    assert heard.all == [("calibrate", 1, 3), ("calibrate", 2, 3), ("calibrate", 3, 3)]
 
 
 def test_the_model_is_left_as_it_is_and_its_own_outputs_can_be_calibrated_too(model):

@@ -1,10 +1,12 @@
 """Embedding tables in INT8: a scale per row, one table for look-up and projection, and others left alone."""
 
 import numpy as np
+import onnx_ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from optimize.graphs.onnx import record, to_proto
 from optimize.quantization.tables import quantize_rows, quantize_tables
 from optimize.quantization.weights import PAIR_LIMIT, worst_pairs
 
@@ -31,26 +33,25 @@ def model():
     arrays = {**tables, "kinds": np.arange(2 * ROWS).reshape(ROWS, 2)}
     weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     graph = helper.make_graph(nodes, "tables", inputs, outputs, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return onnx_ir.from_proto(model)
 
 
-def dequantized_projection(transpose, matmul, table):
+def dequantized_projection(tape, product, rows, scales):
     """A projection in float, of what is left of the table."""
-    at = matmul.output[0]
-    return [
-        helper.make_node("Cast", [table + "_quantized"], [at + "_cast"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", [at + "_cast"], [at + "_turned"], name=transpose.name, perm=[1, 0]),
-        helper.make_node("Mul", [at + "_turned", table + "_scale"], [at + "_weight"]),
-        helper.make_node("MatMul", [matmul.input[0], at + "_weight"], [at], name=matmul.name),
-    ]
+    at = product.outputs[0].name
+    cast = record(tape, "Cast", [rows], f"{at}_cast", to=onnx_ir.DataType.FLOAT)
+    turned = record(tape, "Transpose", [cast], f"{at}_turned", perm=[1, 0])
+    weight = record(tape, "Mul", [turned, scales], f"{at}_weight")
+    return record(tape, "MatMul", [product.inputs[0], weight], at, name=product.name)
 
 
 def arrays_of(model):
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
 
 
 def run(model):
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     feed = {"ids": np.array([3, 0, 49]), "others": np.array([7, 7, 1])}
     return dict(zip(("logits", "hidden", "kind"), session.run(None, feed), strict=True))
 
@@ -100,11 +101,10 @@ def test_look_ups_and_the_projection_read_one_int8_table(model):
 
 
 def test_outputs_are_those_of_a_float_graph_with_what_is_left_of_the_tables(model):
-    plain = type(model).FromString(model.SerializeToString())
+    plain = model.clone()
     quantize_tables(model, wide_sums=False, project=dequantized_projection)
-    for tensor in plain.graph.initializer:
-        if tensor.name != "kinds":
-            tensor.CopyFrom(numpy_helper.from_array(remaining(arrays_of(model), tensor.name), tensor.name))
+    for name in ("words", "positions"):
+        plain.graph.initializers[name].const_value = onnx_ir.tensor(remaining(arrays_of(model), name))
     found, expected = run(model), run(plain)
     assert np.array_equal(found["hidden"], expected["hidden"])
     assert np.array_equal(found["kind"], expected["kind"])

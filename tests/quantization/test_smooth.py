@@ -3,10 +3,11 @@
 import dataclasses
 
 import numpy as np
+import onnx_ir
 import pytest
-from onnx import numpy_helper
 
 from optimize.errors import StageError
+from optimize.graphs.onnx import to_proto
 from optimize.heads import HEADS
 from optimize.quantization import smooth
 from optimize.quantization.sites import find_sites, group_sites, normalise
@@ -24,8 +25,7 @@ def prepare(apply, silent):
     """A context's normalised graph, its groups, and rows of what they read."""
 
     def make(here):
-        model = apply(here, "export").model()
-        normalise(model)
+        model = normalise(apply(here, "export").graph())
         groups = group_sites(find_sites(model))
         reads = list(
             dict.fromkeys(site.reads for group in groups for site in group.sites if not site.looks_up and not site.tied)
@@ -37,7 +37,15 @@ def prepare(apply, silent):
 
 
 def weight_of(model, name):
-    return numpy_helper.to_array(next(tensor for tensor in model.graph.initializer if tensor.name == name))
+    return model.graph.initializers[name].const_value.numpy()
+
+
+def nodes_of(model):
+    return [node.SerializeToString() for node in to_proto(model).graph.node]
+
+
+def readers_of(model, name):
+    return {node.name for node in model.graph if name in [value.name for value in node.inputs if value]}
 
 
 def equal_layers(model):
@@ -94,11 +102,11 @@ def test_layers_that_share_weights_and_biases_are_scaled_each_for_itself(
 @pytest.mark.parametrize("head", NAMES)
 def test_folding_adds_no_node_and_moves_the_scales_into_the_values(head, context, prepare):
     model, groups, samples = prepare(context(head))
-    before = [node.SerializeToString() for node in model.graph.node]
+    before = nodes_of(model)
     weights = {site.name: weight_of(model, site.weight) for group in groups for site in group.sites}
     found = search(model, groups, samples, WIDE, min_gain_db=NEVER)
     migrate(model, found)
-    assert [node.SerializeToString() for node in model.graph.node] == before
+    assert nodes_of(model) == before
     assert [each.values.name for each in found] == ["layer.0.attention.v_lin", "layer.1.attention.v_lin"]
     for each in found:
         output, values = each.group.sites[0], each.values
@@ -119,14 +127,11 @@ def test_a_multiplication_goes_before_all_that_read_the_tensor_and_nothing_else(
     model, groups, samples = prepare(context("token-classification"))
     group = next(group for group in groups if group.name == "layer.0.attention.q_lin+k_lin+v_lin")
     reads = group.sites[0].reads
-    others = {node.name for node in model.graph.node if reads in node.input} - {site.node for site in group.sites}
+    others = readers_of(model, reads) - {site.node for site in group.sites}
     (found,) = search(model, [group], samples, WIDE, min_gain_db=-NEVER)
     migrate(model, [found])
-    readers = {node.name for node in model.graph.node if reads in node.input}
-    assert readers == others | {reads + "_smooth"}
-    assert {node.name for node in model.graph.node if reads + "_smoothed" in node.input} == {
-        site.node for site in group.sites
-    }
+    assert readers_of(model, reads) == others | {reads + "_smooth"}
+    assert readers_of(model, reads + "_smoothed") == {site.node for site in group.sites}
     assert np.allclose(weight_of(model, reads + "_smoothing"), 1.0 / found.scales)
 
 
@@ -215,8 +220,8 @@ def test_the_same_seed_draws_the_same_rows(context, prepare, silent):
 def test_an_activation_that_is_not_finite_is_named(context, prepare, silent):
     here = context("token-classification")
     model, groups, _ = prepare(here)
-    table = next(tensor for tensor in model.graph.initializer if "word_embeddings" in tensor.name)
-    table.CopyFrom(numpy_helper.from_array(np.full(table.dims, np.inf, np.float32), table.name))
+    table = next(weight for name, weight in model.graph.initializers.items() if "word_embeddings" in name)
+    table.const_value = onnx_ir.tensor(np.full(table.shape.numpy(), np.inf, np.float32), name=table.name)
     name = groups[3].sites[0].reads
     with pytest.raises(StageError, match=rf"^quantize_static: tensor '{name}' is not finite; check the checkpoint"):
         sample_rows(model, [name], here.tuning.features, threads=1, seed=0, progress=silent)

@@ -99,7 +99,7 @@ def test_a_model_that_was_only_built_says_how_to_certify_it(built_only):
     page = render(built_only)
 
     assert "No limit was checked." in page
-    assert "optimize check" in page
+    assert "optimize certify" in page
     assert headings(page) == ["Stages", "Data", "Checkpoint and machine", "Reproduce"]
 
 

@@ -70,11 +70,11 @@ def test_numbers_are_rounded_to_fp16_between_nodes(folder):
 def test_a_graph_without_fp16_is_opened_as_it_is(context, apply):
     here = context("text-classification")
     exported = apply(here, "export")
-    assert not holds_half(exported.model())
-    assert round_changes(exported.model()) == 0
+    assert not holds_half(exported.graph())
+    assert round_changes(exported.graph()) == 0
 
 
 def round_changes(model):
-    before = len(model.graph.node)
+    before = len(model.graph)
     round_in_float(model)
-    return len(model.graph.node) - before
+    return len(model.graph) - before

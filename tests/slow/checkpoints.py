@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from doubles import Silent
 
 from optimize.manifest import Manifest
 from optimize.planning import Options, make_plan
@@ -25,16 +26,6 @@ CASES = {
 }
 ABSENT = not UNPACK.is_file()
 REASON = "the real checkpoints are not beside this repository"
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def step(self, name: str, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def say(self, line: str) -> None:
-        """Ignore it."""
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +59,6 @@ def carry_out(unpacked: Path):
             cache=unpacked / "cache",
             build_only=build_only,
         )
-        return run(make_plan(options), progress=Quiet())
+        return run(make_plan(options), progress=Silent())
 
     return make

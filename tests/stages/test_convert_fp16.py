@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from optimize.errors import StageError
 from optimize.graphs.half import expose_attention, name_nodes
+from optimize.graphs.onnx import to_proto
 from optimize.heads import HEADS
 from optimize.runtimes.onnx_runtime import tensor_types
 from optimize.stages.convert_fp16 import Params
@@ -135,7 +136,6 @@ def test_what_fused_attention_hides_is_looked_at(context, edited, fused, apply):
 
 
 def with_all_outputs(model):
-    name_nodes(model)
     present = {value.name for value in model.graph.output}
     types = tensor_types(model)
     model.graph.output.extend(
@@ -147,14 +147,15 @@ def with_all_outputs(model):
 def test_the_exposed_products_are_those_of_attention(fused, make_feed):
     """Softmax over the exposed scores, times the values, is what the fused operator gives."""
     here, source = fused("token-classification")
-    model = source.model()
+    model = source.graph()
     name_nodes(model)
     exposed = expose_attention(model)
-    attention = next(node for node in model.graph.node if node.op_type == "Attention")
-    scores, qkv = [name for name, owner in exposed.owners.items() if owner == attention.output[0]][::-1]
-    exposed.model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (scores, qkv, attention.output[0]))
-    session = onnxruntime.InferenceSession(exposed.model.SerializeToString(), providers=["CPUExecutionProvider"])
-    scored, projected, expected = session.run([scores, qkv, attention.output[0]], make_feed(here, batch=1))
+    attention = next(node.outputs[0].name for node in model.graph if node.op_type == "Attention")
+    scores, qkv = [name for name, owner in exposed.owners.items() if owner == attention][::-1]
+    shown = to_proto(exposed.model)
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (scores, qkv, attention))
+    session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+    scored, projected, expected = session.run([scores, qkv, attention], make_feed(here, batch=1))
     heads = scored.shape[1]
     values = projected[..., 2 * expected.shape[-1] :].reshape(*expected.shape[:2], heads, -1).transpose(0, 2, 1, 3)
     shares = np.exp(scored - scored.max(-1, keepdims=True))

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from libraries import needs
 
 from optimize.errors import StageError
 from optimize.graphs.openvino import count_operators, find_weights, layer_name, products_of_activations
@@ -139,6 +140,7 @@ def test_nothing_is_reported_and_nothing_left_in_the_users_home(context, apply, 
     assert list(home.rglob("*")) == []
 
 
+@needs("openvino")
 def test_the_switch_is_needed(tmp_path):
     """Fails once OpenVINO leaves the user's home alone by itself: then the switch can go."""
     code = "import openvino"

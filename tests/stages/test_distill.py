@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from doubles import Heard
+from models import UNTAUGHT
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
@@ -38,19 +39,7 @@ NAMES = sorted(HEADS)
 HARSH = {"budget": 0.3, "neuron_multiple": 8, "search": "fisher", "tune": "none"}
 QUICK = {"epochs": 8, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 4}
 
-UNTAUGHT = ("multiple-choice", "text-classification")
-"""Heads whose small checkpoint has hardly learnt anything: it is made louder, and labels would lead away from it."""
 LEARN = {head: {"label_weight": 0, "learning_rate": 2e-4, "epochs": 16} for head in UNTAUGHT}
-
-
-@pytest.fixture(scope="session")
-def known(context, edited):
-    """The context of a head's small checkpoint, which says something."""
-
-    def louder(model):
-        model.classifier.weight *= 50
-
-    return cache(lambda head: edited(context(head), louder) if head in UNTAUGHT else context(head))
 
 
 @pytest.fixture(scope="session")
@@ -153,27 +142,20 @@ class StoppedError(Exception):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monkeypatch):
     whole, facts, _ = distill("token-classification", save_every=3)
-    heard, real = [], loop._train_step
-
-    class Listening:
-        def step(self, name, done, total):
-            heard.append((done, total))
-
-        def say(self, line):
-            heard.append(line)
+    heard, real = Heard(), loop._train_step
 
     def stopped(learner, batch, optimizer):
-        if len(heard) == 8:
+        if len(heard.all) == 8:
             raise StoppedError
         return real(learner, batch, optimizer)
 
-    changes = {"scratch": tmp_path / "scratch", "progress": Listening()}
+    changes = {"scratch": tmp_path / "scratch", "progress": heard}
     monkeypatch.setattr(loop, "_train_step", stopped)
     with pytest.raises(StoppedError):
         distill("token-classification", changes, save_every=3)
     monkeypatch.setattr(loop, "_train_step", real)
     out, resumed, _ = distill("token-classification", changes, save_every=3)
-    assert heard[8:10] == ["distill: goes on after step 6", (7, 16)]
+    assert heard.all[8:10] == ["distill: goes on after step 6", ("distill", 7, 16)]
     assert same_weights(out, whole)
     assert resumed == facts
     assert [path.name for path in changes["scratch"].iterdir()] == [state.FILE]
@@ -235,12 +217,11 @@ def test_a_killed_process_is_gone_on_from_and_gives_what_it_would_have_given(che
     wait_for_a_saved_state(process, killed.cache)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    said = []
-    listening = type("Listening", (type(silent),), {"say": lambda _, line: said.append(line)})()
-    folder, resumed = run_plan(make_plan(killed), progress=listening)
+    heard = Heard()
+    folder, resumed = run_plan(make_plan(killed), progress=heard)
     _, whole = run_plan(make_plan(options_of(checkpoint, data_folder, tmp_path, "whole")), progress=silent)
     assert process.returncode == -signal.SIGKILL
-    assert any(line.startswith("distill: goes on after step ") for line in said)
+    assert any(line.startswith("distill: goes on after step ") for line in heard.lines)
     assert [record.artifact for record in resumed.stages] == [record.artifact for record in whole.stages]
     assert [record.facts for record in resumed.stages] == [record.facts for record in whole.stages]
     assert read(folder).stages[1].stage == "distill"
@@ -253,7 +234,7 @@ def test_two_processes_learn_together_and_hold_the_same_weights(pruned, context,
     script.write_text(TOGETHER)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     folders = [str(each) for each in (here.reference.path, pruned("token-classification").path, tmp_path)]
-    found = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(optimize.__file__).parents[1])}
+    found = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([*words, *folders], check=True, capture_output=True, timeout=120, env=found)
     facts = [json.loads((tmp_path / f"facts-{rank}.json").read_text()) for rank in (0, 1)]
     assert facts[0] == facts[1]
@@ -266,6 +247,7 @@ TOGETHER = """
 import functools, json, os, sys
 from pathlib import Path
 import transformers
+from doubles import Silent
 from optimize.artifact import seal
 from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
@@ -274,10 +256,6 @@ from optimize.heads import HEADS
 from optimize.gates import Gates
 from optimize.interfaces import Context, Text
 from optimize.stages.distill import STAGE, Params
-
-class Silent:
-    def step(self, *_): pass
-    def say(self, *_): pass
 
 reference, source, folder = map(Path, sys.argv[1:])
 head = HEADS["token-classification"]

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from doubles import Heard
 from pydantic import ValidationError
 
 from optimize.artifact import seal
@@ -427,7 +427,6 @@ def test_fusing_refuses_a_graph_whose_heads_are_not_those_of_its_config(context,
 
 @pytest.mark.parametrize("head", ["text-classification", "fill-mask"])
 def test_a_pruned_model_goes_through_static_int8_and_openvino(head, context, apply):
-    pytest.importorskip("openvino")
     here = context(head)
     pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
     static = apply(here, "quantize_static", apply(here, "export", pruned, lean=True), max_float_share=1.0)
@@ -546,12 +545,13 @@ def test_where_no_budget_keeps_to_the_tolerance_the_model_stays_whole(prune, mon
 def test_tuning_data_too_few_to_know_the_tolerance_are_told(error, told, prune, monkeypatch):
     from optimize.evaluate.judge import Judge
 
-    lines, assess = [], Judge.assess
-    progress = SimpleNamespace(step=lambda *_: None, say=lines.append)
+    heard, assess = Heard(), Judge.assess
     changes = {"relative_drop": 0.0, "relative_error": error}
     monkeypatch.setattr(Judge, "assess", lambda *given: dataclasses.replace(assess(*given), **changes))
-    prune("text-classification", {"progress": progress}, fastest_within=0.02)
-    assert sum("know the loss to ± 3.00% only (standard error); for 2.00% raise" in line for line in lines) == told
+    prune("text-classification", {"progress": heard}, fastest_within=0.02)
+    assert (
+        sum("know the loss to ± 3.00% only (standard error); for 2.00% raise" in line for line in heard.lines) == told
+    )
 
 
 def test_masks_by_importance_alone_know_no_latency():

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
 from onnx import helper, numpy_helper
@@ -248,9 +249,9 @@ def test_a_float_product_without_quantizers_is_left_alone():
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 4]) for name in "xy")
     weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "plain", [x], [y], [weight])
-    model = helper.make_model(graph)
+    model = onnx_ir.from_proto(helper.make_model(graph))
     assert fold(model, wide_sums=True)["quantized_matmuls"] == 0
-    assert [node.op_type for node in model.graph.node] == ["MatMul"]
+    assert [node.op_type for node in model.graph] == ["MatMul"]
 
 
 def state():

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from doubles import Heard
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
@@ -214,16 +215,6 @@ def compile_model(built):
 
 
 def test_nncf_prints_nothing_and_its_bars_are_ours(context, apply, capfd, tmp_path):
-    class Heard:
-        def __init__(self):
-            self.steps = []
-
-        def step(self, name, done, total):
-            self.steps.append((name, done, total))
-
-        def say(self, line):
-            pass
-
     heard = Heard()
     here = dataclasses.replace(context("text-classification"), progress=heard)
     source = converted(context("text-classification"), apply).artifact

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from doubles import Heard
 from onnx import numpy_helper
 from pydantic import ValidationError
 
@@ -353,8 +354,7 @@ def test_where_scales_migrate_an_outlier_needs_no_float(planted, apply):
 def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
     here = planted(0)
     built = static(here, apply, fallback=True)
-    model = apply(here, "export").model()
-    normalise(model)
+    model = normalise(apply(here, "export").graph())
     groups = {group.name: group.parameters for group in group_sites(find_sites(model))}
     left = [array.size for array in matrices(built).values() if array.dtype == np.float32]
     reverted = [row["group"] for row in built.facts["reverted"]]
@@ -383,8 +383,8 @@ def turned(context, edited):
 
 def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edited, apply):
     here = with_limits(context("token-classification"), min_agreement=0.9)
-    told = []
-    here = dataclasses.replace(here, progress=Telling(told))
+    heard = Heard()
+    here = dataclasses.replace(here, progress=heard)
     source = apply(turned(context, edited), "export")
     facts = apply(here, "quantize_static", source, **{**QUICK, "fallback": True, "sensitivity": True}).facts
     assert (facts["tuning_limits"], facts["float_groups"], facts["variants_tried"]) == (
@@ -395,24 +395,11 @@ def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edit
     assert facts["given_relative_drop"] > 0.5
     assert min(row["sqnr_db"] for row in facts["sensitivity"]) > 10
     assert "reverted" not in facts
-    (line,) = told
+    (line,) = heard.lines
     assert line.startswith("quantize_static: what it was given misses the limits by itself: relative drop ")
     unasked = apply(here, "quantize_static", source, **{**QUICK, "fallback": True}).facts
     assert unasked["tuning_limits"] == "missed before this stage"
     assert "sensitivity" not in unasked
-
-
-@dataclasses.dataclass
-class Telling:
-    """Progress that keeps what is said."""
-
-    told: list
-
-    def step(self, name, done, total):
-        pass
-
-    def say(self, line):
-        self.told.append(line)
 
 
 def test_limits_that_are_met_need_no_table_unless_it_is_asked_for(context, apply):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from libraries import needs
 from pydantic import ValidationError
 
 from optimize.errors import RequestError, StageError
@@ -92,6 +93,7 @@ def test_a_model_with_fixed_axes_is_not_quantized_afterwards(context, apply):
 PIPELINE = "target: openvino\nstages: [export, convert_openvino, reshape_openvino: {tokens: 1..96}]\n"
 
 
+@needs("openvino")
 def test_texts_are_cut_to_what_the_pipeline_fixes_and_longer_ones_cannot_be_asked_for(tmp_path):
     path = tmp_path / "short.yaml"
     path.write_text(PIPELINE, encoding="utf-8")

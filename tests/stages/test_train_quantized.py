@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from doubles import Heard
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
@@ -32,11 +33,11 @@ TABLE = "distilbert.embeddings.word_embeddings.weight"
 
 
 @pytest.fixture
-def train(context, tmp_path_factory):
+def train(known, tmp_path_factory):
     """Run the stage on a head's small checkpoint; the folder, the facts and the context."""
 
     def run(head, changes=None, **params):
-        here = context(head)
+        here = known(head)
         here = dataclasses.replace(here, **{"training": here.calibration, **(changes or {})})
         out = tmp_path_factory.mktemp("trained")
         return out, STAGE.run(here.reference, out, Params(**{**QUICK, **params}), here), here
@@ -93,7 +94,7 @@ def test_every_head_is_trained_and_what_is_written_is_the_same_checkpoint_in_fp3
 @pytest.mark.parametrize("head", NAMES)
 def test_what_coarse_rounding_takes_away_is_won_back(head, train, coarse):
     out, facts, here = train(head, steps=40, evaluate_every=10, learning_rate=5e-4)
-    assert facts["loss_after"] < 0.8 * facts["loss_before"]
+    assert facts["loss_after"] < 0.8 * facts["loss_before"] > 1e-3
     assert facts["kept_step"] > 0
     assert not np.array_equal(
         *(np.concatenate([array.ravel() for array in weights_of(path).values()]) for path in (out, here.reference.path))
@@ -298,14 +299,9 @@ def test_weights_have_7_bits_where_sums_are_16_bits_wide(features, reduced, trai
 
 
 def test_progress_counts_the_steps(train):
-    steps = []
-
-    class Watching:
-        def step(self, name, done, total):
-            steps.append((name, done, total))
-
-    train("question-answering", {"progress": Watching()}, steps=3)
-    assert steps == [("train", 1, 3), ("train", 2, 3), ("train", 3, 3)]
+    heard = Heard()
+    train("question-answering", {"progress": heard}, steps=3)
+    assert heard.steps == [("train", 1, 3), ("train", 2, 3), ("train", 3, 3)]
 
 
 def test_the_loss_of_classes_is_the_kl_divergence_that_drift_reports():

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from libraries import needs
 from pydantic import ValidationError
 
 from optimize.errors import StageError, UnavailableError
@@ -32,6 +33,7 @@ def machine(monkeypatch):
     """Pretend that this machine has these devices."""
 
     def pretend(*present):
+        monkeypatch.setattr(openvino.importlib.util, "find_spec", lambda _: FakeCore)
         monkeypatch.setattr(openvino, "core", lambda: FakeCore(list(present)))
 
     return pretend
@@ -169,6 +171,7 @@ def test_a_model_of_another_head_is_refused(model, context):
         open_session(model, 1, context("question-answering").head, Runtime())
 
 
+@needs("openvino")
 def test_a_run_on_a_device_that_is_not_there_is_one_line_and_exit_code_3(optimize, capsys):
     if "GPU" in core().available_devices:
         pytest.skip("this machine has a GPU that OpenVINO knows")

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from models import Silent
+from doubles import Silent
+from libraries import needs
 
 from optimize import manifest
 from optimize.certifying import certify
@@ -15,6 +16,7 @@ from optimize.publishing import publish_folder
 from optimize.running import run
 from optimize.runtimes.openvino import core
 
+pytestmark = needs("openvino", "nncf")
 HEAD = "text-classification"
 PIPELINE = """
 target: openvino

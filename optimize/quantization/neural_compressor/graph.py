@@ -9,16 +9,22 @@ A projection that is tied to the embedding reads the embedding's INT8 table, row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optimize.graphs.onnx import add_weight, count_float_products, record, replace
 from optimize.interfaces import Facts
 from optimize.quantization.tables import quantize_tables
+from optimize.quantization.weights import Array
 
-Array = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
+"""A Gemm that is a linear layer as PyTorch writes it: x times the transpose of W [out, in], plus b."""
 
 
 @dataclass(frozen=True)
@@ -37,129 +43,102 @@ class Weight:
         return found
 
 
-def fold(model: Any, *, wide_sums: bool) -> Facts:
+def fold(model: ir.Model, *, wide_sums: bool) -> Facts:
     """Make weights and tables INT8 initializers, in place; facts say how many."""
-    from onnx import numpy_helper
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+    from onnx_ir.tape import Tape
 
-    graph = model.graph
     _strip(model)
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    tables = sorted({node.input[0] for node in graph.node if node.op_type == "Gather"} & set(arrays))
-    producers = {name: node for node in graph.node for name in node.output}
-    nodes, folded = [], 0
-    for node in graph.node:
-        weight = _weight(node, producers, arrays) if node.op_type in ("MatMul", "Gemm") else None
+    tables, folded = _tables(model.graph), 0
+    for product in model.graph:
+        weight = _weight(product) if product.op_type in ("MatMul", "Gemm") else None
         if weight is None:
-            nodes.append(node)
             continue
-        table = next((name for name in tables if np.array_equal(arrays[name], weight.array.T)), None)
-        nodes += _read_table(node, table) if table else _read_integers(node, weight, graph)
+        tape, table = Tape(), _same(tables, weight.array.T)
+        right = _read_integers(tape, product, weight) if table is None else _read_table(tape, product, table)
+        replace([product], tape, _multiply(tape, product, right))
         folded += 1
-    _keep_live(graph, nodes)
+    RemoveUnusedNodesPass()(model)
     facts = quantize_tables(model, wide_sums=wide_sums, project=_project)
-    return {"quantized_matmuls": folded, "float_matmuls": _float_products(graph), **facts}
+    return {"quantized_matmuls": folded, "float_matmuls": count_float_products(model.graph), **facts}
 
 
-def _strip(model: Any) -> None:
-    """Drop what the exporter notes beside the graph: stack traces with this machine's paths, inner shapes."""
-    graph = model.graph
-    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        del noted.metadata_props[:]
-        noted.doc_string = ""
-    del graph.value_info[:]
+def _strip(model: ir.Model) -> None:
+    """Drop what the exporter notes beside the graph: stack traces with this machine's paths."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    ClearMetadataAndDocStringPass()(model)
+    # The pass leaves what is noted at the model and at its values.
+    weights = model.graph.initializers.values()
+    for noted in (model, *model.graph.inputs, *model.graph.outputs, *weights, *(each.const_value for each in weights)):
+        noted.metadata_props.clear()
+        noted.doc_string = None
 
 
-def _weight(product: Any, producers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Weight | None:
+def _tables(graph: ir.Graph) -> list[ir.Value]:
+    """What look-ups read, by name."""
+    found = {node.inputs[0].name for node in graph if node.op_type == "Gather" and node.inputs[0].is_initializer()}
+    return [graph.initializers[name] for name in sorted(found)]
+
+
+def _same(tables: Sequence[ir.Value], array: Array) -> ir.Value | None:
+    """The table with the values of an array: the exporter writes the weight of a tied projection a second time."""
+    for table in tables:
+        if np.array_equal(table.const_value.numpy(), array):
+            return table
+    return None
+
+
+def _weight(product: ir.Node) -> Weight | None:
     """The initializer behind QuantizeLinear, Clip, DequantizeLinear, Transpose, in that order."""
-    found = producers.get(product.input[1])
     transposed = product.op_type == "Gemm"
-    if transposed and _attributes(product) != {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}:
+    if transposed and {name: attribute.value for name, attribute in product.attributes.items()} != GEMM:
         return None
-    if found is not None and found.op_type == "Transpose" and _attributes(found)["perm"] == [1, 0]:
-        transposed, found = True, producers.get(found.input[0])
-    if found is None or found.op_type != "DequantizeLinear":
+    maker = product.inputs[1].producer()
+    if maker is not None and maker.op_type == "Transpose" and list(maker.attributes.get_ints("perm")) == [1, 0]:
+        transposed, maker = True, maker.inputs[0].producer()
+    if maker is None or maker.op_type != "DequantizeLinear":
         return None
     low, high = -128, 127
-    found = producers.get(found.input[0])
-    if found is not None and found.op_type == "Clip":
-        low, high = (int(arrays[name]) for name in found.input[1:3])
-        found = producers.get(found.input[0])
-    if found is None or found.op_type != "QuantizeLinear" or found.input[0] not in arrays:
+    maker = maker.inputs[0].producer()
+    if maker is not None and maker.op_type == "Clip":
+        low, high = (int(value.const_value.numpy()) for value in maker.inputs[1:3])
+        maker = maker.inputs[0].producer()
+    if maker is None or maker.op_type != "QuantizeLinear" or not maker.inputs[0].is_initializer():
         return None
-    array, scale = arrays[found.input[0]], arrays[found.input[1]].astype(np.float32)
-    return Weight(found.input[0], array.T if transposed else array, scale, low, high)
+    array, scale = (value.const_value.numpy() for value in maker.inputs[:2])
+    return Weight(maker.inputs[0].name, array.T if transposed else array, scale.astype(np.float32), low, high)
 
 
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx import helper
-
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-def _read_integers(product: Any, weight: Weight, graph: Any) -> list[Any]:
-    from onnx import helper, numpy_helper
-
-    quantized, scale, zero = (f"{weight.name}_{what}" for what in ("quantized", "scale", "zero"))
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.ascontiguousarray(weight.integers()), quantized),
-            numpy_helper.from_array(weight.scale, scale),
-            numpy_helper.from_array(np.zeros(weight.scale.shape, dtype=np.int8), zero),
-        ]
-    )
-    axis = {"axis": 1} if weight.scale.ndim else {}
-    at = product.output[0] + "_weight"
-    return [helper.make_node("DequantizeLinear", [quantized, scale, zero], [at], **axis), *_multiply(product, at)]
+def _read_integers(tape: ir.tape.Tape, product: ir.Node, weight: Weight) -> ir.Value:
+    """The INT8 weight as an initializer, dequantized: ONNX Runtime fuses that with the product."""
+    graph = product.graph
+    parts = [
+        add_weight(graph, f"{weight.name}_quantized", weight.integers()),
+        add_weight(graph, f"{weight.name}_scale", weight.scale),
+        add_weight(graph, f"{weight.name}_zero", np.zeros(weight.scale.shape, dtype=np.int8)),
+    ]
+    # The axis counts only where there is a scale for each output channel.
+    return record(tape, "DequantizeLinear", parts, f"{product.outputs[0].name}_weight", axis=1)
 
 
-def _read_table(product: Any, table: str) -> list[Any]:
-    """The float form of a tied projection, which `quantize_tables` knows."""
-    from onnx import helper
-
-    at = product.output[0] + "_weight"
-    return [helper.make_node("Transpose", [table], [at], perm=[1, 0]), *_multiply(product, at)]
+def _read_table(tape: ir.tape.Tape, product: ir.Node, table: ir.Value) -> ir.Value:
+    """The float form of a tied projection's weight, which `quantize_tables` knows."""
+    return record(tape, "Transpose", [table], f"{product.outputs[0].name}_weight", perm=[1, 0])
 
 
-def _multiply(product: Any, weight: str) -> list[Any]:
-    from onnx import helper
-
-    output = product.output[0]
+def _multiply(tape: ir.tape.Tape, product: ir.Node, weight: ir.Value) -> ir.Value:
+    """A MatMul in the place of a MatMul or a Gemm, whose bias becomes an Add."""
+    x, at, name = product.inputs[0], product.outputs[0].name, product.name
     if product.op_type == "MatMul":
-        return [helper.make_node("MatMul", [product.input[0], weight], [output], name=product.name)]
-    return [
-        helper.make_node("MatMul", [product.input[0], weight], [output + "_product"], name=product.name),
-        helper.make_node("Add", [output + "_product", product.input[2]], [output], name=product.name + "_bias"),
-    ]
+        return record(tape, "MatMul", [x, weight], at, name=name)
+    found = record(tape, "MatMul", [x, weight], f"{at}_product", name=name)
+    return record(tape, "Add", [found, product.inputs[2]], at, name=f"{name}_bias")
 
 
-def _project(transpose: Any, product: Any, table: str) -> list[Any]:
+def _project(tape: ir.tape.Tape, product: ir.Node, rows: ir.Value, scales: ir.Value) -> ir.Value:
     """Multiply with an INT8 table: a row's scale is its output channel's."""
-    from onnx import helper
-
-    at = product.output[0]
-    return [
-        helper.make_node("Transpose", [table + "_quantized"], [at + "_columns"], name=transpose.name, perm=[1, 0]),
-        helper.make_node("DequantizeLinear", [at + "_columns", table + "_scale"], [at + "_weight"], axis=1),
-        helper.make_node("MatMul", [product.input[0], at + "_weight"], [at], name=product.name),
-    ]
-
-
-def _keep_live(graph: Any, nodes: list[Any]) -> None:
-    """Let the graph consist of those of `nodes`, which are sorted, and initializers that lead to an output."""
-    needed = {output.name for output in graph.output}
-    live = []
-    for node in reversed(nodes):
-        if needed & set(node.output):
-            needed |= set(node.input)
-            live.append(node)
-    kept = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(live))
-    graph.initializer.extend(kept)
-
-
-def _float_products(graph: Any) -> int:
-    """Products with a weight that stayed in float."""
-    weights = {tensor.name for tensor in graph.initializer}
-    weights |= {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights}
-    return sum(node.op_type in ("MatMul", "Gemm") and bool(set(node.input) & weights) for node in graph.node)
+    x, at, turn = product.inputs[0], product.outputs[0].name, product.inputs[1].producer().name
+    columns = record(tape, "Transpose", [rows], f"{at}_columns", name=turn, perm=[1, 0])
+    weight = record(tape, "DequantizeLinear", [columns, scales], f"{at}_weight", axis=1)
+    return record(tape, "MatMul", [x, weight], at, name=product.name)

@@ -10,14 +10,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.checkpoint import load_model, read_config
 from optimize.evaluate.predict import collate
 from optimize.graphs.forwards import slice_readout
 from optimize.interfaces import Feature, Head
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import Tensor
+    from torch.export import Dim
+    from torch.fx import GraphModule
+    from torch.nn import Module
 
 INPUTS = ("input_ids", "attention_mask")
 MOST = {"batch": 2**20, "choices": 2**10}
@@ -40,7 +47,7 @@ def undisturbed() -> Iterator[None]:
         logging.disable(before)
 
 
-def trace(folder: Path, head: Head, *, readout_slice: bool) -> Any:
+def trace(folder: Path, head: Head, *, readout_slice: bool) -> GraphModule:
     """The checkpoint as a graph of PyTorch operators, for any batch, length and number of choices."""
     from neural_compressor.torch.export import export
 
@@ -53,12 +60,12 @@ def trace(folder: Path, head: Head, *, readout_slice: bool) -> Any:
 
 
 def autotune(
-    model: Any,
-    settings: Sequence[dict[str, Any]],
+    model: GraphModule,
+    settings: Sequence[Mapping[str, str | bool]],
     *,
     samples: Sequence[Feature],
     weight_limit: int,
-    score: Callable[[Any], float],
+    score: Callable[[GraphModule], float],
 ) -> None:
     """Quantize by each of the settings until one scores 1; `score` is given the converted graph.
 
@@ -66,7 +73,7 @@ def autotune(
     """
     from neural_compressor.torch.quantization import StaticQuantConfig, TuningConfig, autotune
 
-    def calibrate(prepared: Any) -> None:
+    def calibrate(prepared: GraphModule) -> None:
         _narrow_weights(prepared, limit=weight_limit)
         for feature in samples:
             prepared(*_tensors(feature))
@@ -79,7 +86,7 @@ def autotune(
     )
 
 
-def write_onnx(model: Any, head: Head) -> Any:
+def write_onnx(model: GraphModule, head: Head) -> ir.Model:
     """The converted graph as an ONNX model; weights are still FP32, each before a QuantizeLinear."""
     import torch
 
@@ -92,10 +99,10 @@ def write_onnx(model: Any, head: Head) -> Any:
         dynamic_shapes=model.dynamic_shapes,
         verbose=False,
     )
-    return program.model_proto
+    return program.model
 
 
-def _narrow_weights(prepared: Any, *, limit: int) -> None:
+def _narrow_weights(prepared: Module, *, limit: int) -> None:
     """Hold the integers of weights to -limit..limit.
 
     Neural Compressor 3.10 always takes -128..127 and has no `reduce_range`, but its observers have a range.
@@ -107,7 +114,7 @@ def _narrow_weights(prepared: Any, *, limit: int) -> None:
             module.quant_min, module.quant_max = -limit, limit
 
 
-def _tensors(feature: Feature) -> tuple[Any, ...]:
+def _tensors(feature: Feature) -> tuple[Tensor, ...]:
     """One feature as a batch, unpadded: padding would widen the ranges with what no head reads."""
     import torch
 
@@ -115,13 +122,13 @@ def _tensors(feature: Feature) -> tuple[Any, ...]:
     return tuple(torch.from_numpy(feed[name]) for name in INPUTS)
 
 
-def _axes(head: Head, most_tokens: int) -> dict[int, Any]:
+def _axes(head: Head, most_tokens: int) -> dict[int, Dim]:
     from torch.export import Dim
 
     return {axis: Dim(name, min=1, max=MOST.get(name, most_tokens)) for axis, name in enumerate(head.axes)}
 
 
-def _example(axes: dict[int, Any]) -> tuple[Any, Any]:
+def _example(axes: Mapping[int, Dim]) -> tuple[Tensor, Tensor]:
     import torch
 
     shape = [min(EXAMPLE[axis.__name__], axis.max) for axis in axes.values()]
