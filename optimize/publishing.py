@@ -57,8 +57,11 @@ def assemble(run: Path, record: Manifest, folder: Path) -> None:
 
 def published_files(folder: Path) -> dict[str, str]:
     """The files of a publication and their SHA-256."""
-    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    stated = {}
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        stated[name] = digest
+    return stated
 
 
 def render_again(run: Path, *, card: bool) -> list[Path]:
