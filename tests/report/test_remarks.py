@@ -107,9 +107,9 @@ def test_only_tensorrt_and_only_2_4_may_gain_time_by_zeros(pattern, runtime, may
 
 
 @pytest.mark.parametrize(
-    ("features", "dynamic", "unpacked"),
+    ("features", "dynamic", "dequantized"),
     [(("avx2",), True, True), (("avx512_vnni",), False, True), (("avx512_vnni",), True, False)],
 )
-def test_weights_alone_are_said_to_be_unpacked_where_activations_stay_in_float(features, dynamic, unpacked):
+def test_weights_alone_are_said_to_be_dequantized_where_activations_stay_in_float(features, dynamic, dequantized):
     (remark,) = told(0.8, features=features, mode="weights", runtime={"dynamic_quantization": dynamic})
-    assert ("turned back into floats for every product" in remark) == unpacked
+    assert ("they are dequantized for every product" in remark) == dequantized
