@@ -30,9 +30,9 @@ class Wording(NamedTuple):
 WORDINGS = {
     "sensitivity": Wording(
         "Sensitivity",
-        "Each group of operators quantized alone, in the model that the stage was given: the ratio of signal to "
-        "quantization noise in the outputs (SQNR), how far the outputs diverge, and what that costs on tuning data. "
-        "`saved` is the time that its INT8 form saves; `form` is what was chosen.",
+        "Each group of operators quantized alone, in the model that the stage was given: how close the outputs stay "
+        "to the reference's (SQNR is their ratio of signal to noise), and what that costs on tuning data. `saved` is "
+        "the time that the group's INT8 form saves, and `form` the one that was chosen.",
         "group",
         "{} measured alone",
     ),
@@ -63,8 +63,8 @@ WORDINGS = {
     "budgets": Wording("Budgets tried", "What each pruning budget costs on tuning data.", "budget", "{} tried"),
     "zeroed": Wording(
         "Zeroed weights",
-        "Zeros in each layer's linear maps, and the error that they cause: squared, relative to the maps' outputs, "
-        "the mean of all maps.",
+        "Zeros in each layer's linear maps, and the squared error that they cause, relative to the maps' outputs and "
+        "averaged over the maps.",
         "layer",
         "{} with zeros",
     ),

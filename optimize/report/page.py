@@ -21,7 +21,7 @@ LONG_TABLE = 12
 """Rows above which a table is folded."""
 TABLE_PICTURES = {"sensitivity": SENSITIVITY, "layers": LAYERS}
 TIMES = (
-    "Speed-up is the reference's median latency over the model's, with its 95 % interval. Memory is the peak of a "
+    "Speed-up is the reference's median latency over the model's, with its 95% interval. Memory is the peak of a "
     "process that runs this model alone, libraries included."
 )
 ON_THE_DEVICE = "On the device alone, with inputs and outputs in its own memory:"
@@ -90,11 +90,12 @@ def _which_models(manifest: Manifest) -> str:
     """What the rows are."""
     plain = f"{manifest.request.target}-fp32"
     converted = f" `{plain}` is the same converted for the target, without any optimization."
-    rows = "a candidate" if manifest.candidates else "the model after the stage of that name"
+    kind = "candidate" if manifest.candidates else "stage"
     return (
         f"`{REFERENCE}` is the checkpoint in PyTorch, the reference for all others."
         f"{converted if any(each.name == plain for each in manifest.measurements) else ''} "
-        f"A row with another name is {rows}; the last row is the result, which the limits are checked on."
+        f"A row named after a {kind} is the model that it made; the last row is the result, which the limits are "
+        "checked on."
     )
 
 
@@ -136,7 +137,10 @@ def _same_models(manifest: Manifest) -> str:
 
 def _other_metrics(manifest: Manifest) -> str:
     """A table of the metrics beside the one that is judged."""
-    others = {m.name: m.metric.others for m in manifest.measurements if m.metric and m.metric.others}
+    others: dict[str, dict[str, float]] = {}
+    for measurement in manifest.measurements:
+        if measurement.metric and measurement.metric.others:
+            others[measurement.name] = measurement.metric.others
     if not others:
         return ""
     names = tables.in_order(others.values())

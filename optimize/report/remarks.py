@@ -100,5 +100,8 @@ def why(manifest: Manifest, measurement: Measurement) -> str:
 
 def _weights_alone(manifest: Manifest, measurement: Measurement) -> bool:
     """Whether a stage says that it left activations in float."""
-    stages = next((c.stages for c in manifest.candidates if c.measurement == measurement.name), manifest.stages)
+    stages = manifest.stages
+    for candidate in manifest.candidates:
+        if candidate.measurement == measurement.name:
+            stages = candidate.stages
     return any(record.facts.get("mode") == "weights" for record in stages)

@@ -212,12 +212,18 @@ def judged_shape(manifest: Manifest) -> str:
 
 def at_shape(measurement: Measurement, shape: str) -> Latency | None:
     """The latency at a shape, if it was measured."""
-    return next((latency for latency in measurement.latency if latency.shape == shape), None)
+    for latency in measurement.latency:
+        if latency.shape == shape:
+            return latency
+    return None
 
 
 def metric_name(measurements: Iterable[Measurement]) -> str:
     """What the models' metric is called; "metric" where none was measured."""
-    return next((measurement.metric.name for measurement in measurements if measurement.metric), "metric")
+    for measurement in measurements:
+        if measurement.metric:
+            return measurement.metric.name
+    return "metric"
 
 
 def in_order(groups: Iterable[Iterable[str]]) -> list[str]:

@@ -47,7 +47,7 @@ def figure(monkeypatch):
         yield
 
 
-def crowd(*spots):
+def models_at(*spots):
     """Models at these milliseconds and scores, after the reference at 30 ms."""
     slow = measurement("pytorch-fp32", 0.9, 200_000_000, [latency("1x128", 30.0, pytorch_fp32=1.0)])
     others = [
@@ -162,7 +162,7 @@ def test_a_groups_layer_is_read_off_its_name():
 
 
 def test_a_model_that_was_measured_under_two_names_is_one_point():
-    run = crowd((20.0, 0.9), (20.0, 0.9))
+    run = models_at((20.0, 0.9), (20.0, 0.9))
     one = run.measurements[1].artifact_digest
     twin = run.measurements[2].model_copy(update={"artifact_digest": one})
 
@@ -172,13 +172,13 @@ def test_a_model_that_was_measured_under_two_names_is_one_point():
 
 
 def test_a_points_interval_is_that_of_the_drop_turned_over():
-    (_, point) = points_of(crowd((10.0, 0.895)))
+    (_, point) = points_of(models_at((10.0, 0.895)))
 
     assert point.interval == pytest.approx((0.885, 0.905))
 
 
 def test_labels_cover_neither_one_another_nor_leave_the_axes(figure):
-    run = crowd((10.0, 0.897), (10.5, 0.896), (11.0, 0.8965), (14.0, 0.89), (20.0, 0.9), (21.0, 0.9))
+    run = models_at((10.0, 0.897), (10.5, 0.896), (11.0, 0.8965), (14.0, 0.89), (20.0, 0.9), (21.0, 0.9))
     axes = draw_overview(run, title="x").axes[0]
 
     boxes = [text.get_window_extent() for text in labels(axes)]
@@ -189,7 +189,7 @@ def test_labels_cover_neither_one_another_nor_leave_the_axes(figure):
 
 def test_the_limits_are_drawn_where_the_gates_set_them(figure):
     request = {**REQUEST, "gates": {**GATES, "max_metric_drop": 0.005}}
-    run = crowd((10.0, 0.897)).model_dump(by_alias=True) | {"request": request}
+    run = models_at((10.0, 0.897)).model_dump(by_alias=True) | {"request": request}
 
     lines = draw_overview(make_manifest(**run), title="x").axes[0].lines
 

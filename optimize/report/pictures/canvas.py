@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH_INCHES, DOTS_PER_INCH = 9.0, 160
 TITLE_CHARACTERS = 98
-# Okabe and Ito's colours, which people who see fewer colours can tell apart.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, SKY, GREEN, ORANGE, VERMILION, PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 INK, GREY, PALE = "#222222", "#777777", "#DDDDDD"
 SETTINGS: dict[str, object] = {

@@ -74,7 +74,10 @@ def _layers(manifest: Manifest) -> Picture | None:
 
 def record_with(manifest: Manifest, table: str) -> StageRecord | None:
     """The last stage that states such a table, whose picture is drawn."""
-    return next((record for record in reversed(manifest.stages) if fact_rows(record, table)), None)
+    for record in reversed(manifest.stages):
+        if fact_rows(record, table):
+            return record
+    return None
 
 
 def _subject(manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from optimize.manifest import Manifest, Measurement
+from optimize.manifest import Manifest, Measurement, Metric
 from optimize.report.pictures import canvas
 from optimize.report.tables import REFERENCE, at_shape, judged_shape, megabytes
 
@@ -76,7 +76,7 @@ def draw_overview(manifest: Manifest, *, title: str) -> bytes | None:
     if len(points) < 2:
         return None
     last = manifest.measurements[-1].name
-    metric = next(m.metric for m in manifest.measurements if m.metric)
+    metric = _reference_metric(manifest)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -134,10 +134,15 @@ def _measurement(manifest: Manifest, name: str) -> Measurement | None:
     return next((each for each in manifest.measurements if each.name == name), None)
 
 
+def _reference_metric(manifest: Manifest) -> Metric:
+    """The metric of the first model that has one; reference and examples are the same for all."""
+    return next(each.metric for each in manifest.measurements if each.metric)
+
+
 def _least_metric(manifest: Manifest) -> float | None:
     """The lowest score within both limits on the metric; None where neither is set."""
     gates = manifest.request.gates
-    reference = next(each.metric.reference for each in manifest.measurements if each.metric)
+    reference = _reference_metric(manifest).reference
     absolute, relative = gates.get("max_metric_drop"), gates.get("max_relative_metric_drop")
     scores = []
     if absolute is not None:

@@ -28,7 +28,7 @@ LINE_INCHES, FRAME_INCHES = 0.2, 1.35
 BAR = 0.78
 CHARACTER_SHARE = 0.03
 """Of the narrow panel's width."""
-SQNR = "SQNR: signal to quantization noise of the outputs, dB (higher is better)"
+SQNR = "SQNR of the outputs, dB (higher is better)"
 SAVED = "µs saved at 1x128 (higher is better)"
 
 
@@ -154,9 +154,11 @@ def _make_room(axes: Axes, values: Sequence[float], labels: Sequence[str]) -> No
 
 def _name_lines(axes: Axes, bars: Sequence[Bar], headings: dict[int, str], lines: int) -> None:
     """Names at the left edge; a layer's own line is bold."""
-    names = {bar.place: bar.label for bar in bars} | headings
-    axes.set_yticks(sorted(names), [names[place] for place in sorted(names)])
-    for place, text in zip(sorted(names), axes.get_yticklabels(), strict=True):
+    names = dict(headings)
+    for bar in bars:
+        names[bar.place] = bar.label
+    axes.set_yticks(list(names), list(names.values()))
+    for place, text in zip(names, axes.get_yticklabels(), strict=True):
         if place in headings:
             text.set_fontweight("bold")
     axes.set_ylim(lines - 0.4, -0.6)  # upside down: the first group on top, as in the table
