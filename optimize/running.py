@@ -43,6 +43,8 @@ GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_posit
 
 def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     """Carry out a plan; the run's folder and its manifest."""
+    if plan.added_shape and not plan.build_only:
+        progress.say(f"latency: also at {plan.added_shape}, where the limit on the speed-up is judged")
     loaded = load(plan, progress)
     made = try_candidates(loaded, partial(method_of, loaded)) if plan.candidates else carry_out(loaded)
     measured = made.results.measurements
