@@ -121,7 +121,8 @@ def test_an_optimize_command_that_a_page_shows_parses(page, line):
     command, words = COMMANDS, shlex.split(line, comments=True)[1:]
     while words and getattr(command, "commands", None) and words[0] in command.commands:
         command = command.commands[words.pop(0)]
-    assert command is not COMMANDS or words in (["--help"], ["-h"], ["--version"]), f"{page}: no such command"
+    alone = ([], ["--help"], ["-h"], ["--version"], ["--install-completion"])
+    assert command is not COMMANDS or words in alone, f"{page}: no such command"
     options = {name: each for each in command.params for name in (*each.opts, *each.secondary_opts)}
     for word in words:
         assert not re.match(r"--?[a-z]", word) or word.partition("=")[0] in {*options, "-h", "--help", "--version"}, (

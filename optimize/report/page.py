@@ -60,7 +60,7 @@ def _title(manifest: Manifest) -> str:
 
 def _models(manifest: Manifest) -> str:
     if not manifest.measurements:
-        return "Nothing was measured: the model was only built. Certify it with `optimize certify` on the target's machine."
+        return "Nothing was measured: the model was only built. Run `optimize certify` on the target's machine."
     metric, untimed = manifest.measurements[0].metric, tables.untimed(manifest)
     text = "## Models\n\n" + markdown_table(tables.model_rows(manifest))
     if metric is not None:
