@@ -30,7 +30,8 @@ class Option:
 
     `otherwise` says what None stands for. `least` is the lowest value of a number. `read` and `write` turn words of the
     command line into a value and back, where the type alone does not say how; a `repeated` option reads a list of them.
-    `sets` names the parameter that the option is a shorthand of, as `--set` would.
+    `sets` names the parameter that the option is a shorthand of, as `--set` would. `kept` is what the field of a
+    manifest means, where that is not what was asked for but what came of it.
     """
 
     meaning: str
@@ -44,6 +45,7 @@ class Option:
     write: Callable[[Any], str] = str
     repeated: bool = False
     sets: str | None = None
+    kept: str | None = None
 
 
 def read_shapes(text: str, _: str) -> tuple[str, ...]:
@@ -125,13 +127,21 @@ class Asked:
     model: Annotated[
         str, Option("Checkpoint to optimize: a Hub id, a folder, or `demo`.", "Model", short="-m", metavar="MODEL")
     ] = DEMO
-    revision: Annotated[str | None, Option("Branch, tag or commit of a model on the Hub.", "Model")] = None
+    revision: Annotated[
+        str | None,
+        Option(
+            "Branch, tag or commit of a model on the Hub.",
+            "Model",
+            kept="Commit of a model on the Hub; null for a folder and the demo.",
+        ),
+    ] = None
     head: Annotated[
         str | None,
         Option(
             "What the model is for, such as text-classification; `all` tries every head of the demo.",
             "Model",
             otherwise="what the checkpoint's config says",
+            kept="What the model is for.",
         ),
     ] = None
     data: Annotated[
@@ -147,7 +157,14 @@ class Asked:
     data_config: Annotated[
         str | None, Option("Configuration of a data set on the Hub, such as sst2 of glue.", "Data")
     ] = None
-    data_revision: Annotated[str | None, Option("Branch, tag or commit of a data set on the Hub.", "Data")] = None
+    data_revision: Annotated[
+        str | None,
+        Option(
+            "Branch, tag or commit of a data set on the Hub.",
+            "Data",
+            kept="Commit of a data set on the Hub; null for a folder and the demo.",
+        ),
+    ] = None
     columns: Annotated[
         Mapping[str, str],
         Option(
@@ -166,7 +183,13 @@ class Asked:
     calibration_examples: Annotated[int, Option("Most examples that stages calibrate on.", "Data", least=1)] = 256
     tuning_examples: Annotated[int, Option("Most examples that stages tune on.", "Data", least=0)] = 512
     training_examples: Annotated[
-        int, Option("Most examples that stages train on, where one does.", "Data", least=1)
+        int,
+        Option(
+            "Most examples that stages train on, where one does.",
+            "Data",
+            least=1,
+            kept="Most examples that stages train on; 0 where none does.",
+        ),
     ] = 4000
     max_tokens: Annotated[
         int | None,
@@ -197,6 +220,7 @@ class Asked:
             read=read_settings,
             write=write_setting,
             repeated=True,
+            kept="What was set with `--set`, `--runtime` or `--device`, by the parameter's full name.",
         ),
     ] = field(default_factory=dict)
     runtime: Annotated[
@@ -207,6 +231,7 @@ class Asked:
             metavar="SETTING=VALUE,…",
             read=read_runtime,
             write=write_pairs,
+            kept="All settings that the target ran the model with.",
         ),
     ] = field(default_factory=dict)
     budget: Annotated[
@@ -282,10 +307,7 @@ class Options(Asked):
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Asked):
-    """What was asked for, complete with defaults, as a manifest keeps it.
-
-    `settings` are all that was set with `--set`, `--runtime` or `--device`; `runtime` is what came of it.
-    """
+    """What was asked for, complete with defaults, as a manifest keeps it."""
 
     __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
 
@@ -297,8 +319,11 @@ class Request(Asked):
     threads: int = field()
     pipeline: str = field()
     training_examples: int = 0  # where no stage trains
-    stages: Sequence[Mapping[str, Mapping[str, Any]]]
-    gates: Mapping[str, Any]
+    stages: Annotated[
+        Sequence[Mapping[str, Mapping[str, Any]]],
+        Option("The pipeline's stages with all their parameters, as YAML would give them.", "Pipeline"),
+    ]
+    gates: Annotated[Mapping[str, Any], Option("The limits that were judged by.", "Pipeline")]
 
 
 @dataclass(frozen=True)

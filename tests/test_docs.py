@@ -121,12 +121,7 @@ def test_an_optimize_command_that_a_page_shows_parses(page, line):
     command, words = COMMANDS, shlex.split(line, comments=True)[1:]
     while words and getattr(command, "commands", None) and words[0] in command.commands:
         command = command.commands[words.pop(0)]
-    alone = (
-        ["--help"],
-        ["-h"],
-        ["--version"],
-        ["--install-completion"],
-    )  # typer adds the last to the real command line
+    alone = ([], ["--help"], ["-h"], ["--version"], ["--install-completion"])
     assert command is not COMMANDS or words in alone, f"{page}: no such command"
     options = {name: each for each in command.params for name in (*each.opts, *each.secondary_opts)}
     for word in words:
