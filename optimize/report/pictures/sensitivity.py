@@ -157,6 +157,7 @@ def _name_lines(axes: Axes, bars: Sequence[Bar], headings: dict[int, str], lines
     names = dict(headings)
     for bar in bars:
         names[bar.place] = bar.label
+    names = dict(sorted(names.items()))
     axes.set_yticks(list(names), list(names.values()))
     for place, text in zip(names, axes.get_yticklabels(), strict=True):
         if place in headings:
