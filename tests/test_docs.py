@@ -204,3 +204,14 @@ def test_the_pages_build_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "guide" / "quickstart.html").is_file()
+
+
+def test_every_function_that_the_walk_names_is_there():
+    steps = re.findall(r"^\d+\. `(optimize/\S+\.py): (\w+)`", PAGE_FILES["docs/develop/walk.md"], re.MULTILINE)
+    assert len(steps) > 30
+    absent = [
+        (file, name)
+        for file, name in steps
+        if not re.search(rf"^ *def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert absent == []
