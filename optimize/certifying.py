@@ -56,7 +56,7 @@ def pipeline_of(old: Manifest, *, where: str) -> Pipeline:
         return parse_pipeline(asked, name=old.request.pipeline, where="its pipeline")
     except RequestError as error:
         raise RequestError(
-            f"{where}: was written by another version ({error}); run it again, or certify it with that version"
+            f"{where}: was written by another version ({error}); run the pipeline again, or certify with that version"
         ) from error
 
 

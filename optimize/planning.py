@@ -31,6 +31,7 @@ class Plan:
 
     Where there is something to choose from, `pipeline` holds the limits and no stages, `candidates` what is to
     be tried, all within those limits, and `left_out` what cannot be built or run here, with the reason.
+    `added_shape` is measured because a limit needs it, though nobody asked for it.
     `longest` is the most tokens that what is built takes, where it takes fewer than the checkpoint.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     longest: int | None = None
     candidates: tuple[Pipeline, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    added_shape: str | None = None
 
 
 def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool = False) -> Plan:
@@ -86,6 +88,9 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     pipeline = pipeline.for_head(head.name)
     if candidates:
         check_choice(options, pipeline)
+    added = added_shape(options.shapes, pipeline)
+    if added:
+        options = replace(options, shapes=(*options.shapes, added))
     return Plan(
         request=make_request(options, pipeline, head, found, wanted),
         pipeline=pipeline,
@@ -99,6 +104,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
         longest=longest,
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
         left_out=left_out,
+        added_shape=added,
     )
 
 
@@ -203,12 +209,17 @@ def longest_text(options: Options, pipelines: Sequence[Pipeline]) -> int | None:
     return longest
 
 
+def added_shape(shapes: Sequence[str], pipeline: Pipeline) -> str | None:
+    """The shape that is measured without being asked for: where a speed-up is judged, or candidates are compared."""
+    shape = pipeline.gates.speedup_shape
+    needed = pipeline.gates.min_speedup is not None or not pipeline.stages
+    return shape if needed and shape not in shapes else None
+
+
 def check_choice(options: Options, pipeline: Pipeline) -> None:
     """Refuse to choose among candidates without what they are to be compared by."""
     if not options.tuning_examples:
         raise RequestError(f"--tuning-examples: '{pipeline.name}' has none to choose on; give 1 or more")
-    if (shape := pipeline.gates.speedup_shape) not in options.shapes:
-        raise RequestError(f"--shapes: lacks {shape}, where '{pipeline.name}' compares its candidates; add it")
 
 
 def check_numbers(options: Options) -> None:

@@ -50,15 +50,19 @@ def assemble(run: Path, record: Manifest, folder: Path) -> None:
     pictures = write_pictures(record, folder)
     card = render_card(record, pictures, checkpoint=checkpoint is not None)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    # As sha256sum writes them, so that `sha256sum --check` reads them.
     lines = [f"{file_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-    folder.chmod(0o755)
+    folder.chmod(0o755)  # mkdtemp makes folders that nobody else may read
 
 
 def published_files(folder: Path) -> dict[str, str]:
     """The files of a publication and their SHA-256."""
-    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    stated = {}
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        stated[name] = digest
+    return stated
 
 
 def render_again(run: Path, *, card: bool) -> list[Path]:
@@ -97,7 +101,8 @@ def _files(folder: Path) -> list[str]:
 
 
 def _intact(folder: Path) -> bool:
-    """Whether a folder holds just what its checksums say."""
+    """Whether a folder holds exactly what its checksums say."""
     stated = published_files(folder)
+    # Names first: a digest of every file is slow, and pointless where one is missing or too many.
     found = set(_files(folder)) - {CHECKSUMS}
     return found == set(stated) and all(file_digest(folder / name) == digest for name, digest in stated.items())

@@ -38,7 +38,6 @@ def test_every_candidate_is_a_shipped_pipeline_of_its_target(target):
     [
         ({"build_only": True}, "--build-only: 'auto' has to measure"),
         ({"tuning_examples": 0}, "--tuning-examples: 'auto' has none"),
-        ({"shapes": ("1x16",)}, "--shapes: lacks 1x128"),
     ],
 )
 def test_plan_refuses_what_cannot_be_chosen_by(changes, words):
@@ -257,3 +256,23 @@ def test_a_shorthand_is_what_it_is_short_for(corpus):
     settings = {"prune.budget": 0.4, "prune_vocabulary.corpus": path}
 
     assert make_plan(Options(pipeline="cpu-pruned", settings=settings)).pipeline == short.pipeline
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "asked", "measured"),
+    [
+        ("cpu-static", ("1x16",), ["1x16", "1x128"]),
+        ("cpu-static", ("1x128", "1x16"), ["1x128", "1x16"]),
+        ("auto", ("1x16",), ["1x16", "1x128"]),
+    ],
+)
+def test_the_shape_that_a_limit_is_judged_at_is_measured_too(pipeline, asked, measured):
+    plan = make_plan(Options(pipeline=pipeline, shapes=asked))
+    assert list(plan.request.shapes) == measured
+    assert plan.added_shape == (measured[-1] if len(measured) > len(asked) else None)
+
+
+def test_without_a_limit_on_the_speed_up_no_shape_is_added(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("target: cpu\nstages: [export]\ngates: {max_size_ratio: 2.0}\n")
+    assert make_plan(Options(pipeline=str(path), shapes=("1x16",))).request.shapes == ("1x16",)

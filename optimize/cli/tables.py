@@ -91,12 +91,13 @@ def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] =
 def show_plan(plan: Plan) -> None:
     """What `run` would do."""
     request = plan.request
+    added = f" ({plan.added_shape} for the limit on the speed-up)" if plan.added_shape else ""
     rows = [
         ("model", f"{request.model} ({plan.found.kind})" + (f" at {request.revision}" if request.revision else "")),
         ("head", request.head),
         ("target", f"{request.target}: {plan.target.summary}"),
         ("data", f"{request.data}, at most {request.examples} examples certify"),
-        ("latency", f"{', '.join(request.shapes)} with {request.threads} threads"),
+        ("latency", f"{', '.join(request.shapes)} with {request.threads} threads{added}"),
     ]
     for number, step in enumerate(plan.pipeline.stages, 1):
         rows.append((f"stage {number}", _step(step)))

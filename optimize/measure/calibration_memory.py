@@ -29,8 +29,8 @@ from optimize.runtimes.onnx_runtime import NOTHING, cpu_session, session_options
 from optimize.runtimes.openvino import load_nncf, load_openvino
 
 PERCENTILE = 99.99
-SHARE_OF_AVAILABLE = 0.8
-GOODBYE_SECONDS = 5.0
+SHARE_OF_AVAILABLE = 0.8  # the rest is for whatever else runs, this process among it
+GOODBYE_SECONDS = 5.0  # for a process that died to leave its exit code
 
 
 @dataclass(frozen=True)

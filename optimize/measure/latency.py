@@ -91,6 +91,7 @@ def _end_and_see(worker: Worker, device: DeviceMemory | None) -> int | None:
     before = device.in_use()
     end(worker)
     after = device.in_use()
+    # Below 0 where another process has taken memory meanwhile.
     return None if before is None or after is None else max(before - after, 0)
 
 

@@ -44,6 +44,7 @@ def time_rounds(names: Sequence[str], feeds: int, *, run: Run, settings: Setting
     for turn in range(settings.rounds + MAX_EXTRA_ROUNDS):
         if turn >= settings.rounds and all(_enough(times[name], settings) for name in names):
             break
+        # The same feeds for all: a round of longer texts is then as long a one for each engine.
         chosen = feeds_of_round(turn, feeds, settings.rounds)
         for name in order.sample(list(names), len(names)):
             times[name].append(np.array(run(name, chosen, passes[name])))

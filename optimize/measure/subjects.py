@@ -82,6 +82,7 @@ def measure_subjects(
 
     Without `split` the weights are random: accuracy and drift are noted as not measured.
     """
+    # A stage that changed nothing gives the model before it, which is measured under the first of its names.
     first: dict[tuple[str, str], Subject] = {}
     for subject in subjects:
         first.setdefault(subject.key, subject)

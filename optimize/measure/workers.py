@@ -29,7 +29,7 @@ PYTORCH, PYTORCH_FP32 = "pytorch", "pytorch-fp32"
 """What engines in PyTorch have for a target, which TARGETS lacks, and the engine that all others are compared with."""
 SETTLE_SECONDS = 0.06
 """Longer than threads spin once their work is done."""
-GOODBYE_SECONDS = 5.0
+GOODBYE_SECONDS = 5.0  # for a process to end of its own accord, before it is killed
 
 
 Pipe: TypeAlias = "Connection[tuple[str, Any], tuple[str, Any]]"

@@ -19,7 +19,7 @@ def write_report(manifest: Manifest, folder: Path) -> list[Picture]:
 def write_pictures(manifest: Manifest, folder: Path) -> list[Picture]:
     """Write the pictures that the manifest has numbers for, and no others."""
     pictures = draw(manifest)
-    for name in set(FILES) - {picture.file for picture in pictures}:
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
     for picture in pictures:
         (folder / picture.file).write_bytes(picture.content)

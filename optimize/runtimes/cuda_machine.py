@@ -46,7 +46,7 @@ def why_unfit(device: int, provider: str) -> str | None:
 
 def _unfit_packages(provider: str) -> str | None:
     """What is wrong with the installed onnxruntime."""
-    present = [name for name in PACKAGES if _installed(name)]
+    present = list(filter(_installed, PACKAGES))
     if len(present) > 1:
         return (
             f"{' and '.join(present)} are both installed and overwrite each other's files; uninstall both, then "

@@ -204,6 +204,7 @@ def _convert(model: ir.Model, types: Mapping[str, int], kept: Sequence[str]) -> 
 
     proto = to_proto(model)
     stated = {value.name for value in proto.graph.output}
+    del proto.graph.value_info[:]
     for name, kind in types.items():
         if kind == FLOAT and name not in stated:
             proto.graph.value_info.append(helper.make_tensor_value_info(name, kind, None))

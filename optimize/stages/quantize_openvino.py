@@ -172,7 +172,7 @@ def _quantize(
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
-    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    reduced, because = choose_range(params.reduce_range, context.cpu_features)
     left = list(excluded)
     if not params.attention:
         left += products_of_activations(model)
@@ -206,7 +206,8 @@ def _quantize(
         "ranges": params.ranges,
         "smooth_quant_alpha": params.smooth_quant_alpha,
         "bias_correction": params.bias_correction,
-        **range_facts,
+        "reduce_range": reduced,
+        "reduce_range_because": because,
     }
 
 

@@ -136,10 +136,9 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the quantized `model.onnx`; facts say what was chosen, what it costs, and what stayed in float."""
     import onnx_ir
 
-    model = onnx_ir.load(source.path / "model.onnx")
+    model = normalise(onnx_ir.load(source.path / "model.onnx"))
     refuse_quantized(model, stage=NAME)
     _refuse_fused(model)
-    model = normalise(model)
     open_model = opener(context)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
     scheme, facts = _scheme(params, context)
@@ -189,14 +188,15 @@ def _refuse_fused(model: ir.Model) -> None:
 
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
-    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    reduced, because = choose_range(params.reduce_range, context.cpu_features)
     scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
-        "per_channel": "yes" if params.per_channel else "no",
-        **range_facts,
+        "per_channel": params.per_channel,
+        "reduce_range": reduced,
+        "reduce_range_because": because,
     }
 
 

@@ -103,6 +103,33 @@ def test_a_model_that_was_only_built_says_how_to_certify_it(built_only):
     assert headings(page) == ["Stages", "Data", "Checkpoint and machine", "Reproduce"]
 
 
+def test_the_page_says_which_model_is_which(manifest):
+    plain = measurement("cpu-fp32", 0.9, 200_000_000, [])
+    measured = document()["measurements"]
+
+    with_plain = render(make_manifest(measurements=[measured[0], plain, measured[1]]))
+
+    assert "`pytorch-fp32` is the checkpoint in PyTorch" in with_plain
+    assert "`cpu-fp32` is the same converted for the target, without any optimization." in with_plain
+    assert "`cpu-fp32`" not in render(manifest)
+
+
+def test_the_shape_of_the_data_is_explained_where_it_was_measured(manifest):
+    timed = [measurement("pytorch-fp32", 0.9, 200_000_000, [latency("1x128", 4.0), latency("data", 2.0)])]
+
+    assert "Shape `data` is one example" in render(make_manifest(measurements=timed))
+    assert "Shape `data`" not in render(manifest)
+
+
+def test_examples_whose_outputs_were_not_compared_are_counted_with_the_reason():
+    measured = document()["measurements"]
+    measured[1]["drift"]["left_out"] = 1234
+
+    assert "- quantize_dynamic, drift of 1,234 examples: its own tokenizer splits them" in (
+        render(make_manifest(measurements=measured))
+    )
+
+
 def test_other_metrics_have_a_table_of_their_own(manifest):
     assert ["| model | macro_f1 |", "| --- | --- |", "| pytorch-fp32 | 0.8000 |", "| quantize_dynamic | 0.7950 |"] in (
         tables_of(render(manifest))
@@ -174,5 +201,5 @@ def test_models_with_one_digest_are_said_to_be_one(manifest):
 def test_times_on_a_device_are_shown_apart():
     timings = [latency("1x128", 4.0, pytorch_fp32=2.0), latency("1x128@device", 3.0, pytorch_fp32=2.5)]
     page = render(make_manifest(measurements=[measurement("convert_fp16", 0.9, 10_000_000, timings)]))
-    assert "On the device alone, texts and answers in its own memory:\n\n| model | 1x128 |" in page
+    assert "On the device alone, with inputs and outputs in its own memory:\n\n| model | 1x128 |" in page
     assert "@device" not in page.split("<details>")[0]
