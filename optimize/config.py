@@ -86,6 +86,7 @@ class Pipeline:
             return self._with_gates(values, where=f"{where}: gates")
         steps = list(self.stages)
         if owner not in {step.stage for step in steps}:
+            # Parameters without a default come with `values`; nothing is checked before they are there.
             steps.insert(0, Step(owner, STAGES[owner].params.model_construct()))
         for place, step in enumerate(steps):
             if step.stage == owner:
@@ -98,6 +99,7 @@ class Pipeline:
     def _with_gates(self, values: Mapping[str, object], *, where: str) -> Pipeline:
         """This pipeline with some of its limits replaced, for all heads."""
 
+        # Only what was set: a default that is written out would look like a limit that somebody asked for.
         def change(gates: Gates) -> Gates:
             return parse_gates({**gates.model_dump(exclude_unset=True), **values}, self.target, where=where)
 

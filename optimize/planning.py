@@ -63,6 +63,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     check_numbers(options)
     check_stages(pipeline)
     check_libraries(pipeline)
+    # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
     if not options.build_only or measures(pipeline):
         check_runs(pipeline)
     if not pipeline.stages:
@@ -127,6 +128,7 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
 def with_options(pipeline: Pipeline, options: Options) -> Pipeline:
     """The pipeline with all that options set of it; refuse what it does not have."""
     settings = settings_of(options)
+    # Names are checked before what pipelines have: a misspelt stage deserves its suggestion, whatever is planned.
     for each in settings:
         if each.owner not in STAGES and each.owner not in SECTIONS:
             raise unknown_name(each.where, each.owner, (*STAGES, *SECTIONS))
@@ -140,8 +142,11 @@ def with_settings(pipeline: Pipeline, settings: Sequence[Setting]) -> Pipeline:
 
     What is set of one stage is set at once: some parameters make sense together only.
     """
-    for owner in dict.fromkeys(each.owner for each in settings if pipeline.takes(each.owner)):
-        own = [each for each in settings if each.owner == owner]
+    grouped: dict[str, list[Setting]] = {}
+    for each in settings:
+        if pipeline.takes(each.owner):
+            grouped.setdefault(each.owner, []).append(each)
+    for owner, own in grouped.items():
         values = {each.parameter: each.value for each in own}
         pipeline = pipeline.with_params(owner, values, where=", ".join(dict.fromkeys(each.where for each in own)))
     return pipeline
@@ -151,11 +156,13 @@ def check_settings(settings: Sequence[Setting], pipelines: Sequence[Pipeline]) -
     """Refuse to set something that none of the pipelines has."""
     for each in settings:
         if not any(pipeline.takes(each.owner) for pipeline in pipelines):
-            names = ", ".join(pipeline.name for pipeline in pipelines)
-            stages = ", ".join(dict.fromkeys(step.stage for pipeline in pipelines for step in pipeline.stages))
+            names, stages = [], dict[str, None]()
+            for pipeline in pipelines:
+                names.append(pipeline.name)
+                stages |= dict.fromkeys(step.stage for step in pipeline.stages)
             raise RequestError(
-                f"{each.where}: pipeline {names} has no stage '{each.owner}', only {stages}; name one of these, or "
-                "another pipeline"
+                f"{each.where}: pipeline {', '.join(names)} has no stage '{each.owner}', only {', '.join(stages)}; "
+                "name one of these, or another pipeline"
             )
 
 
@@ -168,14 +175,15 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
         raise RequestError(f"--build-only: '{pipeline.name}' has to measure to choose; leave it out or name {first}")
     found: list[Pipeline] = []
     left_out: dict[str, str] = {}
-    settings = settings_of(options)
-    candidates = [choose_pipeline(pipeline.target, name) for name in pipeline.candidates]
-    for candidate in candidates:
-        if not candidate.stages:
-            name = candidate.name
+    settings, candidates = settings_of(options), []
+    for name in pipeline.candidates:
+        candidates.append(choose_pipeline(pipeline.target, name))
+        if not candidates[-1].stages:
             raise RequestError(f"pipeline {pipeline.name}: candidate {name} has no stages of its own; name another")
+    # A setting may be of a stage that one of them alone has.
     check_settings(settings, candidates)
-    for candidate in (with_settings(each, settings) for each in candidates):
+    for each in candidates:
+        candidate = with_settings(each, settings)
         check_stages(candidate)
         try:
             check_libraries(candidate)
@@ -185,9 +193,9 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
         else:
             found.append(candidate)
     if not found:
-        shared = set(left_out.values())
-        told = shared if len(shared) == 1 else [f"{name}: {reason}" for name, reason in left_out.items()]
-        reasons = " | ".join(told)
+        reasons = " | ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        if len(set(left_out.values())) == 1:  # as where the target is missing: no need to say it of each
+            (reasons,) = set(left_out.values())
         raise UnavailableError(f"pipeline {pipeline.name}: none of its candidates can be built here: {reasons}")
     return tuple(found), left_out
 

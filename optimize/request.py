@@ -309,6 +309,7 @@ class Options(Asked):
 class Request(Asked):
     """What was asked for, complete with defaults, as a manifest keeps it."""
 
+    # Where pydantic looks for the configuration of a standard dataclass: a field that nobody knows is refused.
     __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
 
     # `field()` takes the default away that the base class has: what was chosen sensibly is always there.
@@ -398,7 +399,7 @@ def _settings(options: Options) -> Iterator[Setting]:
 
 def kept(options: Options) -> dict[str, Any]:
     """What a manifest's request takes from options as it is."""
-    own = ("--set", "--runtime", "--device")
+    own = ("--set", "--runtime", "--device")  # the other shorthands have fields of their own since schema 1
     settings = {each.name: each.value for each in settings_of(options) if each.where in own}
     return {**{each.name: getattr(options, each.name) for each in fields(Asked)}, "settings": settings}
 

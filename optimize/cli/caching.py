@@ -15,7 +15,7 @@ from optimize.cli.output import print_json
 if TYPE_CHECKING:
     from optimize.cli.keeping import Kept
 
-DAMAGED = 3
+DAMAGED = 3  # the machine's fault, like a stage that fails; never the request's
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,

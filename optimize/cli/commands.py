@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from optimize.request import Options
 
 EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
-INTERRUPTED = 130
+WORSE = (0, 4, 1)
+"""Verdicts' exit codes, each worse than the one before: what failed was proven to, what is unverified may be good."""
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 BENCH_OPTIONS = ("target", "pipeline", "settings", "runtime", "device", "budget", "seed", "shapes", "threads", "cache")
 BENCH_SHAPES = ("1x16", "1x128", "8x128", "1x384")
 """Random weights come without data, so there are no lengths as they occur."""
@@ -77,19 +79,20 @@ def run(options: Options, *, as_json: bool) -> None:
     from optimize.planning import make_plan
     from optimize.running import run
 
-    plans = [make_plan(each) for each in each_head(options)]
+    # All requests are checked before the first is carried out: a refusal after an hour would be late.
     manifests = []
-    for made in plans:
+    for made in list(map(make_plan, each_head(options))):
         with progress() as shown:
             folder, manifest = run(made, progress=shown)
         manifests.append(manifest)
         if not as_json:
             show_run(folder, manifest)
     if as_json:
-        print_json([dump(manifest) for manifest in manifests])
+        print_json(map(dump, manifests))
     elif len(manifests) > 1 and not verbosity.is_quiet():
         show_overview(manifests)
-    raise typer.Exit(max((EXIT_CODES[manifest.verdict.outcome] for manifest in manifests), key=(0, 4, 1).index))
+    codes = [EXIT_CODES[manifest.verdict.outcome] for manifest in manifests]
+    raise typer.Exit(max(codes, key=WORSE.index))
 
 
 def plan(options: Options, *, as_json: bool) -> None:
@@ -98,9 +101,9 @@ def plan(options: Options, *, as_json: bool) -> None:
     from optimize.cli.tables import show_plan
     from optimize.planning import make_plan
 
-    plans = [make_plan(each) for each in each_head(options)]
+    plans = list(map(make_plan, each_head(options)))
     if as_json:
-        print_json([dump_request(made.request) for made in plans])
+        print_json(dump_request(made.request) for made in plans)
     elif not verbosity.is_quiet():
         for made in plans:
             show_plan(made)
@@ -158,6 +161,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """The former name of `certify`."""
+    # On stderr, so that what parses `check --json` goes on working.
     print("optimize: 'check' is called 'certify' now and goes with the next version; write that", file=sys.stderr)
     certify(run_folder, model=model, data=data, cache=cache, as_json=as_json)
 
@@ -172,7 +176,7 @@ def report(
     """Write a finished run's report and pictures again."""
     from optimize.publishing import render_again
 
-    written = [str(path) for path in render_again(run_folder, card=card)]
+    written = list(map(str, render_again(run_folder, card=card)))
     if as_json:
         print_json([{"written": written}])
     elif not verbosity.is_quiet():
@@ -249,6 +253,7 @@ def main() -> NoReturn:
     """Entry point: an error of ours becomes one line and its exit code."""
     verbosity.be_usual()
     try:
+        # Standalone, Typer would print errors itself, over several lines and in its own words.
         code = app(prog_name="optimize", standalone_mode=False) or 0
         if code == INTERRUPTED:  # typer 0.29 makes this exit code of Ctrl-C, and says nothing
             raise KeyboardInterrupt
@@ -270,5 +275,6 @@ def _fail(message: str, code: int) -> NoReturn:
         import traceback
 
         traceback.print_exc()
+    # Messages of other libraries may have line breaks; who reads logs by line must not lose half of ours.
     print("optimize: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

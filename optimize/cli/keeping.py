@@ -35,20 +35,24 @@ class Kept:
     @property
     def age_seconds(self) -> float:
         """Seconds since it was last used."""
-        return max(0.0, time.time() - self.used)
+        return max(0.0, time.time() - self.used)  # clocks of a shared disk's machines differ
 
 
 def list_entries(root: Path) -> list[Kept]:
     """All entries, the last used first."""
-    found = [_read(folder) for folder in root.glob("[0-9a-f]*") if folder.is_dir()]
-    return sorted((each for each in found if each is not None), key=lambda each: -each.used)
+    found = []
+    # Keys are hexadecimal; what begins with a dot is being written, or kept for work that was killed.
+    for folder in root.glob("[0-9a-f]*"):
+        if folder.is_dir() and (entry := _read(folder)) is not None:
+            found.append(entry)
+    return sorted(found, key=lambda entry: -entry.used)
 
 
 def _read(folder: Path) -> Kept | None:
     """What a folder says of itself; None where another process has just removed it."""
     try:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        used = folder.stat().st_mtime
+        used = folder.stat().st_mtime  # set anew at each use; many disks do not keep when a file was read
     except FileNotFoundError:
         return None
     try:

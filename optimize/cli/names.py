@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimize.cli.parameters import parameters_of
-from optimize.config import SECTIONS, Pipeline, load_pipeline, shipped_pipelines
+from optimize.config import SECTIONS, load_pipeline, shipped_pipelines
 from optimize.errors import RequestError, unknown_name
 from optimize.gates import Gates
 from optimize.heads import HEADS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Document = dict[str, Any]
+# Functions, since the shell asks for one of them at each press of the key, and files of pipelines are read for it.
 KNOWN: dict[str, Callable[[], Iterable[str]]] = {
     "target": lambda: TARGETS,
     "head": lambda: [*HEADS, "all"],
@@ -32,10 +33,10 @@ KNOWN: dict[str, Callable[[], Iterable[str]]] = {
 def list_names() -> dict[str, list[Document]]:
     """Everything that has a name, by kind, each as `describe` has it."""
     return {
-        "targets": [_describe_target(name) for name in TARGETS],
-        "heads": [_describe_head(name) for name in HEADS],
-        "stages": [_describe_stage(name) for name in STAGES],
-        "pipelines": [_describe_pipeline(load_pipeline(name), path) for name, path in shipped_pipelines().items()],
+        "targets": list(map(_describe_target, TARGETS)),
+        "heads": list(map(_describe_head, HEADS)),
+        "stages": list(map(_describe_stage, STAGES)),
+        "pipelines": list(map(_describe_pipeline, shipped_pipelines())),
     }
 
 
@@ -53,7 +54,6 @@ def describe_machine() -> Document:
 
 def describe(name: str) -> list[Document]:
     """All that has this name: a target and its own pipeline share theirs. Refuses an unknown one."""
-    shipped = shipped_pipelines()
     found = []
     if name in STAGES:
         found.append(_describe_stage(name))
@@ -63,8 +63,8 @@ def describe(name: str) -> list[Document]:
         found.append(_describe_head(name))
     if name == "gates":
         found.append({"limits": name, "summary": "what the result of a pipeline must meet", "parameters": _rows(Gates)})
-    if name in shipped or name.endswith((".yaml", ".yml")):
-        found.append(_describe_pipeline(load_pipeline(name), shipped.get(name, Path(name))))
+    if name in shipped_pipelines() or name.endswith((".yaml", ".yml")):
+        found.append(_describe_pipeline(name))
     if not found:
         raise unknown_name("show", name, KNOWN["show"]())
     return found
@@ -72,7 +72,11 @@ def describe(name: str) -> list[Document]:
 
 def _describe_stage(name: str) -> Document:
     stage = STAGES[name]
-    users = [each for each in shipped_pipelines() if name in {step.stage for step in load_pipeline(each).stages}]
+    users = []
+    for pipeline in map(load_pipeline, shipped_pipelines()):
+        # Every pipeline takes a stage that may be put first, whether it has it or not.
+        if name in (step.stage for step in pipeline.stages):
+            users.append(pipeline.name)
     return {
         "stage": name,
         "summary": stage.summary,
@@ -101,7 +105,9 @@ def _rows(model: type[BaseModel]) -> list[Document]:
     return [asdict(each) for each in parameters_of(model)]
 
 
-def _describe_pipeline(pipeline: Pipeline, path: Path) -> Document:
+def _describe_pipeline(name: str) -> Document:
+    pipeline, path = load_pipeline(name), shipped_pipelines().get(name, Path(name))
+    # What the file says and nothing else: defaults are shown with their stage.
     limits = pipeline.gates.model_dump(exclude_unset=True)
     return {
         "pipeline": pipeline.name,
@@ -137,9 +143,10 @@ def copy_pipeline(name: str, file: Path, *, force: bool) -> None:
     shipped = shipped_pipelines()
     if name not in shipped:
         raise unknown_name("pipeline", name, shipped)
+    # By this ending `--pipeline` tells a file from a shipped pipeline's name.
     if file.suffix not in (".yaml", ".yml"):
         raise RequestError(f"{file}: a pipeline's file ends in .yaml; name it {file.name or name}.yaml")
     if file.exists() and not force:
         raise RequestError(f"{file}: is there already; name another file, or overwrite it with --force")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(shipped[name].read_bytes())
+    file.write_bytes(shipped[name].read_bytes())  # as bytes: comments and layout are half of what one edits

@@ -40,6 +40,7 @@ def names_for(option: str) -> Callable[[str], list[str]] | None:
     """What the shell completes an option's value to, where there is a table of names."""
 
     def names(incomplete: str) -> list[str]:
+        # Inside, as tables of stages and targets take longer to import than help may take.
         from optimize.cli.names import KNOWN
 
         return [name for name in KNOWN[option]() if name.startswith(incomplete)]
@@ -68,15 +69,16 @@ def _plain(type_: Any) -> Any:
 def parameter_of(each: Declared, default: Any) -> inspect.Parameter:
     """The declaration as a parameter of a command; what is read from text is text, or a list of texts."""
     option = each.option
+    # Typer wants the type of None spelled out, and knows no mappings: words are read once all of them are there.
     type_: Any = Optional[_plain(each.type)] if each.default is None else each.type
     if option.read is not None:
         type_ = list[str] if option.repeated else Optional[str]
         default = [] if option.repeated else (option.write(default) if default else None)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(each.name, keyword, default=default, annotation=Annotated[type_, option_of(each)])
+    return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[type_, option_of(each)])
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel="Output")]
+# Both are eager: what is wrong with an option before them on the line is shown as they say, too.
 VerboseOption = Annotated[
     bool,
     typer.Option(
@@ -93,7 +95,8 @@ QuietOption = Annotated[
 ]  # fmt: skip
 CacheOption = Annotated[Optional[Path], option_of(declared()["cache"])]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
-SWITCHES = {"as_json": JsonOption, "verbose": VerboseOption, "quiet": QuietOption}
+SWITCHES = {"as_json": (JsonOption, False), "verbose": (VerboseOption, False), "quiet": (QuietOption, False)}
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def request_command(
@@ -112,18 +115,15 @@ def request_command(
         own = {name: values[name] for name in ("as_json", *others)}
         act(options_from(values), **own)
 
-    options = [
-        parameter_of(each, {**(defaults or {})}.get(name, each.default))
-        for name, each in declared().items()
-        if names is None or name in names
-    ]
-    plain = {**others, **{name: (option, False) for name, option in SWITCHES.items()}}
-    options += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
-        for name, (option, default) in plain.items()
-    ]
+    parameters = []
+    for name, each in declared().items():
+        if names is None or name in names:
+            parameters.append(parameter_of(each, (defaults or {}).get(name, each.default)))
+    for name, (option, default) in {**others, **SWITCHES}.items():
+        parameters.append(inspect.Parameter(name, KEYWORD, default=default, annotation=option))
     command.__name__, command.__doc__ = act.__name__, act.__doc__
-    vars(command)["__signature__"] = inspect.Signature(options)
+    # Typer reads a command's options off its signature, and `inspect` takes this one for that.
+    vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
 
 
@@ -132,6 +132,7 @@ def options_from(values: Mapping[str, Any]) -> Options:
     found: dict[str, Any] = {}
     for name, each in declared().items():
         value = values.get(name)
+        # Not given: the declared default holds, and commands that lack the option need not know of it.
         if value is None or value == []:
             continue
         found[name] = value if each.option.read is None else each.option.read(value, each.flag)

@@ -60,8 +60,13 @@ def type_words(annotation: Any) -> str:
     if origin is typing.Literal:
         return _or([str(each) for each in inner])
     if origin in (typing.Union, types.UnionType):
-        return _or([word for each in inner if each is not type(None) for word in type_words(each).split(" or ")])
+        words = []
+        for each in inner:
+            if each is not type(None):  # "not set" is said of the default, and nobody writes it
+                words += type_words(each).split(" or ")
+        return _or(words)
     if origin in (tuple, list):
+        # tuple[int, ...] is a list of any length, tuple[int, int] is two of them
         kinds = dict.fromkeys(_plural(type_words(each)) for each in inner if each is not Ellipsis)
         pair = origin is tuple and Ellipsis not in inner
         return f"{'two' if pair else 'list of'} {' or '.join(kinds)}"
@@ -83,6 +88,7 @@ def bounds_of(field: FieldInfo) -> tuple[str, ...]:
     """What the values of a field must keep to."""
     found = []
     for constraint in field.metadata:
+        # annotated_types has a class a bound, with one attribute of that name
         for name, words in BOUNDS.items():
             if hasattr(constraint, name):
                 found.append(words.format(f"{getattr(constraint, name):g}"))
@@ -95,6 +101,7 @@ def default_of(field: FieldInfo) -> str:
     if value is None:
         return "not set"
     if isinstance(value, float):
+        # Python writes 1e-05, which YAML 1.1 takes for text
         return format(Decimal(repr(value)).normalize(), "f")
     return as_yaml(value)
 

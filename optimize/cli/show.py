@@ -32,6 +32,7 @@ def show_documents(documents: Sequence[Document]) -> None:
     for place, document in enumerate(documents):
         for line in (*([""] if place else []), *lines_of(document, width)):
             heading = line and not line.startswith(" ") and ":" not in line
+            # Lines are wrapped already, with what belongs together under one another; rich would break them again.
             console.print(f"[bold]{escape(line)}[/]" if heading else escape(line), soft_wrap=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optimize.cli.verbosity import is_quiet
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from optimize.measure.calibration_memory import Row
     from optimize.planning import Plan
 
+# Where stdout is a file or a pipe, there is no terminal to ask for its width; tables of a run fit into this.
+PIPED_WIDTH = 160
 COLOURS = {"passed": "green", "failed": "red", "unverified": "yellow"}
 
 
@@ -30,6 +32,7 @@ def show_run(folder: Path, manifest: Manifest) -> None:
     if is_quiet():
         _print_verdict(folder, manifest)
         return
+    # The report's tables import what reads manifests, which a quiet run can do without.
     from optimize.report.candidates import candidate_rows
     from optimize.report.facts import in_short
     from optimize.report.tables import model_rows
@@ -95,17 +98,20 @@ def show_plan(plan: Plan) -> None:
         ("target", f"{request.target}: {plan.target.summary}"),
         ("data", f"{request.data}, at most {request.examples} examples certify"),
         ("latency", f"{', '.join(request.shapes)} with {request.threads} threads{added}"),
-        *((f"stage {number}", _step(step)) for number, step in enumerate(plan.pipeline.stages, 1)),
-        *(("candidate", f"{each.name}: {_stages(each)}") for each in plan.candidates),
-        *(("left out", f"{name}: {reason}") for name, reason in plan.left_out.items()),
-        ("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"),
-        ("cache", str(plan.cache)),
     ]
+    for number, step in enumerate(plan.pipeline.stages, 1):
+        rows.append((f"stage {number}", _step(step)))
+    for candidate in plan.candidates:
+        rows.append(("candidate", f"{candidate.name}: {_stages(candidate)}"))
+    for name, reason in plan.left_out.items():
+        rows.append(("left out", f"{name}: {reason}"))
+    rows.append(("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"))
+    rows.append(("cache", str(plan.cache)))
     _print(_table(f"plan {request.pipeline}", ("what", "value"), rows))
 
 
 def _step(step: Step) -> str:
-    """A stage with those of its parameters that are not the defaults."""
+    """A stage with those of its parameters that are not the defaults; a table of all twenty would hide those."""
     from optimize.request import write_setting
 
     params = step.params.model_dump(mode="json", exclude_defaults=True)
@@ -114,29 +120,43 @@ def _step(step: Step) -> str:
 
 def show_names(found: Mapping[str, Sequence[Document]]) -> None:
     """All names that a request may use."""
-    targets = [(each["target"], each["summary"], _names(each["parameters"])) for each in found["targets"]]
-    _print(_table("targets", ("name", "what", "runtime settings"), targets))
-    heads = [(each["head"], each["summary"], each["metric"], ", ".join(each["columns"])) for each in found["heads"]]
-    _print(_table("heads", ("name", "what", "metric", "columns"), heads))
-    stages = [(each["stage"], f"{each['takes']} to {each['gives']}", each["summary"]) for each in found["stages"]]
-    _print(_table("stages", ("name", "kind", "what"), stages))
-    pipelines = [
-        (each["pipeline"], each["target"], " > ".join(map(_only, each["stages"]))) for each in found["pipelines"]
-    ]
-    for each in found["pipelines"]:
-        if tried := ", ".join(each["candidates"]):
-            pipelines.append(("auto", each["target"], f"the fastest that meets its limits: {tried}"))
-    _print(_table("pipelines", ("name", "target", "stages"), pipelines))
+    for title, (header, row_of) in NAMES.items():
+        rows = [row_of(each) for each in found[title]]
+        if title == "pipelines":
+            # `auto` is not a file, but the user names it like one.
+            rows += map(_auto_row, (each for each in found[title] if each["candidates"]))
+        _print(_table(title, header, rows))
     _print("optimize show NAME says more of each")
 
 
-def _names(parameters: Sequence[Document]) -> str:
-    return ", ".join(each["name"] for each in parameters)
+def _target_row(each: Document) -> tuple[str, ...]:
+    return each["target"], each["summary"], ", ".join(setting["name"] for setting in each["parameters"])
 
 
-def _only(step: Document) -> str:
-    """The stage's name of a step, without its parameters."""
-    return next(iter(step))
+def _head_row(each: Document) -> tuple[str, ...]:
+    return each["head"], each["summary"], each["metric"], ", ".join(each["columns"])
+
+
+def _stage_row(each: Document) -> tuple[str, ...]:
+    return each["stage"], f"{each['takes']} to {each['gives']}", each["summary"]
+
+
+def _pipeline_row(each: Document) -> tuple[str, ...]:
+    # A step is a mapping from its stage's name, which alone is shown, to parameters.
+    return each["pipeline"], each["target"], " > ".join(next(iter(step)) for step in each["stages"])
+
+
+def _auto_row(each: Document) -> tuple[str, ...]:
+    return "auto", each["target"], f"the fastest that meets its limits: {', '.join(each['candidates'])}"
+
+
+NAMES: dict[str, tuple[tuple[str, ...], Callable[[Document], tuple[str, ...]]]] = {
+    "targets": (("name", "what", "runtime settings"), _target_row),
+    "heads": (("name", "what", "metric", "columns"), _head_row),
+    "stages": (("name", "kind", "what"), _stage_row),
+    "pipelines": (("name", "target", "stages"), _pipeline_row),
+}
+"""For each kind of names the header of its table, and what makes a row."""
 
 
 def _stages(pipeline: Pipeline) -> str:
@@ -151,7 +171,7 @@ def show_machine(found: Document) -> None:
     rows = [
         ("cpu", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"),
         ("features", ", ".join(machine["features"]) or "none known"),
-        ("gpu", machine["gpu"] or "none"),
+        ("gpu", machine["gpu"] or "none"),  # NVIDIA's alone: OpenVINO's are among what its target says
         ("system", machine["system"]),
         *machine["versions"].items(),
     ]
@@ -162,17 +182,21 @@ def show_machine(found: Document) -> None:
 
 def show_entries(root: Path, entries: Sequence[Kept]) -> None:
     """What the cache holds."""
-    rows = [
-        (each.key[:12], each.stage, each.head, f"{each.size_bytes / 1e6:,.1f} MB", _ago(each.age_seconds))
-        for each in entries
-    ]
+    rows, total = [], 0
+    for each in entries:
+        total += each.size_bytes
+        rows.append((each.key[:12], each.stage, each.head, _megabytes(each.size_bytes), _ago(each.age_seconds)))
     _print(_table(str(root), ("key", "stage", "head", "size", "last used"), rows))
-    _print(f"{len(entries)} entries, {sum(each.size_bytes for each in entries) / 1e6:,.1f} MB")
+    _print(f"{len(entries)} entries, {_megabytes(total)}")
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"  # as disks are sold and `ls` counts, not in MiB
 
 
 def _ago(seconds: float) -> str:
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
+        if seconds >= 2 * size:  # "1 days" is never said, and 90 minutes are told from 60
             return f"{seconds / size:.0f} {unit} ago"
     return "just now"
 
@@ -196,5 +220,6 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def _print(what: object) -> None:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 160
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    # rich would colour every number and path that it finds; colours are for verdicts alone.
     Console(width=width, highlight=False).print(what)
