@@ -63,7 +63,7 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Those of `FEATURES` that this CPU has, sorted; none where the system does not tell."""
+    """Those of `FEATURES` that this CPU has, sorted; none where the system does not list them."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return tuple(sorted(flags & set(FEATURES)))

@@ -168,7 +168,7 @@ def _rows(found: Sequence[Tensor], batch: Batch, head: Head) -> Tensor:
 
 
 def session_of(model: PreTrainedModel, head: Head) -> Session:
-    """The model as it is at the time, asked where it lies."""
+    """A session that runs the model on its device, with the weights that it has at each call."""
     import torch
 
     def session(feed: Feed) -> Feed:
