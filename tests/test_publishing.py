@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_a_publication_holds_the_model_the_card_and_the_evidence(passed, tmp_pat
 def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
     record = manifest.read(copy)
     gates = {**record.request.gates, "speedup_shape": "1x16"}
-    manifest.write(record.model_copy(update={"request": record.request.model_copy(update={"gates": gates})}), copy)
+    manifest.write(record.model_copy(update={"request": replace(record.request, gates=gates)}), copy)
 
     publish_folder(copy, tmp_path / "out")
 
