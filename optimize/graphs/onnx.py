@@ -35,6 +35,7 @@ QUANTIZED_OPERATORS = frozenset(
         "DequantizeLinear",
     }
 )
+LARGE_BYTES = 50 * 2**20
 PRODUCTS = frozenset({"MatMul", "Gemm", "Attention"})
 """Float operators that multiply with weights."""
 
@@ -48,7 +49,9 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     import onnx_ir
 
     # Nodes and values of onnx_ir refer to one another, so a model that was dropped keeps its weights until collected.
-    gc.collect()
+    # That takes up to a second beside PyTorch, which is worth it where weights are large.
+    if sum(weight.const_value.nbytes for weight in model.graph.initializers.values()) > LARGE_BYTES:
+        gc.collect()
     proto = onnx_ir.to_proto(model)
     noted = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
     del proto.graph.value_info[:]
