@@ -127,7 +127,7 @@ def test_the_code_digest_covers_all_but_what_cannot_shape_an_artifact(edited, co
     package = tmp_path / "optimize"
     (package / edited).parent.mkdir(parents=True)
     (package / edited).write_text("x = 1\n")
-    monkeypatch.setattr(cache.optimize, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
     before = cache.code_digest.__wrapped__()
     (package / edited).write_text("x = 2\n")
     assert (cache.code_digest.__wrapped__() != before) == counts

@@ -80,7 +80,7 @@ def finished(checkpoint, data_folder, warm_cache, tmp_path_factory) -> Callable[
             model=str(checkpoint(head)),
             data=str(data_folder(head)),
             examples=60,
-            shapes=("1x16", "data"),
+            shapes=("1x128", "data"),
             threads=1,
             out=tmp_path_factory.mktemp("runs"),
             cache=warm_cache,
@@ -121,6 +121,7 @@ def test_a_run_folder_has_a_telling_name_and_holds_everything(head, finished):
 
     assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-cpu-{head}-{done.manifest.id}", done.folder.name)
     names = {"manifest.json", "model", "report.md", "scores.npz", "sensitivity.png"}
+    names |= {"overview.png"} if head in TIMED else set()  # accuracy against latency
     assert {path.name for path in done.folder.iterdir()} == names
     assert list(done.options.out.iterdir()) == [done.folder]
 
@@ -182,7 +183,7 @@ def test_every_distinct_model_keeps_its_score_of_each_example(head, finished):
 def test_ratios_of_latency_are_over_both_references(head, finished):
     first, reference, _, last = finished(head).manifest.measurements
 
-    assert [each.shape for each in last.latency] == ["1x16", "data"]
+    assert [each.shape for each in last.latency] == ["1x128", "data"]
     assert set(last.latency[0].speedup) == {"pytorch-fp32", "cpu-fp32"}
     assert last.latency[0].speedup["pytorch-fp32"] == pytest.approx(first.latency[0].p50_ms / last.latency[0].p50_ms)
     assert first.latency[0].speedup == {"pytorch-fp32": 1.0}
@@ -295,7 +296,7 @@ def test_a_model_with_a_smaller_vocabulary_is_judged_by_its_own_tokenizer_and_pu
     assert exported.metric.value == pruned.metric.value
     assert 0 < pruned.drift.left_out < pruned.metric.examples
     assert pruned.drift.compared + pruned.drift.left_out == pruned.metric.examples
-    assert f"drift of outputs: {pruned.drift.left_out:,} examples" in render(manifest)
+    assert f"prune_vocabulary, drift of {pruned.drift.left_out:,} examples" in render(manifest)
     few_words.unlink()
     path.unlink()
     _, checked = certify(folder, model=None, data=None, cache=tmp_path / "fresh", progress=Heard())
@@ -306,7 +307,7 @@ def test_a_model_with_a_smaller_vocabulary_is_judged_by_its_own_tokenizer_and_pu
     vocabulary = (tmp_path / "published" / "vocab.txt").read_text(encoding="utf-8").splitlines()
     assert len(vocabulary) == manifest.stages[0].facts["vocabulary"]
     card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
-    assert f"Its tokenizer knows {len(vocabulary):,} of" in card
+    assert f"Its tokenizer has {len(vocabulary):,} of" in card
     assert f"--vocabulary {few_words.name}" in card
 
 

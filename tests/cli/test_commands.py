@@ -184,7 +184,7 @@ def test_plan_as_json_is_the_request_of_the_manifest(optimize, capsys):
     request = json.loads(capsys.readouterr().out)
     assert code == 0
     assert set(request) == {field.name for field in fields(Request)}
-    assert (request["head"], request["shapes"], request["seed"]) == ("fill-mask", ["1x16", "2x8"], 5)
+    assert (request["head"], request["shapes"], request["seed"]) == ("fill-mask", ["1x16", "2x8", "1x128"], 5)
 
 
 def test_run_as_json_prints_the_manifest_alone(optimize, capfd, checkpoint, data_folder, tmp_path):

@@ -66,7 +66,7 @@ def test_the_request_is_the_targets_own_so_that_it_can_be_certified(finished):
 
 def test_the_page_says_what_was_not_done_and_where_to_do_it(finished):
     page = (finished[0] / "report.md").read_text(encoding="utf-8")
-    assert "answers alone" in page
+    assert "outputs alone" in page
     assert "not timed: no CUDA device" in page
     assert "Certify the run with `optimize certify`" in page
     assert "## Latency" not in page

@@ -109,7 +109,7 @@ def test_a_publication_holds_the_model_under_the_names_that_others_look_for(fini
     assert {"openvino_model.xml", "openvino_model.bin", "config.json", "tokenizer.json", "README.md"} <= names
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "OVModelForSequenceClassification" in card
-    assert "--device CPU" in card
+    assert "--runtime device=CPU" in card
     core().read_model(tmp_path / "out" / "openvino_model.xml")
 
 

@@ -65,14 +65,19 @@ def fold(model: ir.Model, *, wide_sums: bool) -> Facts:
 
 def _strip(model: ir.Model) -> None:
     """Drop what the exporter notes beside the graph: stack traces with this machine's paths, inner shapes."""
+    import onnx_ir
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     ClearMetadataAndDocStringPass()(model)
     # The pass leaves what is noted at the model and at its values.
     weights = model.graph.initializers.values()
-    for noted in (model, *model.graph.inputs, *model.graph.outputs, *weights, *(each.const_value for each in weights)):
+    for noted in (model, *model.graph.inputs, *model.graph.outputs, *weights):
         noted.metadata_props.clear()
         noted.doc_string = None
+    for weight in weights:
+        weight.const_value.metadata_props.clear()
+        if isinstance(weight.const_value, onnx_ir.Tensor):  # one that was read from a file takes no other doc string
+            weight.const_value.doc_string = None
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output():
