@@ -351,7 +351,6 @@ def test_where_scales_migrate_an_outlier_needs_no_float(planted, apply):
     # How much else has to stay in float depends on the CPU: without VNNI, weights are coarser.
     assert "layer.0.ffn.lin2" not in [row["group"] for row in facts.get("reverted", [])]
     assert facts["float_groups"] < static(planted(0), apply, fallback=True).facts["float_groups"]
-    assert "reverted" not in facts
 
 
 def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
@@ -366,7 +365,7 @@ def test_facts_of_a_fallback_are_those_of_the_graph(planted, apply):
     rows = built.facts["sensitivity"]
     assert {row["group"]: row["parameters"] for row in rows} == groups
     assert {row["group"] for row in rows if row["form"] == "float"} == set(reverted)
-    assert max(rows, key=lambda row: row["divergence"])["group"] == reverted[0]
+    assert max(rows, key=lambda row: row["divergence"])["group"] in reverted
 
 
 @pytest.mark.parametrize(("limits", "share"), [({"min_agreement": 1.0}, 0.0), ({"max_relative_metric_drop": 0.0}, 0.1)])
