@@ -39,7 +39,6 @@ BENCH_OPTIONS = ("target", "pipeline", "settings", "runtime", "device", "budget"
 BENCH_SHAPES = ("1x16", "1x128", "8x128", "1x384")
 """Random weights come without data, so there are no lengths as they occur."""
 
-verbosity.be_usual()  # the processes that time models import this module too, and nothing else of the command line
 app = typer.Typer(
     name="optimize",
     invoke_without_command=True,

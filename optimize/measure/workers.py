@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -137,8 +138,24 @@ def run_settled(worker: Worker, feeds: Sequence[int], passes: int) -> list[float
     return seconds
 
 
-def serve(connection: Pipe, engine: Engine, threads: int) -> None:
-    """The worker's life: answer requests until the parent says goodbye, or is gone."""
+def log_levels() -> dict[str, int]:
+    """The levels of this process's loggers, where somebody set one."""
+    levels = {}
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level != logging.NOTSET:
+            levels[name] = logger.level
+    return levels
+
+
+def set_log_levels(levels: Mapping[str, int]) -> None:
+    """Set the levels of loggers, whether their libraries are imported yet or not."""
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def serve(connection: Pipe, engine: Engine, threads: int, levels: Mapping[str, int]) -> None:
+    """The worker's life: answer requests until the parent says goodbye, or is gone. It logs as little as its parent."""
+    set_log_levels(levels)
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     feeds: list[Feed] = []
@@ -189,7 +206,7 @@ def _start(engine: Engine, threads: int) -> Worker:
     # A forked process would inherit this one's threads' locks, and what PyTorch and OpenVINO hold.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, engine, threads), daemon=True, name=engine.name)
+    process = context.Process(target=serve, args=(theirs, engine, threads, log_levels()), daemon=True, name=engine.name)
     process.start()
     theirs.close()  # else the pipe would stay open, and a worker's death go unnoticed
     return Worker(engine=engine.name, process=process, connection=ours)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from itertools import count
 from pathlib import Path
@@ -174,3 +175,14 @@ def test_processes_end_when_the_parent_is_interrupted() -> None:
 def test_two_engines_of_one_name_are_refused() -> None:
     with pytest.raises(StageError, match="same name"):
         measure(engine("fuse"), engine("fuse"))
+
+
+def test_a_worker_logs_as_little_as_its_parent() -> None:
+    logger = logging.getLogger("somebody.elses")
+    logger.setLevel(logging.ERROR)
+    levels = workers.log_levels()
+    logger.setLevel(logging.NOTSET)
+
+    workers.set_log_levels(levels)
+
+    assert levels["somebody.elses"] == logger.level == logging.ERROR
