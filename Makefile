@@ -1,8 +1,18 @@
 # make help says what there is. Every target sets up its environment first, if it has to: .venv, or, where an NVIDIA
-# driver is installed and TARGET=cuda, .venv-cuda, since onnxruntime-gpu and onnxruntime overwrite each other.
-TARGET ?= cpu
+# driver is installed and CUDA is asked for, .venv-cuda, since onnxruntime-gpu and onnxruntime overwrite each other.
+TARGET ?=
+HEAD ?=
+MODEL ?=
+DATA ?=
+PIPELINE ?=
+DEVICE ?=
+BUILD_ONLY ?=
+RUN ?=
+ARGS ?=
+
 comma := ,
-GPU := $(if $(filter cuda,$(TARGET)),$(shell command -v nvidia-smi))
+ASKS_CUDA := $(or $(filter cuda,$(TARGET)),$(filter cuda%,$(firstword $(PIPELINE))))
+GPU := $(if $(ASKS_CUDA),$(shell command -v nvidia-smi))
 VENV := $(if $(GPU),.venv-cuda,.venv)
 EXTRAS := $(if $(GPU),dev$(comma)cuda,dev$(comma)cpu$(comma)openvino)
 PYTHON ?= python3
@@ -11,23 +21,16 @@ READY := $(VENV)/.ready
 # A worker that crashes fails the run: replaced, it may leave the others waiting for ever (pytest-xdist 3.8, loadfile).
 PYTEST := $(VENV)/bin/pytest -n auto --dist loadfile --max-worker-restart 0
 
-HEAD ?=
-MODEL ?= demo
-DATA ?=
-PIPELINE ?=
-DEVICE ?=
-BUILD_ONLY ?=
-RUN ?=
-ARGS ?=
-
-FLAGS = --target $(TARGET) --model $(MODEL) $(if $(HEAD),--head $(HEAD)) $(if $(DATA),--data $(DATA)) \
-        $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
+# An option with its value as one word of the shell, whatever is in it; nothing where the variable is empty.
+option = $(if $(2),$(1) '$(subst ','\'',$(2))')
+WHERE = $(call option,--target,$(TARGET)) $(call option,--pipeline,$(PIPELINE)) $(call option,--device,$(DEVICE))
+WHAT = $(call option,--model,$(MODEL)) $(call option,--data,$(DATA))
 
 .PHONY: help setup optimize certify bench gpu test test-slow check fix docs site clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
-	@echo 'variables: TARGET=openvino|cuda HEAD=all MODEL=hub-id-or-folder DATA=hub-id-or-folder PIPELINE=name-or-yaml DEVICE=GPU'
+	@echo 'variables: TARGET=openvino|cuda HEAD=all MODEL="hub id or folder" DATA="hub id or folder" PIPELINE="name or YAML" DEVICE=GPU'
 	@echo '           BUILD_ONLY=1 ARGS="--seed 1 --examples 500"; all are optional'
 
 setup: $(READY)  ## build the virtual environment
@@ -38,16 +41,16 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 optimize: $(READY)  ## optimize a model and judge the result; the demo by default
-	$(OPTIMIZE) run $(FLAGS)
+	$(OPTIMIZE) run $(WHERE) $(WHAT) $(call option,--head,$(HEAD)) $(if $(BUILD_ONLY),--build-only) $(ARGS)
 
 bench: $(READY)  ## latency at distilbert-base's size, with random weights
-	$(OPTIMIZE) bench --target $(TARGET) $(if $(PIPELINE),--pipeline $(PIPELINE)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+	$(OPTIMIZE) bench $(WHERE) $(ARGS)
 
 gpu: $(READY)  ## the table of the CUDA target on this machine's GPU, as JSON; with TARGET=cuda
 	$(VENV)/bin/python tests/gpu/measure.py
 
 certify: $(READY)  ## measure and judge the model of a finished run here: RUN=folder TARGET=cuda
-	$(OPTIMIZE) check $(RUN) $(if $(DATA),--data $(DATA)) $(if $(filter demo,$(MODEL)),,--model $(MODEL)) $(ARGS)
+	$(OPTIMIZE) certify $(call option,,$(RUN)) $(WHAT) $(ARGS)
 
 test: $(READY)  ## the default tests: offline, minutes
 	$(PYTEST) -m 'not slow'

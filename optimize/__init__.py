@@ -1,13 +1,92 @@
-"""A staged optimization and quantization pipeline for DistilBERT."""
+"""A staged optimization and quantization pipeline for DistilBERT: its Python API.
 
-import logging
+    import optimize
 
-from optimize.checkpoint import load_model
+    options = optimize.Options(model="my-checkpoint", data="my-data", pipeline="cpu-static")
+    done = optimize.run(options)
+    print(done.manifest.verdict.outcome, done.folder)
 
-__all__ = ["load_model"]
+All that is heavy is imported by the functions that need it, so that importing this package takes milliseconds. Errors
+are those of `optimize.errors`; each has the exit code that the command line would end with.
+"""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from optimize.errors import OptimizeError
+from optimize.request import Options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from optimize.interfaces import Progress
+    from optimize.manifest import Manifest
+    from optimize.planning import Plan
+
+__all__ = ["OptimizeError", "Options", "Run", "certify", "load_model", "plan", "run"]
 __version__ = "0.1.0"
 
-# transformers imports torchao where it is installed, which complains of GPU libraries and of torch's own renamings.
-for _name in ("torchao", "torch.utils._pytree"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+
+class Run(NamedTuple):
+    """A finished run: its folder (model, report, scores, `manifest.json`), and the manifest, as it was read."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def plan(options: Options) -> Plan:
+    """Check a request and fill in its defaults, without doing anything.
+
+    `plan(options).request` is what a run's manifest would say was asked for. Raises RequestError where the request
+    cannot be met as it is, and UnavailableError where this machine lacks something.
+    """
+    from optimize.planning import make_plan
+
+    return make_plan(options)
+
+
+def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
+    """Build, measure and judge a model; the run's folder lies in `Options.out`.
+
+    A model that misses a limit raises nothing: look at `manifest.verdict.outcome`, one of "passed", "failed" and
+    "unverified". `progress` hears of steps, in units that are done and in total; without it, nothing is shown. Raises
+    what `plan` does, and StageError where a stage cannot do its work.
+    """
+    from optimize.interfaces import Silence
+    from optimize.running import run as carry_out
+
+    made = plan(request) if isinstance(request, Options) else request
+    return Run(*carry_out(made, progress=progress or Silence()))
+
+
+def certify(
+    folder: str | Path,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Measure and judge a finished run's model again on this machine, without building it; its manifest is replaced.
+
+    `model` and `data` say where the checkpoint and the data lie here, if not where they were. Raises RequestError where
+    model, checkpoint or data are not those of the run.
+    """
+    from optimize.certifying import certify as measure_again
+    from optimize.interfaces import Silence
+
+    return Run(*measure_again(Path(folder), model=model, data=data, cache=cache, progress=progress or Silence()))
+
+
+def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:
+    """The PyTorch model of a checkpoint's folder, pruned or not, such as the `checkpoint` of a run.
+
+    `auto_class` is a name such as "AutoModel"; without it, the class is the one that the config names. `options` go to
+    transformers' `from_pretrained`. Raises SourceError where the folder's config makes no sense.
+    """
+    from optimize.checkpoint import load_model as load
+
+    model: PreTrainedModel = load(folder, auto_class, **options)
+    return model

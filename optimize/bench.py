@@ -24,7 +24,8 @@ from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Subject, measure_subjects
-from optimize.planning import Options, choose_pipeline, find_candidates, make_plan, with_options
+from optimize.planning import choose_pipeline, find_candidates, make_plan, with_options
+from optimize.request import Options
 
 HEAD = DEFAULT_HEAD
 VOCABULARY = 30522

@@ -25,13 +25,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import optimize
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import StageError
 from optimize.interfaces import Facts
@@ -112,13 +111,15 @@ def _read(folder: Path, kind: Kind, key: str) -> Entry | None:
         record = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
         artifact = seal(folder / "artifact", kind)
         if (artifact.digest, artifact.kind) == (record["digest"], record["kind"]):
+            with suppress(OSError):  # somebody else's cache may be read all the same
+                os.utime(folder)  # when it was last used, for who makes room
             return Entry(artifact, record["facts"], record["seconds"], cached=True, key=key)
     except FileNotFoundError:
         if not folder.exists():
             return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    _discard(folder)
+    discard(folder)
     return None
 
 
@@ -171,8 +172,8 @@ def _place(partial: Path, final: Path) -> bool:
     return True
 
 
-def _discard(folder: Path) -> None:
-    """Move a damaged entry aside in one step, then delete it."""
+def discard(folder: Path) -> None:
+    """Move an entry aside in one step, then delete it."""
     aside = folder.parent / f"{_partial_name()}-{folder.name[:16]}"
     try:
         folder.rename(aside)
@@ -222,7 +223,7 @@ def _alive(pid: int) -> bool:
 @cache
 def code_digest() -> str:
     """SHA-256 over the source files that may shape cached content."""
-    package = Path(optimize.__file__).parent
+    package = Path(__file__).parent
     total = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package)

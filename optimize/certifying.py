@@ -12,8 +12,9 @@ from optimize.errors import RequestError
 from optimize.interfaces import Progress
 from optimize.manifest import Manifest
 from optimize.measure.subjects import Subject
-from optimize.planning import Options, make_plan
+from optimize.planning import make_plan
 from optimize.report.write import write_report
+from optimize.request import options_of
 from optimize.running import describe, measure, write_scores
 
 
@@ -28,7 +29,12 @@ def certify(
     old = manifest.read(folder)
     final = manifest.final_model(folder, old)
     pipeline = pipeline_of(old, where=f"{folder}/manifest.json")
-    plan = make_plan(options_of(old, model=model, data=data, cache=cache, out=folder.parent), pipeline, built=True)
+    options = options_of(old.request, out=folder.parent, cache=cache)
+    if model:
+        options = replace(options, model=model, revision=None)
+    if data:
+        options = replace(options, data=data, data_config=None, data_revision=None)
+    plan = make_plan(options, pipeline, built=True)
     plan = replace(plan, request=old.request)
     loaded = load(plan, progress)
     _require_same(folder, old, loaded)
@@ -50,40 +56,13 @@ def pipeline_of(old: Manifest, *, where: str) -> Pipeline:
         return parse_pipeline(asked, name=old.request.pipeline, where="its pipeline")
     except RequestError as error:
         raise RequestError(
-            f"{where}: was written by another version ({error}); run the pipeline again, or check it with that version"
+            f"{where}: was written by another version ({error}); run the pipeline again, or certify with that version"
         ) from error
 
 
 def result_name(old: Manifest) -> str:
     """What a run's result is called among its measurements: the chosen candidate, or the last stage."""
     return next((each.pipeline for each in old.candidates if each.chosen), stage_names(old.stages)[-1])
-
-
-def options_of(old: Manifest, *, model: str | None, data: str | None, cache: Path | None, out: Path) -> Options:
-    """The options that make the plan of a manifest's request again."""
-    request = old.request
-    return Options(
-        target=request.target,
-        head=request.head,
-        model=model or request.model,
-        revision=None if model else request.revision,
-        data=data or request.data,
-        data_config=None if data else request.data_config,
-        data_revision=None if data else request.data_revision,
-        columns=request.columns,
-        certify_on=request.certify_on,
-        examples=request.examples,
-        calibration_examples=request.calibration_examples,
-        tuning_examples=request.tuning_examples,
-        training_examples=request.training_examples or Options.training_examples,
-        max_tokens=request.max_tokens,
-        shapes=tuple(request.shapes),
-        threads=request.threads,
-        pipeline=request.pipeline,
-        seed=request.seed,
-        out=out,
-        cache=cache,
-    )
 
 
 def _require_same(folder: Path, old: Manifest, loaded: Loaded) -> None:

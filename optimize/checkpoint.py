@@ -62,7 +62,7 @@ def encoder_flops(config: Config, *, tokens: int, where: str) -> int:
 
 
 def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:
-    """The model of a folder, ready to be asked; without `auto_class`, of the class that its config names.
+    """The model of a folder, ready to run; without `auto_class`, of the class that its config names.
 
     `options` go to `from_pretrained`. Raises SourceError for a config whose `pruned_layers` make no sense, and what
     transformers raises.

@@ -1,20 +1,20 @@
 """Pipeline `auto`: build several pipelines' models, choose one, and only then judge it.
 
-Choosing among candidates is tuning, so it is done on the tuning split: a candidate stands where the
-gates put its metric and drift on tuning data, and the latency and size measured beside all others.
-The fastest that meets every gate is taken. Certification data come into play once that is done; before,
-their texts are timed at shape `data`, unlabelled. All candidates are then shown on them, but the
-verdict is the chosen one's, and where it fails, the run fails: to take the next best then would be to
-choose on the data that judge.
+Choosing among candidates is tuning, so it is done on the tuning split: the limits are checked against a candidate's
+metric and drift on tuning data, and against its latency and size, measured beside all others. The fastest that meets
+every limit is taken. Certification data are used once that is done; before, their texts are timed at shape `data`,
+without their labels. All candidates are then evaluated on them, but the verdict is the chosen one's, and where it
+fails, the run fails: to take the next best then would be to choose on the data that judge.
 
-A stage that tunes itself on the same split makes its candidate look better there than it is; the
-verdict does not depend on it.
+A stage that tunes itself on the same split makes its candidate look better there than it is; the verdict does not
+depend on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import inf, isnan
 
 from optimize import gates
@@ -36,7 +36,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a candidate is chosen by: the gates on tuning data, and its median at the gates' shape."""
+    """What a candidate is chosen by: the limits on tuning data, and its median at the shape that speed is judged at."""
 
     checks: Sequence[Check]
     relative_drop: float | None
@@ -44,13 +44,13 @@ class Standing:
 
     @property
     def unmet(self) -> list[Check]:
-        """The gates that it does not pass; one that lacks its measurement is not passed."""
+        """The limits that it does not meet; one that lacks its measurement is not met."""
         return [check for check in self.checks if check.outcome != "passed"]
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate with its measurement on tuning data and where that puts it."""
+    """A candidate with its measurement on tuning data and how that stands to the limits."""
 
     built: Built
     tuned: Measurement
@@ -63,18 +63,19 @@ class Tried:
 
 
 def choose(standings: Sequence[Standing]) -> int:
-    """The index of the fastest that meets all gates, else of the one that misses the fewest.
+    """The index of the fastest that meets all limits, else of the one that misses the fewest.
 
     Ties go to the smaller drop, then (none meets) to the faster, then to the first. What was not
     measured counts as the worst.
     """
-    everyone = range(len(standings))
-    drops = [_or_worst(each.relative_drop) for each in standings]
-    times = [_or_worst(each.latency_ms) for each in standings]
-    meeting = [index for index in everyone if not standings[index].unmet]
-    if meeting:
-        return min(meeting, key=lambda index: (times[index], drops[index]))
-    return min(everyone, key=lambda index: (len(standings[index].unmet), drops[index], times[index]))
+    return min(range(len(standings)), key=lambda index: _rank(standings[index]))
+
+
+def _rank(standing: Standing) -> tuple[int, float, float]:
+    """What to sort by, the best first."""
+    drop, time = _or_worst(standing.relative_drop), _or_worst(standing.latency_ms)
+    # Among those that meet all limits accuracy is settled, and speed decides; among the others it is not.
+    return (len(standing.unmet), drop, time) if standing.unmet else (0, time, drop)
 
 
 def _or_worst(value: float | None) -> float:
@@ -90,13 +91,17 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
     if not loaded.splits.tuning:
         where = loaded.plan.request.data
         name = loaded.plan.pipeline.name
-        raise DataError(f"{where}: leaves no tuning examples for '{name}' to choose on; give more data, or a pipeline")
+        raise DataError(
+            f"{where}: leaves no tuning examples for '{name}' to choose on; give more data, or name one pipeline"
+        )
     built, failed = build_candidates(loaded)
     references = reference_subjects(loaded)
     subjects = [*references, *(each.subject for each in built)]
     method = method_of(subjects)
     tuned = measure_subjects(subjects, loaded.tuning_split, method=method, progress=loaded.progress).measurements
-    tried = [Tried(*pair, stand(loaded, pair[1])) for pair in zip(built, tuned[len(references) :], strict=True)]
+    tried = []
+    for one, measurement in zip(built, tuned[len(references) :], strict=True):
+        tried.append(Tried(one, measurement, stand(loaded, measurement)))
     chosen = tried[choose([each.standing for each in tried])]
     final = chosen.built.subject
     loaded.progress.say(f"chosen on tuning data: {final.name}")
@@ -110,6 +115,7 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
 
 def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
     """The candidates that could be built, and for the others the stage's reason; refuse if none could."""
+    # A stage that fails is one candidate less, and no failure of the run: the others need nothing of it.
     built: list[Built] = []
     failed: dict[str, str] = {}
     for pipeline in loaded.plan.candidates:
@@ -125,12 +131,12 @@ def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
     if not built:
         reasons = " | ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise StageError(f"pipeline {loaded.plan.pipeline.name}: no candidate could be built: {reasons}")
-    say_if_cached(loaded, [record for each in built for record in each.records])
+    say_if_cached(loaded, list(chain.from_iterable(each.records for each in built)))
     return built, failed
 
 
 def stand(loaded: Loaded, tuned: Measurement) -> Standing:
-    """Where the plan's gates put a measurement with metric and drift on tuning data."""
+    """How a measurement with metric and drift on tuning data stands to the plan's limits."""
     limits = loaded.plan.pipeline.gates
     latency = next((each for each in tuned.latency if each.shape == limits.speedup_shape), None)
     return Standing(

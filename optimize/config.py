@@ -23,7 +23,8 @@ from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
 KEYS = ("target", "stages", "candidates", "runtime", "gates", "head_gates")
-PRUNE_VOCABULARY = "prune_vocabulary"
+SECTIONS = ("runtime", "gates")
+"""What has parameters in a pipeline besides its stages."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -68,25 +69,42 @@ class Pipeline:
         """This pipeline with some of the runtime's settings replaced; `where` begins each refusal."""
         return replace(self, runtime=parse_runtime({**self.runtime.model_dump(), **values}, self.target, where=where))
 
-    def with_param(self, name: str, value: object, *, where: str) -> Pipeline:
-        """This pipeline with a parameter replaced in all stages that have it; refuse one without such a stage."""
-        have = [name in type(step.params).model_fields for step in self.stages]
-        if not any(have):
-            raise RequestError(f"{where}: pipeline {self.name} has no stage with '{name}'; name one that prunes")
-        steps = [
-            parse_step({step.stage: {**step.params.model_dump(), name: value}}, where=where) if has else step
-            for step, has in zip(self.stages, have, strict=True)
-        ]
-        return replace(self, stages=tuple(steps))
+    def takes(self, owner: str) -> bool:
+        """Whether there is something to set of `owner`: a stage, the target's `runtime`, or `gates`.
 
-    def with_vocabulary(self, corpus: str, *, where: str) -> Pipeline:
-        """This pipeline with the vocabulary pruned by a corpus first; one without stages is left to its candidates."""
-        if not self.stages:
-            return self
-        asked = [step.params.model_dump() for step in self.stages if step.stage == PRUNE_VOCABULARY]
-        params = {**(asked[0] if asked else {}), "corpus": corpus}
-        others = [step for step in self.stages if step.stage != PRUNE_VOCABULARY]
-        return replace(self, stages=(parse_step({PRUNE_VOCABULARY: params}, where=where), *others))
+        A stage that may only come first can always be put there.
+        """
+        if owner in SECTIONS:
+            return True
+        return bool(self.stages) and (STAGES[owner].first or owner in {step.stage for step in self.stages})
+
+    def with_params(self, owner: str, values: Mapping[str, object], *, where: str) -> Pipeline:
+        """This pipeline with parameters replaced of what it `takes`; `where` begins each refusal."""
+        if owner == "runtime":
+            return self.with_runtime(values, where=where)
+        if owner == "gates":
+            return self._with_gates(values, where=f"{where}: gates")
+        steps = list(self.stages)
+        if owner not in {step.stage for step in steps}:
+            # Parameters without a default come with `values`; nothing is checked before they are there.
+            steps.insert(0, Step(owner, STAGES[owner].params.model_construct()))
+        for place, step in enumerate(steps):
+            if step.stage == owner:
+                steps[place] = parse_step({owner: {**step.params.model_dump(), **values}}, where=where)
+        stages = tuple(steps)
+        check_kinds(stages, TARGETS[self.target].runs, where=where)
+        check_traits(stages, where=where)
+        return replace(self, stages=stages)
+
+    def _with_gates(self, values: Mapping[str, object], *, where: str) -> Pipeline:
+        """This pipeline with some of its limits replaced, for all heads."""
+
+        # Only what was set: a default that is written out would look like a limit that somebody asked for.
+        def change(gates: Gates) -> Gates:
+            return parse_gates({**gates.model_dump(exclude_unset=True), **values}, self.target, where=where)
+
+        heads = {head: change(gates) for head, gates in self.head_gates.items()}
+        return replace(self, gates=change(self.gates), head_gates=heads)
 
     @property
     def traits(self) -> frozenset[Trait]:

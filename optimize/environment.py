@@ -51,6 +51,7 @@ def _cpuinfo() -> dict[str, str]:
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return {}
+    # Processors of one machine may differ (big and little cores); the first stands for all.
     block = path.read_text(encoding="utf-8").split("\n\n")[0]
     pairs = (line.split(":", 1) for line in block.splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in pairs}
@@ -62,7 +63,7 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Those of `FEATURES` that this CPU has, sorted; none where the system does not tell."""
+    """Those of `FEATURES` that this CPU has, sorted; none where the system does not list them."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return tuple(sorted(flags & set(FEATURES)))
@@ -70,6 +71,7 @@ def cpu_features() -> tuple[str, ...]:
 
 def usable_cores() -> int:
     """Cores this process may use."""
+    # Under taskset, or in a container with a CPU set, these are fewer than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 

@@ -25,7 +25,7 @@ def asking_hub(name: str, revision: str | None, *, option: str, refusal: type[Re
     )
     from huggingface_hub.utils import logging as hub_logging
 
-    hub_logging.set_verbosity(logging.ERROR)  # its warnings of another attempt are no news
+    hub_logging.set_verbosity(logging.ERROR)  # it warns of each new attempt, in lines of its own
     try:
         yield
     except GatedRepoError as error:

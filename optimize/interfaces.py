@@ -63,6 +63,16 @@ class Progress(Protocol):
         """Say one line that stays."""
 
 
+class Silence:
+    """Progress that nobody hears of."""
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+
 @dataclass(frozen=True)
 class Feature:
     """One unpadded model input: `inputs` maps names to int64 arrays whose last axis is T."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import RequestError
+from optimize.request import Request
 
 Outcome = Literal["passed", "failed", "unverified"]
 MODEL, CHECKPOINT = "model", "checkpoint"
@@ -235,39 +236,6 @@ class Split(Record):
     digest: str = Field(description="SHA-256 of their content.")
     origin: str = Field(description="Split of the data set that they came from.")
     truncated: int = Field(default=0, description="Examples that were cut to fit the model's longest text.")
-
-
-class Request(Record):
-    """What was asked for, complete with defaults, so that it can be asked again."""
-
-    target: str = Field(description="Name of the target.")
-    head: str = Field(description="Name of the head.")
-    model: str = Field(description="Hub id, folder, or `demo`.")
-    revision: str | None = Field(description="Commit of a Hub id; null for a folder and the demo.")
-    data: str = Field(description="Hub id, folder, or `demo`.")
-    data_config: str | None = Field(description="Configuration of a Hub data set, such as `sst2` of `glue`.")
-    columns: dict[str, str] = Field(description="Columns that were named, by the role that they play.")
-    certify_on: str | None = Field(description="Split that judges, where one was named.")
-    examples: int = Field(description="Most examples to certify on.")
-    calibration_examples: int = Field(description="Most examples to calibrate on.")
-    tuning_examples: int = Field(description="Most examples to tune on.")
-    max_tokens: int | None = Field(description="Tokens that texts are cut to, where that was asked for.")
-    shapes: list[str] = Field(description="Shapes at which latency was asked for.")
-    threads: int = Field(description="Threads of a session.")
-    pipeline: str = Field(description="Name of the pipeline.")
-    stages: list[dict[str, dict[str, Any]]] = Field(
-        description="Its stages with their parameters, as YAML would give them."
-    )
-    gates: dict[str, Any] = Field(description="The limits that were judged by.")
-    seed: int = Field(description="Seed of everything random.")
-    data_revision: str | None = Field(
-        default=None, description="Commit of a Hub data set; null for folders and the demo."
-    )
-    training_examples: int = Field(default=0, description="Most examples to train on; 0 where no stage trains.")
-    budget: float | None = Field(default=None, description="What `--budget` said.")
-    fastest_within: float | None = Field(default=None, description="What `--fastest-within` said, as a share.")
-    vocabulary: str | None = Field(default=None, description="What `--vocabulary` said.")
-    runtime: dict[str, Any] = Field(default_factory=dict, description="The target's settings.")
 
 
 class Source(Record):

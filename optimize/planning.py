@@ -10,62 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from optimize.config import Pipeline, load_pipeline
+from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
 from optimize.environment import cache_root, usable_cores
 from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Target
-from optimize.manifest import Request
-from optimize.measure.shapes import DEFAULT_SHAPES, parse_shape
+from optimize.measure.shapes import parse_shape
+from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of
 from optimize.source.acquire import Found, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
-DEMO = "demo"
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
-LEAST = {
-    "examples": 1,
-    "calibration_examples": 1,
-    "tuning_examples": 0,
-    "training_examples": 1,
-    "max_tokens": 8,
-    "threads": 1,
-    "seed": 0,
-}
-"""Fewer tokens than eight leave no text between the special tokens of a pair; NumPy takes no seed below zero."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may ask for; None means: choose sensibly."""
-
-    target: str | None = None
-    head: str | None = None
-    model: str = DEMO
-    revision: str | None = None
-    data: str | None = None
-    data_config: str | None = None
-    data_revision: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    certify_on: str | None = None
-    examples: int = 4000
-    calibration_examples: int = 256
-    tuning_examples: int = 512
-    training_examples: int = 4000
-    max_tokens: int | None = None
-    shapes: tuple[str, ...] = DEFAULT_SHAPES
-    threads: int | None = None
-    pipeline: str | None = None
-    runtime: Mapping[str, object] = field(default_factory=dict)
-    device: str | None = None
-    budget: float | None = None
-    fastest_within: float | None = None
-    vocabulary: str | None = None
-    seed: int = 0
-    out: Path = Path("reports/runs")
-    cache: Path | None = None
-    build_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +31,7 @@ class Plan:
 
     Where there is something to choose from, `pipeline` holds the limits and no stages, `candidates` what is to
     be tried, all within those limits, and `left_out` what cannot be built or run here, with the reason.
+    `added_shape` is measured because a limit needs it, though nobody asked for it.
     `longest` is the most tokens that what is built takes, where it takes fewer than the checkpoint.
     """
 
@@ -89,21 +47,23 @@ class Plan:
     longest: int | None = None
     candidates: tuple[Pipeline, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    added_shape: str | None = None
 
 
 def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool = False) -> Plan:
-    """Check a request and fill in its defaults; `pipeline` stands in for the one that options name.
+    """Check a request and fill in its defaults; `pipeline` stands in for the one that options name and set.
 
     Of one that is `built` already, nothing has to be there that its stages read.
     """
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
-    pipeline = with_options(pipeline or choose_pipeline(options.target, options.pipeline), options)
+    pipeline = pipeline or with_options(choose_pipeline(options.target, options.pipeline), options)
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
     check_stages(pipeline)
     check_libraries(pipeline)
+    # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
     if not options.build_only or measures(pipeline):
         check_runs(pipeline)
     if not pipeline.stages:
@@ -128,6 +88,9 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     pipeline = pipeline.for_head(head.name)
     if candidates:
         check_choice(options, pipeline)
+    added = added_shape(options.shapes, pipeline)
+    if added:
+        options = replace(options, shapes=(*options.shapes, added))
     return Plan(
         request=make_request(options, pipeline, head, found, wanted),
         pipeline=pipeline,
@@ -141,6 +104,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
         longest=longest,
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
         left_out=left_out,
+        added_shape=added,
     )
 
 
@@ -162,19 +126,44 @@ def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
 
 
 def with_options(pipeline: Pipeline, options: Options) -> Pipeline:
-    """The pipeline with the runtime's settings, the vocabulary, and what is to be kept of the encoder, as asked for."""
-    asked = {**options.runtime, **({} if options.device is None else {"device": options.device})}
-    where = "--runtime" if options.device is None else "--device"
-    if asked:
-        pipeline = pipeline.with_runtime(asked, where=where)
-    if options.budget is not None and options.fastest_within is not None:
-        raise RequestError("--budget: --fastest-within looks for the budget; give one of the two")
-    for name in ("budget", "fastest_within"):
-        if (value := getattr(options, name)) is not None:
-            pipeline = pipeline.with_param(name, value, where=f"--{name.replace('_', '-')}")
-    if options.vocabulary is not None:
-        pipeline = pipeline.with_vocabulary(options.vocabulary, where="--vocabulary")
+    """The pipeline with all that options set of it; refuse what it does not have."""
+    settings = settings_of(options)
+    # Names are checked before what pipelines have: a misspelt stage deserves its suggestion, whatever is planned.
+    for each in settings:
+        if each.owner not in STAGES and each.owner not in SECTIONS:
+            raise unknown_name(each.where, each.owner, (*STAGES, *SECTIONS))
+    if pipeline.stages:
+        check_settings(settings, (pipeline,))
+    return with_settings(pipeline, settings)
+
+
+def with_settings(pipeline: Pipeline, settings: Sequence[Setting]) -> Pipeline:
+    """The pipeline with those of the settings that it takes.
+
+    What is set of one stage is set at once: some parameters make sense together only.
+    """
+    grouped: dict[str, list[Setting]] = {}
+    for each in settings:
+        if pipeline.takes(each.owner):
+            grouped.setdefault(each.owner, []).append(each)
+    for owner, own in grouped.items():
+        values = {each.parameter: each.value for each in own}
+        pipeline = pipeline.with_params(owner, values, where=", ".join(dict.fromkeys(each.where for each in own)))
     return pipeline
+
+
+def check_settings(settings: Sequence[Setting], pipelines: Sequence[Pipeline]) -> None:
+    """Refuse to set something that none of the pipelines has."""
+    for each in settings:
+        if not any(pipeline.takes(each.owner) for pipeline in pipelines):
+            names, stages = [], dict[str, None]()
+            for pipeline in pipelines:
+                names.append(pipeline.name)
+                stages |= dict.fromkeys(step.stage for step in pipeline.stages)
+            raise RequestError(
+                f"{each.where}: pipeline {', '.join(names)} has no stage '{each.owner}', only {', '.join(stages)}; "
+                "name one of these, or another pipeline"
+            )
 
 
 def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
@@ -186,10 +175,15 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
         raise RequestError(f"--build-only: '{pipeline.name}' has to measure to choose; leave it out or name {first}")
     found: list[Pipeline] = []
     left_out: dict[str, str] = {}
+    settings, candidates = settings_of(options), []
     for name in pipeline.candidates:
-        candidate = with_options(choose_pipeline(pipeline.target, name), options)
-        if not candidate.stages:
+        candidates.append(choose_pipeline(pipeline.target, name))
+        if not candidates[-1].stages:
             raise RequestError(f"pipeline {pipeline.name}: candidate {name} has no stages of its own; name another")
+    # A setting may be of a stage that one of them alone has.
+    check_settings(settings, candidates)
+    for each in candidates:
+        candidate = with_settings(each, settings)
         check_stages(candidate)
         try:
             check_libraries(candidate)
@@ -199,9 +193,9 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
         else:
             found.append(candidate)
     if not found:
-        shared = set(left_out.values())
-        told = shared if len(shared) == 1 else [f"{name}: {reason}" for name, reason in left_out.items()]
-        reasons = " | ".join(told)
+        reasons = " | ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        if len(set(left_out.values())) == 1:  # as where the target is missing: no need to say it of each
+            (reasons,) = set(left_out.values())
         raise UnavailableError(f"pipeline {pipeline.name}: none of its candidates can be built here: {reasons}")
     return tuple(found), left_out
 
@@ -215,20 +209,25 @@ def longest_text(options: Options, pipelines: Sequence[Pipeline]) -> int | None:
     return longest
 
 
+def added_shape(shapes: Sequence[str], pipeline: Pipeline) -> str | None:
+    """The shape that is measured without being asked for: where a speed-up is judged, or candidates are compared."""
+    shape = pipeline.gates.speedup_shape
+    needed = pipeline.gates.min_speedup is not None or not pipeline.stages
+    return shape if needed and shape not in shapes else None
+
+
 def check_choice(options: Options, pipeline: Pipeline) -> None:
     """Refuse to choose among candidates without what they are to be compared by."""
     if not options.tuning_examples:
         raise RequestError(f"--tuning-examples: '{pipeline.name}' has none to choose on; give 1 or more")
-    if (shape := pipeline.gates.speedup_shape) not in options.shapes:
-        raise RequestError(f"--shapes: lacks {shape}, where '{pipeline.name}' compares its candidates; add it")
 
 
 def check_numbers(options: Options) -> None:
     """Refuse counts that make no sense."""
-    for name, least in LEAST.items():
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise RequestError(f"--{name.replace('_', '-')}: {value} is too few; give {least} or more")
+    for name, each in declared().items():
+        value, least = getattr(options, name), each.option.least
+        if value is not None and least is not None and value < least:
+            raise RequestError(f"{each.flag}: {value} is too few; give {least} or more")
     if not options.shapes:
         raise RequestError("--shapes: names no shape; write for instance 1x128,data")
     for shape in options.shapes:
@@ -291,29 +290,17 @@ def choose_data(options: Options, head: Head) -> str:
 
 def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found, wanted: Wanted) -> Request:
     """The request as the manifest keeps it."""
-    return Request(
-        target=pipeline.target,
-        head=head.name,
-        model=options.model,
-        revision=found.revision,
-        data=wanted.data,
-        data_config=wanted.config,
-        columns=dict(wanted.columns),
-        certify_on=wanted.certify_on,
-        examples=wanted.examples,
-        calibration_examples=wanted.calibration_examples,
-        tuning_examples=wanted.tuning_examples,
-        max_tokens=options.max_tokens,
-        shapes=list(options.shapes),
-        threads=options.threads or usable_cores(),
-        pipeline=options.pipeline or pipeline.name,
-        runtime=pipeline.runtime.model_dump(mode="json"),
-        stages=[step.as_yaml() for step in pipeline.stages],
-        gates=pipeline.gates.model_dump(exclude_none=True),
-        seed=options.seed,
-        data_revision=wanted.revision,
-        training_examples=wanted.training_examples,
-        budget=options.budget,
-        fastest_within=options.fastest_within,
-        vocabulary=options.vocabulary,
-    )
+    chosen = {
+        "target": pipeline.target,
+        "head": head.name,
+        "revision": found.revision,
+        "data": wanted.data,
+        "data_revision": wanted.revision,
+        "training_examples": wanted.training_examples,
+        "threads": options.threads or usable_cores(),
+        "pipeline": options.pipeline or pipeline.name,
+        "runtime": pipeline.runtime.model_dump(mode="json"),
+        "stages": [step.as_yaml() for step in pipeline.stages],
+        "gates": pipeline.gates.model_dump(exclude_none=True),
+    }
+    return Request(**{**kept(options), **chosen})

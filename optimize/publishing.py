@@ -16,9 +16,10 @@ from optimize.artifact import file_digest
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
 from optimize.report.card import render_card
-from optimize.report.write import write_pictures
+from optimize.report.write import write_pictures, write_report
 
 CHECKSUMS = "SHA256SUMS"
+CARD = "card.md"
 
 
 def publish_folder(run: Path, destination: Path) -> None:
@@ -49,9 +50,39 @@ def assemble(run: Path, record: Manifest, folder: Path) -> None:
     pictures = write_pictures(record, folder)
     card = render_card(record, pictures, checkpoint=checkpoint is not None)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    # As sha256sum writes them, so that `sha256sum --check` reads them.
     lines = [f"{file_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-    folder.chmod(0o755)
+    folder.chmod(0o755)  # mkdtemp makes folders that nobody else may read
+
+
+def published_files(folder: Path) -> dict[str, str]:
+    """The files of a publication and their SHA-256."""
+    stated = {}
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        stated[name] = digest
+    return stated
+
+
+def render_again(run: Path, *, card: bool) -> list[Path]:
+    """Write a run's report and pictures from its manifest, and with `card` its model card; gives what was written.
+
+    Refuses a publication, whose checksums would not be true any more.
+    """
+    record = manifest.read(run)
+    if (run / CHECKSUMS).exists():
+        raise RequestError(f"{run}: is a publication, whose checksums hold its files; publish its run again")
+    if card and not record.measurements:
+        raise RequestError(f"{run}: nothing was measured, so there is nothing to put on a card; leave out --card")
+    pictures = write_report(record, run)
+    written = [run / "report.md", *(run / picture.file for picture in pictures)]
+    if card:
+        checkpoint = manifest.kept_checkpoint(run, record)
+        text = render_card(record, pictures, checkpoint=checkpoint is not None)
+        (run / CARD).write_text(text, encoding="utf-8")
+        written.append(run / CARD)
+    return written
 
 
 def _put(partial: Path, destination: Path) -> None:
@@ -70,8 +101,8 @@ def _files(folder: Path) -> list[str]:
 
 
 def _intact(folder: Path) -> bool:
-    """Whether a folder holds just what its checksums say."""
-    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    stated = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    """Whether a folder holds exactly what its checksums say."""
+    stated = published_files(folder)
+    # Names first: a digest of every file is slow, and pointless where one is missing or too many.
     found = set(_files(folder)) - {CHECKSUMS}
     return found == set(stated) and all(file_digest(folder / name) == digest for name, digest in stated.items())

@@ -37,11 +37,14 @@ from optimize.planning import Plan
 from optimize.report.write import write_report
 
 DEFAULT_CONFIDENCE = 0.95
+"""Of a drop's interval where the pipeline's limits name none."""
 GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_position_embeddings", "activation")
 
 
 def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     """Carry out a plan; the run's folder and its manifest."""
+    if plan.added_shape and not plan.build_only:
+        progress.say(f"latency: also at {plan.added_shape}, where the limit on the speed-up is judged")
     loaded = load(plan, progress)
     made = try_candidates(loaded, partial(method_of, loaded)) if plan.candidates else carry_out(loaded)
     measured = made.results.measurements
@@ -102,12 +105,9 @@ def method_of(loaded: Loaded, subjects: Sequence[Subject]) -> Method:
 def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     """The manifest of a run; its request holds the stages that were carried out and how their result runs."""
     plan, origin = loaded.plan, loaded.origin
-    splits = dict(loaded.splits.records)
+    splits = dict(loaded.splits.records)  # a copy: how many texts were cut is known only now
     measurements = made.results.measurements
-    carried_out = {
-        "stages": [{each.stage: each.params} for each in made.records],
-        "runtime": made.runtime.model_dump(mode="json"),
-    }
+    stages = [{each.stage: each.params} for each in made.records]
     device = plan.target.describe(loaded.settings if plan.build_only else made.runtime) if measurements else {}
     if measurements:
         truncated = loaded.certification.truncated
@@ -115,7 +115,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     return Manifest(
         id=secrets.token_hex(4),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        request=plan.request.model_copy(update=carried_out),
+        request=replace(plan.request, stages=stages, runtime=made.runtime.model_dump(mode="json")),
         environment=environment.detect().model_copy(update={"device": device}),
         source=Source(
             kind=plan.found.kind,
@@ -138,6 +138,7 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
     stamp = result.created.replace(":", "").replace("-", "").replace("+0000", "Z")
     name = f"{stamp}-{Path(result.request.pipeline).stem}-{result.request.head}-{result.id}"
     partial = out / f".{name}.partial"
+    # A killed process leaves at most a folder whose name begins with a dot, which nobody takes for a run.
     try:
         shutil.copytree(made.model.path, partial / manifest.MODEL)
         if made.checkpoint:
@@ -155,7 +156,10 @@ def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
     """Write `scores.npz`: for each model its statistics [N, k] and, where it can be said, what was right [N]."""
     import numpy as np
 
-    arrays = {f"{name}/statistics": score.statistics for name, score in scores.items()}
-    arrays |= {f"{name}/right": score.right for name, score in scores.items() if score.right is not None}
+    arrays = {}
+    for name, score in scores.items():
+        arrays[f"{name}/statistics"] = score.statistics
+        if score.right is not None:
+            arrays[f"{name}/right"] = score.right
     if arrays:
         np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)

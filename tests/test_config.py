@@ -145,7 +145,8 @@ def test_a_pipeline_with_a_vocabulary_prunes_it_first_and_keeps_what_else_it_say
         name="x",
         where="x",
     )
-    found = [each.with_vocabulary("b.txt", where="--vocabulary").stages for each in (plain, own)]
+    asked = {"corpus": "b.txt"}
+    found = [each.with_params("prune_vocabulary", asked, where="--vocabulary").stages for each in (plain, own)]
     assert [[step.stage for step in stages] for stages in found] == [["prune_vocabulary", "export"]] * 2
     assert [(str(stages[0].params.corpus), stages[0].params.min_count) for stages in found] == [
         ("b.txt", 1),
@@ -232,7 +233,7 @@ def test_a_gate_with_a_wrong_value_is_refused_by_name_and_value(gate, value):
 @pytest.mark.parametrize("shape", ["128", "1x", "0x128", "1x128x2", "one", "1×128", ""])
 def test_a_speedup_at_what_is_no_shape_is_refused(shape):
     message = refusal(gates={"speedup_shape": shape})
-    assert message.startswith(f"mine.yaml: gates: speedup_shape: '{shape}' is no shape; write BATCHxTOKENS")
+    assert message.startswith(f"mine.yaml: gates: speedup_shape: '{shape}' is not a shape; write BATCHxTOKENS")
 
 
 @pytest.mark.parametrize("reference", ["cpu-fp32", "pytorch-fp32"])
@@ -373,3 +374,40 @@ def test_an_order_in_which_a_stage_cannot_work_is_refused_with_what_to_do(target
 )
 def test_a_near_miss_of_a_wrong_order_is_taken(target, stages):
     assert len(parse(target=target, stages=stages).stages) == len(stages)
+
+
+def test_parameters_of_a_stage_are_set_at_once_wherever_it_stands():
+    plain = parse_pipeline({"target": "cpu", "stages": ["export", "quantize_static"]}, name="x", where="x")
+
+    changed = plain.with_params("quantize_static", {"method": "percentile", "percentile": 99}, where="--set")
+
+    assert changed.stages[0] == plain.stages[0]
+    assert (changed.stages[1].params.method, changed.stages[1].params.percentile) == ("percentile", 99)
+
+
+def test_a_limit_that_is_set_holds_for_every_head():
+    limits = {"max_size_ratio": 0.3, "min_agreement": 0.9}
+    heads = {"fill-mask": {"min_agreement": 0.8}}
+    content = {"target": "cpu", "stages": ["export"], "gates": limits, "head_gates": heads}
+
+    changed = parse_pipeline(content, name="x", where="x").with_params("gates", {"max_size_ratio": 0.5}, where="--set")
+
+    assert [changed.for_head(head).gates.max_size_ratio for head in ("fill-mask", "multiple-choice")] == [0.5, 0.5]
+    assert changed.for_head("fill-mask").gates.min_agreement == 0.8
+
+
+def test_what_is_set_is_held_to_the_order_of_stages():
+    plain = parse_pipeline({"target": "cpu", "stages": ["export", "fuse"]}, name="x", where="x")
+
+    with pytest.raises(RequestError, match=r"^--set: 'fuse' cannot come after 'export', whose result is lean"):
+        plain.with_params("export", {"lean": True}, where="--set")
+
+
+@pytest.mark.parametrize(
+    ("owner", "takes"),
+    [("export", True), ("prune", False), ("prune_vocabulary", True), ("runtime", True), ("gates", True)],
+)
+def test_a_pipeline_takes_what_it_has_and_what_can_be_put_first(owner, takes):
+    pipeline = parse_pipeline({"target": "cpu", "stages": ["export"]}, name="x", where="x")
+
+    assert pipeline.takes(owner) == takes

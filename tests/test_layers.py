@@ -34,6 +34,7 @@ LAYERS = [
     {"interfaces"},
     {"gates"},
     {"artifact", "checkpoint", "manifest"},
+    {"request"},
     {"errors"},
 ]
 STRANGERS = {"stages", "targets", "heads"}

@@ -38,7 +38,6 @@ def test_every_candidate_is_a_shipped_pipeline_of_its_target(target):
     [
         ({"build_only": True}, "--build-only: 'auto' has to measure"),
         ({"tuning_examples": 0}, "--tuning-examples: 'auto' has none"),
-        ({"shapes": ("1x16",)}, "--shapes: lacks 1x128"),
     ],
 )
 def test_plan_refuses_what_cannot_be_chosen_by(changes, words):
@@ -126,7 +125,7 @@ def test_a_budget_reaches_the_stage_that_prunes(pipeline):
 @pytest.mark.parametrize(
     ("pipeline", "budget", "words"),
     [
-        ("cpu-static", 0.5, "--budget: pipeline cpu-static has no stage with 'budget'; name one that prunes"),
+        ("cpu-static", 0.5, "--budget: pipeline cpu-static has no stage 'prune', only export, quantize_static; name"),
         ("cpu-pruned", 0.0, "--budget: prune: budget: input should be greater than 0"),
         ("cpu-pruned", 1.5, "--budget: prune: budget: input should be less than or equal to 1"),
     ],
@@ -218,3 +217,62 @@ def test_what_is_built_already_needs_no_corpus(tmp_path):
     with pytest.raises(RequestError, match="no such file or folder"):
         make_plan(options)
     assert make_plan(options, built=True).pipeline.stages[0].stage == "prune_vocabulary"
+
+
+def test_any_parameter_can_be_set():
+    settings = {"quantize_static.percentile": "99.9", "export.lean": False, "gates.min_speedup": 3}
+
+    made = make_plan(Options(settings=settings))
+
+    export, quantize = made.pipeline.stages
+    assert (export.params.lean, quantize.params.percentile, made.pipeline.gates.min_speedup) == (False, 99.9, 3.0)
+    assert made.request.settings == settings
+    assert made.request.gates["min_speedup"] == 3.0
+
+
+def test_what_is_set_reaches_the_candidates_that_have_the_stage():
+    made = make_plan(Options(pipeline=AUTO, settings={"quantize_dynamic.embedding": False, "gates.min_speedup": 2}))
+
+    found = {step.stage: step.params for each in made.candidates for step in each.stages}
+    assert found["quantize_dynamic"].embedding is False
+    assert {each.gates.min_speedup for each in made.candidates} == {2.0}
+
+
+def test_what_no_candidate_has_cannot_be_set():
+    words = r"^--set: pipeline cpu-dynamic, cpu-static, cpu-neural-compressor has no stage 'prune', only export, "
+    with pytest.raises(RequestError, match=words):
+        make_plan(Options(pipeline=AUTO, settings={"prune.budget": 0.5}))
+
+
+@pytest.mark.parametrize("pipeline", [AUTO, "cpu-static"])
+def test_a_misspelt_stage_is_refused_with_the_nearest(pipeline):
+    with pytest.raises(RequestError, match="unknown name 'quantize_statik'; did you mean 'quantize_static'"):
+        make_plan(Options(pipeline=pipeline, settings={"quantize_statik.method": "mse"}))
+
+
+def test_a_shorthand_is_what_it_is_short_for(corpus):
+    path = corpus(b"one")
+    short = make_plan(Options(pipeline="cpu-pruned", budget=0.4, vocabulary=path))
+    settings = {"prune.budget": 0.4, "prune_vocabulary.corpus": path}
+
+    assert make_plan(Options(pipeline="cpu-pruned", settings=settings)).pipeline == short.pipeline
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "asked", "measured"),
+    [
+        ("cpu-static", ("1x16",), ["1x16", "1x128"]),
+        ("cpu-static", ("1x128", "1x16"), ["1x128", "1x16"]),
+        ("auto", ("1x16",), ["1x16", "1x128"]),
+    ],
+)
+def test_the_shape_that_a_limit_is_judged_at_is_measured_too(pipeline, asked, measured):
+    plan = make_plan(Options(pipeline=pipeline, shapes=asked))
+    assert list(plan.request.shapes) == measured
+    assert plan.added_shape == (measured[-1] if len(measured) > len(asked) else None)
+
+
+def test_without_a_limit_on_the_speed_up_no_shape_is_added(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("target: cpu\nstages: [export]\ngates: {max_size_ratio: 2.0}\n")
+    assert make_plan(Options(pipeline=str(path), shapes=("1x16",))).request.shapes == ("1x16",)

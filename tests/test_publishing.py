@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_a_publication_holds_the_model_the_card_and_the_evidence(passed, tmp_pat
 def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
     record = manifest.read(copy)
     gates = {**record.request.gates, "speedup_shape": "1x16"}
-    manifest.write(record.model_copy(update={"request": record.request.model_copy(update={"gates": gates})}), copy)
+    manifest.write(record.model_copy(update={"request": replace(record.request, gates=gates)}), copy)
 
     publish_folder(copy, tmp_path / "out")
 
@@ -308,3 +309,40 @@ def test_a_checkpoint_that_is_not_the_runs_is_not_published(pruned, tmp_path):
     with pytest.raises(RequestError, match="checkpoint: is not what the manifest says"):
         publish_folder(copied, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_is_rendered_again_from_the_manifest(copy, optimize, capsys):
+    before = (copy / "report.md").read_bytes()
+    (copy / "report.md").write_text("gone", encoding="utf-8")
+
+    assert optimize("report", str(copy), "--json") == 0
+
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert (copy / "report.md").read_bytes() == before
+    assert str(copy / "report.md") in written
+    assert not (copy / "card.md").exists()
+
+
+def test_a_card_can_be_rendered_beside_the_report(copy, optimize, tmp_path):
+    publish_folder(copy, tmp_path / "out")
+
+    assert optimize("report", str(copy), "--card", "-q") == 0
+
+    assert (copy / "card.md").read_bytes() == (tmp_path / "out" / "README.md").read_bytes()
+
+
+def test_a_publication_is_not_rendered_again(copy, optimize, tmp_path, capsys):
+    publish_folder(copy, tmp_path / "out")
+    before = contents(tmp_path / "out")
+
+    assert optimize("report", str(tmp_path / "out")) == 2
+
+    assert "is a publication" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+
+
+def test_what_was_published_can_be_had_as_json(copy, optimize, tmp_path, capsys):
+    assert optimize("publish", str(copy), str(tmp_path / "out"), "--json") == 0
+
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files["manifest.json"] == hashlib.sha256((copy / "manifest.json").read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
-"""The `optimize` command. The only module that prints, reads the environment and sets exit codes.
+"""The `optimize` command: what runs, plans, certifies, reports, publishes and benchmarks, and the entry point.
 
-Results go to stdout (with `--json` the manifest alone), progress and errors to stderr. Heavy
-modules are imported by the command that needs them, so that `--help` stays quick.
+Results go to stdout (with `--json` JSON alone), progress and errors to stderr. Heavy modules are imported by the
+command that needs them, so that `--help` stays quick.
 """
 
 from __future__ import annotations
@@ -14,173 +14,102 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 import typer
 import typer.exceptions
 
+from optimize import __version__
+from optimize.cli import caching, inspecting, verbosity
 from optimize.cli.options import (
-    DEFAULT_SHAPES,
-    BenchPipelineOption,
-    BudgetOption,
-    BuildOnlyOption,
     CacheOption,
-    CalibrationOption,
-    CertifyOnOption,
-    ColumnsOption,
-    DataConfigOption,
-    DataOption,
-    DataRevisionOption,
-    DeviceOption,
-    ExamplesOption,
-    FastestWithinOption,
-    HeadOption,
     JsonOption,
-    MaxTokensOption,
-    ModelOption,
-    OutOption,
-    PipelineOption,
-    RevisionOption,
-    RuntimeOption,
-    SeedOption,
-    ShapesOption,
-    TargetOption,
-    ThreadsOption,
-    TrainingOption,
-    TuningOption,
-    VocabularyOption,
-    options_from,
+    PanelCommand,
+    QuietOption,
+    RunArgument,
+    VerboseOption,
+    request_command,
 )
+from optimize.cli.output import print_json
 from optimize.errors import OptimizeError, RequestError
 
 if TYPE_CHECKING:
-    from optimize.planning import Options
+    from optimize.request import Options
 
 EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
-INTERRUPTED = 130
+WORSE = (0, 4, 1)
+"""Verdicts' exit codes, each worse than the one before: what failed was proven to, what is unverified may be good."""
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+BENCH_OPTIONS = ("target", "pipeline", "settings", "runtime", "device", "budget", "seed", "shapes", "threads", "cache")
+BENCH_SHAPES = ("1x16", "1x128", "8x128", "1x384")
+"""Random weights come without data, so there are no lengths as they occur."""
 
+verbosity.be_usual()  # the processes that time models import this module too, and nothing else of the command line
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
+    name="optimize",
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode=None,  # Typer's help in colours imports rich, which takes as long as all the rest
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help="Optimize and quantize DistilBERT checkpoints of any head, and prove what it cost and gained.",
 )
 
 
-def _add_request_command(name: str, summary: str, act: Callable[[Options, bool], None]) -> None:
-    """Add a command that takes a whole request; `run` and `plan` differ only in what they do with it."""
-
-    @app.command(name, help=summary)
-    def command(
-        target: TargetOption = None,
-        head: HeadOption = None,
-        model: ModelOption = "demo",
-        revision: RevisionOption = None,
-        data: DataOption = None,
-        data_config: DataConfigOption = None,
-        data_revision: DataRevisionOption = None,
-        columns: ColumnsOption = None,
-        certify_on: CertifyOnOption = None,
-        examples: ExamplesOption = 4000,
-        calibration_examples: CalibrationOption = 256,
-        tuning_examples: TuningOption = 512,
-        training_examples: TrainingOption = 4000,
-        max_tokens: MaxTokensOption = None,
-        shapes: ShapesOption = DEFAULT_SHAPES,
-        threads: ThreadsOption = None,
-        pipeline: PipelineOption = None,
-        device: DeviceOption = None,
-        runtime: RuntimeOption = None,
-        budget: BudgetOption = None,
-        fastest_within: FastestWithinOption = None,
-        vocabulary: VocabularyOption = None,
-        seed: SeedOption = 0,
-        out: OutOption = Path("reports/runs"),
-        cache: CacheOption = None,
-        build_only: BuildOnlyOption = False,
-        as_json: JsonOption = False,
-    ) -> None:
-        act(options_from(locals()), as_json)
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"optimize {__version__}")
+        raise typer.Exit
 
 
-@app.command("list")
-def list_names() -> None:
-    """Targets, heads, stages with their parameters, and pipelines."""
-    from optimize.cli.tables import show_tables
-
-    show_tables()
-
-
-@app.command()
-def doctor() -> None:
-    """This machine: CPU features, libraries, and which targets run here. Exit code 3 if none does."""
-    from optimize.cli.tables import show_doctor
-
-    if not show_doctor():
-        raise typer.Exit(3)
-
-
-@app.command()
-def check(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    model: Annotated[Optional[str], typer.Option(help="Where the FP32 checkpoint lies on this machine.")] = None,
-    data: Annotated[Optional[str], typer.Option(help="Where the data lie on this machine.")] = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
+@app.callback()
+def show_help(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
-    """Measure and judge a finished run's model again on this machine, without rebuilding it."""
-    from optimize.certifying import certify
+    """Show help where no command is given."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def run(options: Options, *, as_json: bool) -> None:
+    """Optimize a model, measure it against FP32, and judge it.
+
+    Exit code 0: all limits are met; 1: one is not; 4: built, but not verified.
+    """
     from optimize.cli.progress import progress
-    from optimize.cli.tables import show_run
+    from optimize.cli.tables import show_overview, show_run
     from optimize.manifest import dump
+    from optimize.planning import make_plan
+    from optimize.running import run
 
-    with progress() as shown:
-        folder, manifest = certify(run_folder, model=model, data=data, cache=cache, progress=shown)
+    # All requests are checked before the first is carried out: a refusal after an hour would be late.
+    manifests = []
+    for made in list(map(make_plan, each_head(options))):
+        with progress() as shown:
+            folder, manifest = run(made, progress=shown)
+        manifests.append(manifest)
+        if not as_json:
+            show_run(folder, manifest)
     if as_json:
-        _print_json([dump(manifest)])
-    else:
-        show_run(folder, manifest)
-    raise typer.Exit(EXIT_CODES[manifest.verdict.outcome])
+        print_json(map(dump, manifests))
+    elif len(manifests) > 1 and not verbosity.is_quiet():
+        show_overview(manifests)
+    codes = [EXIT_CODES[manifest.verdict.outcome] for manifest in manifests]
+    raise typer.Exit(max(codes, key=WORSE.index))
 
 
-@app.command()
-def publish(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to write; must be new or empty.")],
-) -> None:
-    """Write a passed run as a folder to hand on: model, tokenizer, model card, manifest, checksums."""
-    from optimize.publishing import publish_folder
+def plan(options: Options, *, as_json: bool) -> None:
+    """Check a request and show what `run` would do."""
+    from optimize.cli.output import dump_request
+    from optimize.cli.tables import show_plan
+    from optimize.planning import make_plan
 
-    publish_folder(run_folder, destination)
-    print(f"published to {destination}")
-
-
-@app.command()
-def bench(
-    target: TargetOption = None,
-    pipeline: BenchPipelineOption = None,
-    device: DeviceOption = None,
-    runtime: RuntimeOption = None,
-    budget: BudgetOption = None,
-    shapes: ShapesOption = "1x16,1x128,8x128,1x384",
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    seed: SeedOption = 0,
-    calibration: Annotated[
-        bool, typer.Option(help="Compare what calibrators need in memory and time; takes a few minutes.")
-    ] = True,
-) -> None:
-    """Latency, size and memory at distilbert-base's geometry (6 layers, 768 wide) with random weights."""
-    from optimize.bench import bench as measure
-    from optimize.cli.progress import progress
-    from optimize.cli.tables import show_bench
-
-    options = options_from(
-        {"target": target, "pipeline": pipeline, "device": device, "runtime": runtime, "budget": budget}
-        | {"shapes": shapes, "threads": threads, "cache": cache, "seed": seed}
-    )
-    with progress() as shown:
-        found = measure(options, calibration=calibration, progress=shown)
-    show_bench(found.measurements, found.calibration)
+    plans = list(map(make_plan, each_head(options)))
+    if as_json:
+        print_json(dump_request(made.request) for made in plans)
+    elif not verbosity.is_quiet():
+        for made in plans:
+            show_plan(made)
 
 
-def _each_head(options: Options) -> list[Options]:
+def each_head(options: Options) -> list[Options]:
     """One set of options a head; only the demo has all heads."""
     from dataclasses import replace
 
@@ -193,56 +122,138 @@ def _each_head(options: Options) -> list[Options]:
     return [replace(options, head=name) for name in HEADS]
 
 
-def _run(options: Options, as_json: bool) -> None:
-    """Plan all heads, run each, show each verdict, and exit with the worst."""
+def certify(
+    run_folder: RunArgument,
+    model: Annotated[
+        Optional[str], typer.Option("--model", "-m", metavar="MODEL", help="Where the checkpoint lies on this machine.")
+    ] = None,
+    data: Annotated[
+        Optional[str], typer.Option("--data", "-d", metavar="DATA", help="Where the data lie on this machine.")
+    ] = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure and judge a finished run again on this machine.
+
+    Nothing is built again: the model of the run folder is measured.
+    """
+    from optimize.certifying import certify
     from optimize.cli.progress import progress
-    from optimize.cli.tables import show_overview, show_run
+    from optimize.cli.tables import show_run
     from optimize.manifest import dump
-    from optimize.planning import make_plan
-    from optimize.running import run
 
-    plans = [make_plan(each) for each in _each_head(options)]
-    manifests = []
-    for made in plans:
-        with progress() as shown:
-            folder, manifest = run(made, progress=shown)
-        manifests.append(manifest)
-        if not as_json:
-            show_run(folder, manifest)
+    with progress() as shown:
+        folder, manifest = certify(run_folder, model=model, data=data, cache=cache, progress=shown)
     if as_json:
-        _print_json([dump(manifest) for manifest in manifests])
-    elif len(manifests) > 1:
-        show_overview(manifests)
-    raise typer.Exit(max((EXIT_CODES[manifest.verdict.outcome] for manifest in manifests), key=(0, 4, 1).index))
+        print_json([dump(manifest)])
+    else:
+        show_run(folder, manifest)
+    raise typer.Exit(EXIT_CODES[manifest.verdict.outcome])
 
 
-def _plan(options: Options, as_json: bool) -> None:
-    from optimize.cli.tables import show_plan
-    from optimize.planning import make_plan
+def check(
+    run_folder: RunArgument,
+    model: Annotated[Optional[str], typer.Option("--model", "-m")] = None,
+    data: Annotated[Optional[str], typer.Option("--data", "-d")] = None,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The former name of `certify`."""
+    # On stderr, so that what parses `check --json` goes on working.
+    print("optimize: 'check' is called 'certify' now and goes with the next version; write that", file=sys.stderr)
+    certify(run_folder, model=model, data=data, cache=cache, as_json=as_json)
 
-    plans = [make_plan(each) for each in _each_head(options)]
+
+def report(
+    run_folder: RunArgument,
+    card: Annotated[bool, typer.Option("--card", help="Write the model card of a publication, too: card.md.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a finished run's report and pictures again."""
+    from optimize.publishing import render_again
+
+    written = list(map(str, render_again(run_folder, card=card)))
     if as_json:
-        _print_json([made.request.model_dump_json(indent=2) for made in plans])
-        return
-    for made in plans:
-        show_plan(made)
+        print_json([{"written": written}])
+    elif not verbosity.is_quiet():
+        print("\n".join(written))
 
 
-_add_request_command(
-    "run", "Optimize a model, measure it against FP32, judge it. Exit code 0: all gates passed; 1: one failed.", _run
+def publish(
+    run_folder: RunArgument,
+    destination: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; must be new or empty.")],
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a passed run as a folder to hand on.
+
+    It holds the model, its tokenizer, a model card, the manifest and checksums.
+    """
+    from optimize.publishing import publish_folder, published_files
+
+    publish_folder(run_folder, destination)
+    if as_json:
+        print_json([{"folder": str(destination), "files": published_files(destination)}])
+    elif not verbosity.is_quiet():
+        print(f"published to {destination}")
+
+
+def bench(options: Options, *, as_json: bool, calibration: bool) -> None:
+    """Measure latency and size with random weights.
+
+    The geometry is distilbert-base's: 6 layers, 768 wide. How fast a model runs does not depend on what its weights
+    say; accuracy means nothing here and is not measured.
+    """
+    from dataclasses import asdict
+
+    from optimize.bench import bench as measure
+    from optimize.cli.progress import progress
+    from optimize.cli.tables import show_bench
+
+    with progress() as shown:
+        found = measure(options, calibration=calibration, progress=shown)
+    if as_json:
+        measurements = [each.model_dump(mode="json") for each in found.measurements]
+        print_json([{"measurements": measurements, "calibration": [asdict(each) for each in found.calibration]}])
+    else:
+        show_bench(found.measurements, found.calibration)
+
+
+CalibrationOption = Annotated[
+    bool,
+    typer.Option(
+        help="Compare what calibrators need in memory and time; takes a few minutes.", rich_help_panel="Measurement"
+    ),
+]
+COMMANDS: tuple[Callable[..., None], ...] = (
+    request_command(run),
+    request_command(plan),
+    certify,
+    report,
+    publish,
+    request_command(bench, BENCH_OPTIONS, {"shapes": BENCH_SHAPES}, calibration=(CalibrationOption, True)),
+    inspecting.list_names,
+    inspecting.show,
+    inspecting.copy,
+    inspecting.doctor,
 )
-_add_request_command("plan", "Check a request and show what `run` would do, without doing it.", _plan)
-
-
-def _print_json(documents: list[str]) -> None:
-    """One document as it is, several as a JSON array."""
-    texts = [document.strip() for document in documents]
-    print(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
+"""In the order in which help shows them."""
+for command in COMMANDS:
+    app.command(command.__name__.removesuffix("_names"), cls=PanelCommand)(command)
+app.command(hidden=True, cls=PanelCommand)(check)
+app.add_typer(caching.app, name="cache")
 
 
 def main() -> NoReturn:
     """Entry point: an error of ours becomes one line and its exit code."""
+    verbosity.be_usual()
     try:
+        # Standalone, Typer would print errors itself, over several lines and in its own words.
         code = app(prog_name="optimize", standalone_mode=False) or 0
         if code == INTERRUPTED:  # typer 0.29 makes this exit code of Ctrl-C, and says nothing
             raise KeyboardInterrupt
@@ -259,5 +270,11 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    """Say what went wrong in one line, and before it, if that was asked for, where."""
+    if verbosity.is_verbose():
+        import traceback
+
+        traceback.print_exc()
+    # Messages of other libraries may have line breaks; who reads logs by line must not lose half of ours.
     print("optimize: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

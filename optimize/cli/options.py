@@ -1,150 +1,139 @@
-"""The options of commands, each declared once, and what becomes of their values."""
+"""Typer's options, made of the declarations in `optimize.request`, and options of a request made of their values."""
 
 from __future__ import annotations
 
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
-from optimize.errors import RequestError
-from optimize.planning import Options
+from optimize.cli.verbosity import be_quiet, be_verbose
+from optimize.request import Declared, Options, declared
 
-TargetOption = Annotated[Optional[str], typer.Option(help="Where the model runs; see `optimize list`. [default: cpu]")]
+if typing.TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
 
-
-HeadOption = Annotated[Optional[str], typer.Option(help="Task of the model, or 'all'. [default: the checkpoint's]")]
-
-
-ModelOption = Annotated[str, typer.Option(help="Hub id, folder, or 'demo'.")]
-
-
-RevisionOption = Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a Hub id.")]
+WORDS = {int: "NUMBER", float: "NUMBER"}
+"""What stands for a value of a type in help; for any other it is the option's name."""
 
 
-DataOption = Annotated[
-    Optional[str], typer.Option(help="Hub id, folder, or 'demo'. [default: the demo's for the demo]")
-]
+class PanelCommand(TyperCommand):
+    """A command whose help groups options by panel. Typer does so through rich alone, which takes 0.15 s to import."""
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write a section for each panel, in the order in which the options come."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                usual = "Arguments" if param.param_type_name == "argument" else "Options"
+                panels.setdefault(getattr(param, "rich_help_panel", None) or usual, []).append(record)
+        for title, records in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
-DataConfigOption = Annotated[Optional[str], typer.Option(help="Configuration of a Hub data set, such as sst2 of glue.")]
+def names_for(option: str) -> Callable[[str], list[str]] | None:
+    """What the shell completes an option's value to, where there is a table of names."""
+
+    def names(incomplete: str) -> list[str]:
+        # Inside, as tables of stages and targets take longer to import than help may take.
+        from optimize.cli.names import KNOWN
+
+        return [name for name in KNOWN[option]() if name.startswith(incomplete)]
+
+    return names if option in ("target", "head", "pipeline", "show") else None
 
 
-DataRevisionOption = Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a Hub data set.")]
+def option_of(each: Declared) -> Any:
+    """The declaration as Typer's option."""
+    option = each.option
+    names = [each.flag] if option.short is None else [each.flag, option.short]
+    return typer.Option(
+        *names,
+        help=option.meaning + (f"  [default: {option.otherwise}]" if option.otherwise else ""),
+        metavar=option.metavar or WORDS.get(_plain(each.type), each.name.split("_")[-1].upper()),
+        rich_help_panel=option.panel,
+        autocompletion=names_for(each.name),
+    )
 
 
-ColumnsOption = Annotated[Optional[str], typer.Option(help="Columns by role: text=review,label=stars.")]
+def _plain(type_: Any) -> Any:
+    """The type itself of one that may be None."""
+    return next((each for each in typing.get_args(type_) if each is not type(None)), type_)
 
 
-CertifyOnOption = Annotated[Optional[str], typer.Option(help="Split that judges. [default: validation, else test]")]
+def parameter_of(each: Declared, default: Any) -> inspect.Parameter:
+    """The declaration as a parameter of a command; what is read from text is text, or a list of texts."""
+    option = each.option
+    # Typer wants the type of None spelled out, and knows no mappings: words are read once all of them are there.
+    type_: Any = Optional[_plain(each.type)] if each.default is None else each.type
+    if option.read is not None:
+        type_ = list[str] if option.repeated else Optional[str]
+        default = [] if option.repeated else (option.write(default) if default else None)
+    return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[type_, option_of(each)])
 
 
-ExamplesOption = Annotated[int, typer.Option(help="Most examples to certify on.")]
-
-
-CalibrationOption = Annotated[int, typer.Option(help="Examples that stages may calibrate on.")]
-
-
-TuningOption = Annotated[int, typer.Option(help="Examples that stages may tune on.")]
-
-
-TrainingOption = Annotated[int, typer.Option(help="Examples that stages may train on, where one does.")]
-
-
-MaxTokensOption = Annotated[
-    Optional[int], typer.Option(help="Cut texts to this many tokens. [default: the head's limit]")
-]
-
-
-ShapesOption = Annotated[str, typer.Option(help="Latency shapes BATCHxTOKENS; 'data' for lengths as they occur.")]
-
-
-ThreadsOption = Annotated[Optional[int], typer.Option(help="Threads of a session. [default: all cores]")]
-
-
-PipelineOption = Annotated[
-    Optional[str],
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.", rich_help_panel="Output")]
+# Both are eager: what is wrong with an option before them on the line is shown as they say, too.
+VerboseOption = Annotated[
+    bool,
     typer.Option(
-        help="Shipped pipeline, a YAML file, or 'auto': try several, keep the fastest that meets the gates. "
-        "[default: the target's]"
+        "--verbose", "-v", help="Show libraries' logs, and errors with their traceback.", rich_help_panel="Output",
+        callback=be_verbose, is_eager=True,
     ),
-]
+]  # fmt: skip
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Show errors and the verdict alone.", rich_help_panel="Output",
+        callback=be_quiet, is_eager=True,
+    ),
+]  # fmt: skip
+CacheOption = Annotated[Optional[Path], option_of(declared()["cache"])]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
+SWITCHES = {"as_json": (JsonOption, False), "verbose": (VerboseOption, False), "quiet": (QuietOption, False)}
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-RuntimeOption = Annotated[
-    Optional[str], typer.Option(help="Settings that the target runs with: hint=throughput,precision=bf16.")
-]
+def request_command(
+    act: Callable[..., None],
+    names: Sequence[str] | None = None,
+    defaults: Mapping[str, object] | None = None,
+    **others: tuple[Any, object],
+) -> Callable[..., None]:
+    """A command that makes options of its words and hands them to `act(options, as_json=…)`.
+
+    It has all options, or those that are named, with the declared defaults or others. `others` are options of the
+    command's own, as Typer takes them, with their defaults; `act` takes them too.
+    """
+
+    def command(**values: Any) -> None:
+        own = {name: values[name] for name in ("as_json", *others)}
+        act(options_from(values), **own)
+
+    parameters = []
+    for name, each in declared().items():
+        if names is None or name in names:
+            parameters.append(parameter_of(each, (defaults or {}).get(name, each.default)))
+    for name, (option, default) in {**others, **SWITCHES}.items():
+        parameters.append(inspect.Parameter(name, KEYWORD, default=default, annotation=option))
+    command.__name__, command.__doc__ = act.__name__, act.__doc__
+    # Typer reads a command's options off its signature, and `inspect` takes this one for that.
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    return command
 
 
-DeviceOption = Annotated[Optional[str], typer.Option(help="Device of the target, such as GPU. [default: the target's]")]
-
-
-BudgetOption = Annotated[Optional[float], typer.Option(help="Share of the encoder that a pruning pipeline keeps: 0.6.")]
-
-
-FastestWithinOption = Annotated[
-    Optional[str], typer.Option(help="Let a pruning pipeline find the smallest budget that loses no more: 1%.")
-]
-
-
-VocabularyOption = Annotated[
-    Optional[str],
-    typer.Option(metavar="FILE", help="Texts by which the vocabulary is pruned first: .txt, .jsonl, or a folder."),
-]
-
-
-BenchPipelineOption = Annotated[
-    Optional[str], typer.Option(help="Shipped pipeline, or a YAML file. [default: the target's]")
-]
-
-
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
-
-
-OutOption = Annotated[Path, typer.Option(help="Folder that run folders go into.")]
-
-
-CacheOption = Annotated[Optional[Path], typer.Option(help="Folder of cached stages. [default: the user's cache]")]
-
-
-BuildOnlyOption = Annotated[bool, typer.Option("--build-only", help="Build without measuring; exit code 4.")]
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")]
-
-
-DEFAULT_SHAPES = "1x16,1x128,8x128,1x384,data"
-
-
-def options_from(values: dict[str, Any]) -> Options:
-    """Options from a command's parameters."""
-    from dataclasses import fields
-
-    from optimize.planning import Options
-
-    columns = _pairs(values.pop("columns", None), "--columns: '{}' is not role=column; write for instance text=review")
-    runtime = _pairs(values.pop("runtime", None), "--runtime: '{}' is not setting=value; write hint=throughput")
-    shapes = tuple(shape.strip() for shape in str(values.pop("shapes")).split(",") if shape.strip())
-    values["fastest_within"] = _share(values.get("fastest_within"), "--fastest-within")
-    known = {field.name for field in fields(Options)}
-    rest = {name: value for name, value in values.items() if name in known}
-    return Options(columns=columns, runtime=runtime, shapes=shapes, **rest)
-
-
-def _share(text: str | None, option: str) -> float | None:
-    """`1%` or `0.01` as a number."""
-    if text is None:
-        return None
-    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        return float(number) / (100 if percent else 1)
-    except ValueError:
-        raise RequestError(f"{option}: '{text}' is no share; write for instance 1% or 0.01") from None
-
-
-def _pairs(text: object, refusal: str) -> dict[str, str]:
-    """`a=b,c=d` as a mapping."""
-    pairs = [pair.partition("=") for pair in str(text or "").split(",") if pair]
-    if not all(name.strip() and value.strip() for name, _, value in pairs):
-        raise RequestError(refusal.format(text))
-    return {name.strip(): value.strip() for name, _, value in pairs}
+def options_from(values: Mapping[str, Any]) -> Options:
+    """Options from a command's words."""
+    found: dict[str, Any] = {}
+    for name, each in declared().items():
+        value = values.get(name)
+        # Not given: the declared default holds, and commands that lack the option need not know of it.
+        if value is None or value == []:
+            continue
+        found[name] = value if each.option.read is None else each.option.read(value, each.flag)
+    return Options(**found)

@@ -8,13 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from optimize.interfaces import Progress
+from optimize.cli.verbosity import is_quiet
+from optimize.interfaces import Progress, Silence
+
+if TYPE_CHECKING:
+    import rich.progress
 
 PLAIN_SECONDS = 10.0
-
-
 IMPORTING = "<frozen importlib._bootstrap>"
 """The file of the frames that import a module."""
 
@@ -74,7 +76,10 @@ def _imports(frame: FrameType | None) -> bool:
 
 @contextmanager
 def bars_or_lines() -> Iterator[Progress]:
-    """Bars on a terminal; elsewhere a plain line on what takes long, every ten seconds."""
+    """Bars on a terminal; elsewhere a plain line on what takes long, every ten seconds. With `--quiet`, nothing."""
+    if is_quiet():
+        yield Silence()
+        return
     if not sys.stderr.isatty():
         yield PlainProgress()
         return
@@ -89,9 +94,9 @@ def bars_or_lines() -> Iterator[Progress]:
 class BarProgress:
     """One bar for each kind of work, begun again when the work is."""
 
-    def __init__(self, bars: Any) -> None:
+    def __init__(self, bars: rich.progress.Progress) -> None:
         self._bars = bars
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[str, rich.progress.TaskID] = {}
 
     def step(self, name: str, done: int, total: int) -> None:
         """Move the bar of `name`."""

@@ -1,22 +1,27 @@
-"""What the command line shows: progress on stderr, tables on stdout, through rich."""
+"""The tables that commands print on stdout, through rich."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from optimize.cli.verbosity import is_quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.table import Table
 
-    from optimize.config import Pipeline
+    from optimize.cli.keeping import Kept
+    from optimize.cli.names import Document
+    from optimize.config import Pipeline, Step
     from optimize.manifest import Manifest, Measurement
     from optimize.measure.calibration_memory import Row
     from optimize.planning import Plan
 
+# Where stdout is a file or a pipe, there is no terminal to ask for its width; tables of a run fit into this.
+PIPED_WIDTH = 160
 COLOURS = {"passed": "green", "failed": "red", "unverified": "yellow"}
 
 
@@ -24,6 +29,10 @@ def show_run(folder: Path, manifest: Manifest) -> None:
     """The verdict: a table of all measured models, the gates, and where the run lies."""
     from rich.markup import escape
 
+    if is_quiet():
+        _print_verdict(folder, manifest)
+        return
+    # The report's tables import what reads manifests, which a quiet run can do without.
     from optimize.report.candidates import candidate_rows
     from optimize.report.facts import in_short
     from optimize.report.tables import model_rows
@@ -36,7 +45,7 @@ def show_run(folder: Path, manifest: Manifest) -> None:
         header, *rows = model_rows(manifest)
         _print(_table(f"{request.head} on {request.target}, {request.model}", header, rows))
     else:
-        _print(f"built, not measured; certify it with: optimize check {escape(str(folder))}")
+        _print(f"built, not measured; certify it with: optimize certify {escape(str(folder))}")
     for check in manifest.verdict.checks:
         _print(f"  [{COLOURS[check.outcome]}]{check.outcome:10}[/] {check.name}: {escape(check.reason)}")
     stages = ", ".join(f"{record.stage}{' (cached)' if record.cached else ''}" for record in manifest.stages)
@@ -44,7 +53,14 @@ def show_run(folder: Path, manifest: Manifest) -> None:
     for record in manifest.stages:
         if found := in_short(record):
             _print(f"  {record.stage}: {escape(found)}")
-    _print(f"[{COLOURS[manifest.verdict.outcome]} bold]{manifest.verdict.outcome}[/]  {escape(str(folder))}/report.md")
+    _print_verdict(folder, manifest)
+
+
+def _print_verdict(folder: Path, manifest: Manifest) -> None:
+    from rich.markup import escape
+
+    outcome = manifest.verdict.outcome
+    _print(f"[{COLOURS[outcome]} bold]{outcome}[/]  {escape(str(folder))}/report.md")
 
 
 def show_overview(manifests: Sequence[Manifest]) -> None:
@@ -75,43 +91,72 @@ def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] =
 def show_plan(plan: Plan) -> None:
     """What `run` would do."""
     request = plan.request
+    added = f" ({plan.added_shape} for the limit on the speed-up)" if plan.added_shape else ""
     rows = [
         ("model", f"{request.model} ({plan.found.kind})" + (f" at {request.revision}" if request.revision else "")),
         ("head", request.head),
         ("target", f"{request.target}: {plan.target.summary}"),
         ("data", f"{request.data}, at most {request.examples} examples certify"),
-        ("latency", f"{', '.join(request.shapes)} with {request.threads} threads"),
-        *((f"stage {i}", f"{step.stage} {step.params.model_dump()}") for i, step in enumerate(plan.pipeline.stages, 1)),
-        *(("candidate", f"{each.name}: {_stages(each)}") for each in plan.candidates),
-        *(("left out", f"{name}: {reason}") for name, reason in plan.left_out.items()),
-        ("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"),
-        ("cache", str(plan.cache)),
+        ("latency", f"{', '.join(request.shapes)} with {request.threads} threads{added}"),
     ]
+    for number, step in enumerate(plan.pipeline.stages, 1):
+        rows.append((f"stage {number}", _step(step)))
+    for candidate in plan.candidates:
+        rows.append(("candidate", f"{candidate.name}: {_stages(candidate)}"))
+    for name, reason in plan.left_out.items():
+        rows.append(("left out", f"{name}: {reason}"))
+    rows.append(("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"))
+    rows.append(("cache", str(plan.cache)))
     _print(_table(f"plan {request.pipeline}", ("what", "value"), rows))
 
 
-def show_tables() -> None:
-    """All names that a request may use."""
-    from optimize.config import load_pipeline, shipped_pipelines
-    from optimize.heads import HEADS
-    from optimize.planning import AUTO
-    from optimize.stages import STAGES
-    from optimize.targets import TARGETS
+def _step(step: Step) -> str:
+    """A stage with those of its parameters that are not the defaults; a table of all twenty would hide those."""
+    from optimize.request import write_setting
 
-    targets = [(name, target.summary, ", ".join(target.runtime.model_fields)) for name, target in TARGETS.items()]
-    _print(_table("targets", ("name", "what", "runtime settings"), targets))
-    heads = [(name, head.architecture, head.metric) for name, head in HEADS.items()]
-    _print(_table("heads", ("name", "class", "metric"), heads))
-    stages = [
-        (name, f"{stage.takes} to {stage.gives}", stage.summary, ", ".join(stage.params.model_fields))
-        for name, stage in STAGES.items()
-    ]
-    _print(_table("stages", ("name", "kind", "what", "parameters"), stages))
-    loaded = {name: load_pipeline(name) for name in shipped_pipelines()}
-    pipelines = [(each.name, each.target, _stages(each)) for each in loaded.values()]
-    chosen = [replace(loaded[name], name=AUTO, stages=()) for name in TARGETS if loaded[name].candidates]
-    pipelines += [(each.name, each.target, _stages(each)) for each in chosen]
-    _print(_table("pipelines", ("name", "target", "stages"), pipelines))
+    params = step.params.model_dump(mode="json", exclude_defaults=True)
+    return f"{step.stage}: {write_setting(params)}" if params else step.stage
+
+
+def show_names(found: Mapping[str, Sequence[Document]]) -> None:
+    """All names that a request may use."""
+    for title, (header, row_of) in NAMES.items():
+        rows = [row_of(each) for each in found[title]]
+        if title == "pipelines":
+            # `auto` is not a file, but the user names it like one.
+            rows += map(_auto_row, (each for each in found[title] if each["candidates"]))
+        _print(_table(title, header, rows))
+    _print("optimize show NAME says more of each")
+
+
+def _target_row(each: Document) -> tuple[str, ...]:
+    return each["target"], each["summary"], ", ".join(setting["name"] for setting in each["parameters"])
+
+
+def _head_row(each: Document) -> tuple[str, ...]:
+    return each["head"], each["summary"], each["metric"], ", ".join(each["columns"])
+
+
+def _stage_row(each: Document) -> tuple[str, ...]:
+    return each["stage"], f"{each['takes']} to {each['gives']}", each["summary"]
+
+
+def _pipeline_row(each: Document) -> tuple[str, ...]:
+    # A step is a mapping from its stage's name, which alone is shown, to parameters.
+    return each["pipeline"], each["target"], " > ".join(next(iter(step)) for step in each["stages"])
+
+
+def _auto_row(each: Document) -> tuple[str, ...]:
+    return "auto", each["target"], f"the fastest that meets its limits: {', '.join(each['candidates'])}"
+
+
+NAMES: dict[str, tuple[tuple[str, ...], Callable[[Document], tuple[str, ...]]]] = {
+    "targets": (("name", "what", "runtime settings"), _target_row),
+    "heads": (("name", "what", "metric", "columns"), _head_row),
+    "stages": (("name", "kind", "what"), _stage_row),
+    "pipelines": (("name", "target", "stages"), _pipeline_row),
+}
+"""For each kind of names the header of its table, and what makes a row."""
 
 
 def _stages(pipeline: Pipeline) -> str:
@@ -120,25 +165,40 @@ def _stages(pipeline: Pipeline) -> str:
     return " > ".join(step.stage for step in pipeline.stages)
 
 
-def show_doctor() -> bool:
-    """This machine and what runs on it; False if no target does."""
-    from optimize.environment import detect
-    from optimize.targets import TARGETS
-
-    machine = detect()
+def show_machine(found: Document) -> None:
+    """This machine and what runs on it."""
+    machine = found["machine"]
     rows = [
-        ("cpu", f"{machine.cpu}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB"),
-        ("features", ", ".join(machine.features) or "none known"),
-        ("gpu", machine.gpu or "none"),
-        ("system", machine.system),
-        *((name, version) for name, version in machine.versions.items()),
+        ("cpu", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"),
+        ("features", ", ".join(machine["features"]) or "none known"),
+        ("gpu", machine["gpu"] or "none"),  # NVIDIA's alone: OpenVINO's are among what its target says
+        ("system", machine["system"]),
+        *machine["versions"].items(),
     ]
     _print(_table("machine", ("what", "value"), rows))
-    reasons = {name: target.unavailable(target.runtime()) for name, target in TARGETS.items()}
-    found = {name: TARGETS[name].describe(TARGETS[name].runtime()) for name, reason in reasons.items() if not reason}
-    targets = [(name, reason or _runs(found[name])) for name, reason in reasons.items()]
+    targets = [(each["name"], each["reason"] or _runs(each["device"])) for each in found["targets"]]
     _print(_table("targets", ("name", "runs here"), targets))
-    return None in reasons.values()
+
+
+def show_entries(root: Path, entries: Sequence[Kept]) -> None:
+    """What the cache holds."""
+    rows, total = [], 0
+    for each in entries:
+        total += each.size_bytes
+        rows.append((each.key[:12], each.stage, each.head, _megabytes(each.size_bytes), _ago(each.age_seconds)))
+    _print(_table(str(root), ("key", "stage", "head", "size", "last used"), rows))
+    _print(f"{len(entries)} entries, {_megabytes(total)}")
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"  # as disks are sold and `ls` counts, not in MiB
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:  # "1 days" is never said, and 90 minutes are told from 60
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
 
 
 def _runs(device: Mapping[str, str]) -> str:
@@ -160,5 +220,6 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def _print(what: object) -> None:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 160
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    # rich would colour every number and path that it finds; colours are for verdicts alone.
     Console(width=width, highlight=False).print(what)

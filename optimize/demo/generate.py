@@ -99,6 +99,7 @@ def _draw_split(recipe: Recipe, rng: Random, size: int, seen: set[tuple[str, ...
         if len(rows) == size:
             break
         row = recipe.draw(rng)
+        # A text in two splits would be scored by what was learnt by heart.
         identity = tuple(recipe.texts(row))
         if identity not in seen:
             seen.add(identity)

@@ -73,6 +73,7 @@ DIALOGUES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def draw(rng: Random) -> Row:
     """Draw one remark and question, four replies, and the index of the one that fits."""
+    # All of different sorts, so that one reply alone fits the question.
     sorts = rng.sample(list(DIALOGUES), CHOICES)
     right = rng.randrange(CHOICES)
     question = rng.choice(DIALOGUES[sorts[right]][0])

@@ -84,6 +84,7 @@ def draw(rng: Random) -> Row:
     count = rng.choice([2, 2, 3])
     sorts = _sorts(rng, count)
     people = rng.sample(FIRST_NAMES, count)
+    # The angle brackets stay until the sentences are in order, to say where the answer came to stand.
     facts = [
         sentence(write(rng, rng.choice(FACTS[sort][0])).replace("WHO", person))
         for sort, person in zip(sorts, people, strict=True)

@@ -65,6 +65,7 @@ TEMPLATES = (
 
 
 def _built(rng: Random) -> str:
+    # Made of parts, a name says nothing of its type: the words around it have to.
     return rng.choice(STARTS) + rng.choice(ENDS)
 
 

@@ -46,6 +46,7 @@ def build_vocabulary(texts: Iterable[str]) -> list[str]:
     whole = [word for word in _ranked(counts) if counts[word] >= enough][:MOST_WORDS]
     parts: Counter[str] = Counter()
     for word in set(counts) - set(whole):
+        # Parts of one letter are characters, which are pieces anyhow.
         for cut in range(2, len(word) - 1):
             parts[word[:cut]] += counts[word]
             parts[f"##{word[cut:]}"] += counts[word]

@@ -25,7 +25,7 @@ WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.01
 BETAS = (0.9, 0.98)  # a shorter memory than AdamW's default, for runs of under 1000 steps
 GRADIENT_NORM = 1.0
-POSITION_SCALE = 0.1
+POSITION_SCALE = 0.1  # near the size of the words' own embeddings at the start, so that neither drowns the other
 
 
 def learning_rate_scale(step: int, steps: int) -> float:
@@ -48,6 +48,7 @@ def build_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> "PreTra
     """Return the recipe's architecture with random weights, from torch's current seed."""
     import transformers
 
+    # For a head without names of classes, the ones that transformers gives by itself.
     names = dict(enumerate(recipe.labels)) or {0: "LABEL_0", 1: "LABEL_1"}
     config = transformers.DistilBertConfig(
         vocab_size=len(tokenizer),
@@ -64,6 +65,7 @@ def build_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase") -> "PreTra
         id2label=names,
         label2id={name: index for index, name in names.items()},
     )
+    # Otherwise transformers would guess from the first labels that it is given.
     if recipe.architecture == "DistilBertForSequenceClassification":
         config.problem_type = "single_label_classification"
     model = getattr(transformers, recipe.architecture)(config)

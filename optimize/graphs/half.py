@@ -82,6 +82,8 @@ def join_casts(converted: onnx.ModelProto) -> ir.Model:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     _drop_repeats(converted)
+    # They state FP32 where FP16 is now.
+    del converted.graph.value_info[:]
     model = onnx_ir.from_proto(converted)
     for node in model.graph:
         narrowed = node.inputs[0].producer() if _casts(node, FLOAT) else None

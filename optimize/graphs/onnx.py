@@ -7,6 +7,7 @@ clone shares them. ONNX Runtime's own tools take protobufs: `to_proto` is the bo
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,20 +35,27 @@ QUANTIZED_OPERATORS = frozenset(
         "DequantizeLinear",
     }
 )
+LARGE_BYTES = 50 * 2**20
 PRODUCTS = frozenset({"MatMul", "Gemm", "Attention"})
 """Float operators that multiply with weights."""
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """The protobuf of a model; it states the types of inputs, outputs and weights alone.
+    """The protobuf of a model, a copy of its weights included.
 
-    onnx_ir notes types and shapes of everything else as it was read, which edits make untrue: ONNX Runtime refuses such
-    a graph, and infers them by itself.
+    Shapes that were noted of values between nodes are kept: by them ONNX Runtime proves that a residual sum and its
+    LayerNormalization can be fused. Weights say themselves what they are.
     """
     import onnx_ir
 
+    # Nodes and values of onnx_ir refer to one another, so a model that was dropped keeps its weights until collected.
+    # That takes up to a second beside PyTorch, which is worth it where weights are large.
+    if sum(weight.const_value.nbytes for weight in model.graph.initializers.values()) > LARGE_BYTES:
+        gc.collect()
     proto = onnx_ir.to_proto(model)
+    noted = [info for info in proto.graph.value_info if info.name not in model.graph.initializers]
     del proto.graph.value_info[:]
+    proto.graph.value_info.extend(noted)
     return proto
 
 

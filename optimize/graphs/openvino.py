@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.errors import StageError
 from optimize.runtimes.openvino import axes_of
+
+if TYPE_CHECKING:
+    from openvino import Model, Node
 
 BETWEEN = frozenset({"Convert", "Subtract", "Multiply", "FakeQuantize", "Reshape", "Transpose"})
 INTEGERS = frozenset({"i8", "u8"})
@@ -38,31 +41,33 @@ class Weight:
         return self.dtype in INTEGERS
 
 
-def count_operators(model: Any) -> Counter[str]:
+def count_operators(model: Model) -> Counter[str]:
     """How many operators of each type a model has."""
     return Counter(operator.get_type_name() for operator in model.get_ops())
 
 
-def find_weights(model: Any) -> list[Weight]:
+def find_weights(model: Model) -> list[Weight]:
     """All weights in the order in which they are read; a table that is also multiplied with comes twice."""
     return list(_weights(model))
 
 
-def _weights(model: Any) -> Iterator[Weight]:
+def _weights(model: Model) -> Iterator[Weight]:
     for operator in model.get_ordered_ops():
         kind = operator.get_type_name()
         places = {"MatMul": (0, 1), "Gather": (0,)}.get(kind, ())
         for place in places:
             constant = _constant(operator.input_value(place).get_node())
-            if constant is None or len(shape := tuple(constant.get_output_shape(0))) != 2:
+            if constant is None:
                 continue
+            shape = tuple(constant.get_output_shape(0))
             name, dtype = operator.get_friendly_name(), constant.get_element_type().to_string()
-            if dtype not in INTEGERS | FLOATS:
+            # A vector is a bias or a norm's, and integers of 64 bits are axes and shapes.
+            if len(shape) != 2 or dtype not in INTEGERS | FLOATS:
                 continue
             yield Weight(layer_name(name), name, prod(shape), dtype, looks_up=kind == "Gather")
 
 
-def _constant(node: Any) -> Any | None:
+def _constant(node: Node) -> Node | None:
     """The constant that a value is made of, if it is made of one."""
     while node.get_type_name() in BETWEEN:
         node = node.input_value(0).get_node()
@@ -75,7 +80,7 @@ def layer_name(operator: str) -> str:
     return path.strip("/").replace("/", ".") or operator
 
 
-def refuse_unfit(model: Any, folder: Path, *, stage: str) -> None:
+def refuse_unfit(model: Model, folder: Path, *, stage: str) -> None:
     """Refuse a model that is quantized already, or was finished by a later stage."""
     if any(weight.quantized for weight in find_weights(model)) or count_operators(model)["FakeQuantize"]:
         raise StageError(f"{stage}: the model is quantized already; start from the FP32 checkpoint")
@@ -90,9 +95,12 @@ def refuse_attached(folder: Path, *, stage: str) -> None:
         raise StageError(f"{stage}: the tokenizer is attached already; put 'attach_tokenizer' last")
 
 
-def products_of_activations(model: Any) -> list[str]:
+def products_of_activations(model: Model) -> list[str]:
     """The operators that multiply activations with each other: attention, fused or not."""
     weighted = {weight.operator for weight in find_weights(model)}
-    products = ("MatMul", "ScaledDotProductAttention")
-    names = (each.get_friendly_name() for each in model.get_ops() if each.get_type_name() in products)
-    return [name for name in names if name not in weighted]
+    found = []
+    for operator in model.get_ops():
+        name = operator.get_friendly_name()
+        if operator.get_type_name() in ("MatMul", "ScaledDotProductAttention") and name not in weighted:
+            found.append(name)
+    return found

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,8 +29,8 @@ from optimize.runtimes.onnx_runtime import NOTHING, cpu_session, session_options
 from optimize.runtimes.openvino import load_nncf, load_openvino
 
 PERCENTILE = 99.99
-SHARE_OF_AVAILABLE = 0.8
-GOODBYE_SECONDS = 5.0
+SHARE_OF_AVAILABLE = 0.8  # the rest is for whatever else runs, this process among it
+GOODBYE_SECONDS = 5.0  # for a process that died to leave its exit code
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Row:
     peak_bytes: int | None
     seconds: float | None
     not_measured: str | None = None
+
+
+Answers: TypeAlias = "Connection[tuple[int | None, float | None, str | None], None]"
+"""Peak bytes, seconds, and why there are none."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,28 @@ def _inspect(path: Path) -> tuple[tuple[str, ...], int]:
 
     graph = onnx.load(path, load_external_data=False).graph
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights]
-    tables = [weights[n.input[0]] for n in graph.node if n.op_type == "Gather" and n.input[1] == "input_ids"]
-    if not products or not tables:
+    activations: dict[str, None] = {}  # each once, in order: queries, keys and values read the same one
+    words = 0
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+            activations[node.input[0]] = None
+        elif node.op_type == "Gather" and node.input[1] == "input_ids":
+            words = words or int(weights[node.input[0]][0])
+    if not activations or not words:
         raise StageError(
             f"{path.name}: no product with weights, or no look-up of 'input_ids'; give an exported FP32 graph"
         )
-    return tuple(dict.fromkeys(node.input[0] for node in products)), int(tables[0][0])
+    return tuple(activations), words
 
 
 def _available_bytes() -> int | None:
     """Most of the memory that is free now; None where the system does not say."""
     path = Path("/proc/meminfo")
-    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0] * SHARE_OF_AVAILABLE) if found else None
+    for line in path.read_text(encoding="ascii").splitlines() if path.exists() else ():
+        if line.startswith("MemAvailable:"):
+            _, kibibytes, _ = line.split()
+            return int(int(kibibytes) * 1024 * SHARE_OF_AVAILABLE)
+    return None
 
 
 def _measure(calibrator: str, task: Task, limit: int | None) -> Row:
@@ -130,8 +141,8 @@ def _measure(calibrator: str, task: Task, limit: int | None) -> Row:
     return Row(calibrator, task.samples, peak, seconds, failure)
 
 
-def _serve(connection: Connection[Any, Any], calibrator: str, task: Task, limit: int | None) -> None:
-    """The process's life: calibrate once, and tell what it took."""
+def _serve(connection: Answers, calibrator: str, task: Task, limit: int | None) -> None:
+    """The process's life: calibrate once, and report what it took."""
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if limit is not None:
@@ -139,7 +150,7 @@ def _serve(connection: Connection[Any, Any], calibrator: str, task: Task, limit:
     start = time.perf_counter()
     try:
         CALIBRATORS[calibrator](task)
-    except Exception as error:  # noqa: BLE001  (told to the parent, which reports it)
+    except Exception as error:  # noqa: BLE001  (sent to the parent, which reports it)
         connection.send((None, None, _reason(error, limit)))
     else:
         connection.send((peak_memory_bytes(), time.perf_counter() - start, None))
@@ -155,8 +166,8 @@ def _set_limit(limit: int) -> None:
 
 def _reason(error: Exception, limit: int | None) -> str:
     """Say it was memory where it was; ONNX Runtime says so in errors of its own."""
-    told = any(words in str(error) for words in ("bad_alloc", "Failed to allocate memory"))
-    if limit is not None and (told or isinstance(error, MemoryError)):
+    said = any(words in str(error) for words in ("bad_alloc", "Failed to allocate memory"))
+    if limit is not None and (said or isinstance(error, MemoryError)):
         return f"needed more than {limit / 1e9:.1f} GB"
     return first_line(error)
 
@@ -167,7 +178,9 @@ def _stream(task: Task) -> None:
 
     from optimize.quantization.calibrate import calibrate
 
-    features = [Feature({name: array[0] for name, array in feed.items()}, i) for i, feed in enumerate(task.feeds())]
+    features: list[Feature] = []
+    for example, feed in enumerate(task.feeds()):
+        features.append(Feature({name: array[0] for name, array in feed.items()}, example))
     calibrate(
         onnx.load(task.model),
         task.tensors,
@@ -191,6 +204,7 @@ def _keep_all(task: Task) -> None:
         calibrator = PercentileCalibrater(
             task.model, ["MatMul", "Gemm"], str(Path(folder, "augmented.onnx")), symmetric=True, percentile=PERCENTILE
         )
+        # An instance's own in place of the method, which takes no list of tensors.
         calibrator.select_tensors_to_calibrate = lambda _: (
             set(task.tensors),
             {name: onnx.ValueInfoProto(name=name) for name in task.tensors},

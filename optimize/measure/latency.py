@@ -8,22 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
 from optimize.evaluate.statistics import percentiles_ms, ratio_interval
-from optimize.interfaces import Progress
+from optimize.interfaces import Array, Progress
 from optimize.manifest import Latency
 from optimize.measure.rounds import Settings, time_rounds
 from optimize.measure.shapes import ON_DEVICE
-from optimize.measure.workers import Engine, Worker, ask, end, open_workers, run_settled
+from optimize.measure.workers import PYTORCH, PYTORCH_FP32, Engine, Worker, ask, end, open_workers, run_settled
 from optimize.measure.workload import Workload, feeds_for, why_not
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    Rounds = Mapping[str, Sequence[np.ndarray[Any, Any]]]
 
 __all__ = ["DeviceMemory", "Engine", "EngineTimes", "Settings", "Workload", "measure_latency", "summarise"]
 
@@ -63,8 +56,13 @@ def measure_latency(
     """
     if len({engine.name for engine in engines}) != len(engines):
         raise StageError("latency: two engines have the same name; name each one differently")
-    left_out = {f"latency {shape}": reason for shape in shapes if (reason := why_not(shape, workload))}
-    measured = [shape for shape in shapes if f"latency {shape}" not in left_out]
+    left_out: dict[str, str] = {}
+    measured: list[str] = []
+    for shape in shapes:
+        if reason := why_not(shape, workload):
+            left_out[f"latency {shape}"] = reason
+        else:
+            measured.append(shape)
     found: dict[str, list[Latency]] = {engine.name: [] for engine in engines}
     with open_workers(engines, settings.threads) as workers:
         load_seconds = {name: float(ask(worker, "open")) for name, worker in workers.items()}
@@ -78,17 +76,12 @@ def measure_latency(
                     found[engine.name].append(summary)
         progress.step("latency", len(measured), len(measured))
         peaks = {name: ask(worker, "memory") for name, worker in workers.items()}
+        # All peaks first: what one worker's end sets free must not be used by another before it is asked.
         held = {name: _end_and_see(worker, device) for name, worker in workers.items()}
-    return {
-        name: EngineTimes(
-            latency=latency,
-            load_seconds=load_seconds[name],
-            peak_memory_bytes=peaks[name],
-            device_memory_bytes=held[name],
-            not_measured=dict(left_out),
-        )
-        for name, latency in found.items()
-    }
+    measured_of: dict[str, EngineTimes] = {}
+    for name, latency in found.items():
+        measured_of[name] = EngineTimes(latency, load_seconds[name], peaks[name], held[name], dict(left_out))
+    return measured_of
 
 
 def _end_and_see(worker: Worker, device: DeviceMemory | None) -> int | None:
@@ -98,31 +91,38 @@ def _end_and_see(worker: Worker, device: DeviceMemory | None) -> int | None:
     before = device.in_use()
     end(worker)
     after = device.in_use()
+    # Below 0 where another process has taken memory meanwhile.
     return None if before is None or after is None else max(before - after, 0)
 
 
 def _time_shape(
     shape: str, workers: Mapping[str, Worker], *, workload: Workload, settings: Settings, place: bool
-) -> dict[str, list[np.ndarray[Any, Any]]]:
+) -> dict[str, list[Array]]:
+    """Seconds of all runs at a shape, by engine and round; with `place`, of feeds that lie on the device."""
     feeds = feeds_for(shape, workload)
     for worker in workers.values():
         ask(worker, "place" if place else "feeds", feeds)
-    runs = {name: partial(run_settled, worker) for name, worker in workers.items()}
-    return time_rounds(
-        list(workers),
-        len(feeds),
-        run=lambda name, chosen, passes: runs[name](chosen, passes),
-        settings=settings,
-        seed=workload.seed,
-    )
+
+    def run(name: str, chosen: Sequence[int], passes: int) -> list[float]:
+        return run_settled(workers[name], chosen, passes)
+
+    return time_rounds(list(workers), len(feeds), run=run, settings=settings, seed=workload.seed)
 
 
-def summarise(shape: str, engine: Engine, times: Rounds, *, references: Sequence[str], seed: int) -> Latency:
+def summarise(
+    shape: str, engine: Engine, times: Mapping[str, Sequence[Array]], *, references: Sequence[str], seed: int
+) -> Latency:
     """Percentiles of an engine's runs, and its speed-up over `references`; of PyTorch's engines over PyTorch's FP32."""
     import numpy as np
 
     own = np.concatenate(times[engine.name])
-    compared = [name for name in references if engine.target != "pytorch" or name == "pytorch-fp32"]
+    speedup: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for name in references:
+        if engine.target == PYTORCH and name != PYTORCH_FP32:
+            continue
+        speedup[name] = float(np.median(np.concatenate(times[name])) / np.median(own))
+        intervals[name] = ratio_interval(times[name], times[engine.name], seed=seed)
     p50, p90, p99 = percentiles_ms(own)
     return Latency(
         shape=shape,
@@ -130,6 +130,6 @@ def summarise(shape: str, engine: Engine, times: Rounds, *, references: Sequence
         p90_ms=p90,
         p99_ms=p99,
         runs=len(own),
-        speedup={name: float(np.median(np.concatenate(times[name])) / np.median(own)) for name in compared},
-        speedup_interval={name: ratio_interval(times[name], times[engine.name], seed=seed) for name in compared},
+        speedup=speedup,
+        speedup_interval=intervals,
     )

@@ -11,10 +11,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
+from optimize.interfaces import Array
 
 Run = Callable[[str, Sequence[int], int], list[float]]
 """Run an engine over the feeds of these indices, so many passes; seconds of each run."""
@@ -33,9 +31,7 @@ class Settings:
     rounds: int = 10
 
 
-def time_rounds(
-    names: Sequence[str], feeds: int, *, run: Run, settings: Settings, seed: int
-) -> dict[str, list[np.ndarray[Any, Any]]]:
+def time_rounds(names: Sequence[str], feeds: int, *, run: Run, settings: Settings, seed: int) -> dict[str, list[Array]]:
     """Seconds of all runs, by engine and round; in one round all engines run the same feeds.
 
     Rounds are added, for all engines, until the last engine has its minimum.
@@ -43,11 +39,12 @@ def time_rounds(
     import numpy as np
 
     passes = {name: _passes(name, feeds, run=run, settings=settings) for name in names}
-    times: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in names}
+    times: dict[str, list[Array]] = {name: [] for name in names}
     order = random.Random(seed)
     for turn in range(settings.rounds + MAX_EXTRA_ROUNDS):
         if turn >= settings.rounds and all(_enough(times[name], settings) for name in names):
             break
+        # The same feeds for all: a round of longer texts is then as long a one for each engine.
         chosen = feeds_of_round(turn, feeds, settings.rounds)
         for name in order.sample(list(names), len(names)):
             times[name].append(np.array(run(name, chosen, passes[name])))
@@ -64,12 +61,15 @@ def _passes(name: str, feeds: int, *, run: Run, settings: Settings) -> int:
     import numpy as np
 
     seconds = np.array(run(name, range(feeds), WARM_UP_PASSES)).reshape(WARM_UP_PASSES, feeds)
+    # The first passes are slow ones, so of each feed the fastest counts.
     typical = max(float(seconds.min(axis=0).mean()), 1e-9)
-    runs = max(settings.min_runs, settings.min_seconds / typical) / settings.rounds
-    return max(1, ceil(runs / max(1.0, feeds / settings.rounds)))
+    runs_a_round = max(settings.min_runs, settings.min_seconds / typical) / settings.rounds
+    feeds_a_round = max(1.0, feeds / settings.rounds)
+    return max(1, ceil(runs_a_round / feeds_a_round))
 
 
-def _enough(rounds: Sequence[np.ndarray[Any, Any]], settings: Settings) -> bool:
+def _enough(rounds: Sequence[Array], settings: Settings) -> bool:
+    """Whether an engine has its minimum of runs and of seconds."""
     runs = sum(len(times) for times in rounds)
     seconds = sum(float(times.sum()) for times in rounds)
     return runs >= settings.min_runs and seconds >= settings.min_seconds

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from optimize.artifact import Artifact, copy_companions, seal
 from optimize.checkpoint import LayerSize, note_sizes, read_config, resize_layers
@@ -39,7 +38,7 @@ def time_stacks(
         config["max_position_embeddings"],
         pad_id=PAD_ID,
         seed=context.seed,
-        choices=min(choices(context.calibration.features[0]), 1),
+        choices=min(choices(context.calibration.features[0]), 1),  # layers see choices as a longer batch
     )
     if reason := why_not(shape, workload):
         raise StageError(f"layers to time: {shape} is {reason}; lower 'tokens'")
@@ -56,14 +55,14 @@ def time_stacks(
     return [found[engine.name].latency[0].p50_ms / 1000 for engine in engines]
 
 
-def _write(config: Mapping[str, Any], stack: Stack, folder: Path, context: Context) -> Artifact:
+def _write(config: Mapping[str, object], stack: Stack, folder: Path, context: Context) -> Artifact:
     """A checkpoint with random weights whose layers have these sizes, and the files that lie beside the reference."""
     import torch
     import transformers
 
     sizes = [LayerSize(*size) for size in stack]
     changed = {**config, "n_layers": len(sizes)}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the stage's own random numbers stay what they were
         torch.manual_seed(context.seed)
         model = getattr(transformers, context.head.architecture)(transformers.DistilBertConfig(**changed))
         resize_layers(model, sizes)

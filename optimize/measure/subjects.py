@@ -82,16 +82,21 @@ def measure_subjects(
 
     Without `split` the weights are random: accuracy and drift are noted as not measured.
     """
-    first = {subject.key: subject for subject in reversed(subjects)}
-    distinct = [subject for subject in subjects if first[subject.key] is subject]
+    # A stage that changed nothing gives the model before it, which is measured under the first of its names.
+    first: dict[tuple[str, str], Subject] = {}
+    for subject in subjects:
+        first.setdefault(subject.key, subject)
+    distinct = list(first.values())
     quality = measure_quality(distinct, split, method=method, progress=progress) if split else {}
     times = _time(distinct, method=method, progress=progress)
     sizes = measure_sizes(subjects, compressed=method.compressed)
-    measurements = []
+    measurements: list[Measurement] = []
+    scores: dict[str, Score] = {}
     for subject in subjects:
         found, engine = quality.get(subject.key), first[subject.key].name
         measurements.append(_assemble(subject, found, times[engine], sizes[subject.artifact.digest]))
-    scores = {each.name: quality[each.key][2] for each in subjects if each.key in quality}
+        if found is not None:
+            _, _, scores[subject.name] = found
     return Results(measurements, scores)
 
 
@@ -168,6 +173,7 @@ def _drift(
     """How far a model is from the reference; output by output only where both see as many tokens."""
     (ours, encoded), (theirs, base) = candidate, reference
     left_out = 0
+    # The same object where both have one tokenizer: then rows are beside each other already.
     if encoded is not base:
         ours, theirs, left_out = alike((ours, encoded.features), (theirs, base.features))
     padding, batch = moved

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from optimize.artifact import Artifact
 from optimize.errors import OptimizeError, StageError, first_line
@@ -25,8 +25,15 @@ from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.measure.kinds import KINDS
 
+PYTORCH, PYTORCH_FP32 = "pytorch", "pytorch-fp32"
+"""What engines in PyTorch have for a target, which TARGETS lacks, and the engine that all others are compared with."""
 SETTLE_SECONDS = 0.06
-GOODBYE_SECONDS = 5.0
+"""Longer than threads spin once their work is done."""
+GOODBYE_SECONDS = 5.0  # for a process to end of its own accord, before it is killed
+
+
+Pipe: TypeAlias = "Connection[tuple[str, Any], tuple[str, Any]]"
+"""A word, and what belongs to it."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,12 @@ class Worker:
 
     engine: str
     process: BaseProcess
-    connection: Connection[Any, Any]
+    connection: Pipe
 
 
 def placer(target: str) -> Callable[[Feed, Any], Feed] | None:
     """The function that puts a feed into the memory of a target's device, if it has any."""
-    if target == "pytorch":
+    if target == PYTORCH:
         from optimize.runtimes.pytorch import place
 
         return place
@@ -65,7 +72,7 @@ def placer(target: str) -> Callable[[Feed, Any], Feed] | None:
 
 def opener(target: str) -> Callable[[Path, int, Head, Any], Session]:
     """The function that opens a model folder on a target."""
-    if target == "pytorch":
+    if target == PYTORCH:
         from optimize.runtimes.pytorch import open_torch
 
         return open_torch
@@ -79,6 +86,7 @@ def time_runs(
 ) -> list[float]:
     """Seconds of each run over `feeds`, `passes` times; garbage is not collected meanwhile."""
     seconds = []
+    # A collection takes milliseconds and would fall into whichever run comes next.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -129,7 +137,7 @@ def run_settled(worker: Worker, feeds: Sequence[int], passes: int) -> list[float
     return seconds
 
 
-def serve(connection: Connection[Any, Any], engine: Engine, threads: int) -> None:
+def serve(connection: Pipe, engine: Engine, threads: int) -> None:
     """The worker's life: answer requests until the parent says goodbye, or is gone."""
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -154,8 +162,8 @@ def serve(connection: Connection[Any, Any], engine: Engine, threads: int) -> Non
         except OptimizeError as error:
             connection.send(("error", str(error)))
         except (EOFError, BrokenPipeError):
-            raise
-        except Exception as error:  # noqa: BLE001  (told to the parent, which raises it)
+            raise  # the parent is gone, and there is nobody to answer
+        except Exception as error:  # noqa: BLE001  (sent to the parent, which raises it)
             connection.send(("error", f"{type(error).__name__}: {first_line(error)}; look at the model's export"))
 
 
@@ -178,11 +186,12 @@ def _place(engine: Engine, feeds: Sequence[Feed]) -> list[Feed]:
 
 
 def _start(engine: Engine, threads: int) -> Worker:
+    # A forked process would inherit this one's threads' locks, and what PyTorch and OpenVINO hold.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, engine, threads), daemon=True, name=engine.name)
     process.start()
-    theirs.close()
+    theirs.close()  # else the pipe would stay open, and a worker's death go unnoticed
     return Worker(engine=engine.name, process=process, connection=ours)
 
 

@@ -50,6 +50,7 @@ def feeds_for(shape: str, workload: Workload) -> list[Feed]:
     if tokens is None:
         chosen = _by_length(workload, max(DATA_FEATURES // batch, 1) * batch)
         if batch > 1:
+            # Sorted as they come, every batch would be of one length, which traffic is not.
             random.Random(workload.seed).shuffle(chosen)
         starts = range(0, len(chosen) - batch + 1, batch)
         return [collate(chosen[start : start + batch], pad_id=workload.pad_id) for start in starts]
@@ -70,4 +71,5 @@ def _by_length(workload: Workload, most: int) -> list[Feature]:
     """Features at evenly spread quantiles of length."""
     order = sorted(_alike(workload), key=lambda feature: feature.tokens)
     count = min(most, len(order))
+    # The middle of each of `count` equal parts: (place + 1/2) / count of the way, in whole numbers.
     return [order[(2 * place + 1) * len(order) // (2 * count)] for place in range(count)]

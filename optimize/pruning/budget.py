@@ -72,7 +72,7 @@ def find_fastest(
         middle = (least + most) // 2
         pruned = prune_to(STEP * middle)
         inside = pruned.loss.relative_drop <= within
-        rows.append({"budget": pruned.budget, **pruned.loss.facts("tuning"), "within": "yes" if inside else "no"})
+        rows.append({"budget": pruned.budget, **pruned.loss.facts("tuning"), "within": inside})
         progress.say(
             f"prune: budget {pruned.budget:.3f}: {pruned.loss.relative_drop:+.2%} on tuning data, "
             f"{'within' if inside else 'beyond'} {within:.2%}"

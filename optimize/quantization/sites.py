@@ -124,21 +124,27 @@ def choose_groups(
 
     Patterns are shell patterns on the names of sites and groups. One that matches nothing is refused.
     """
-    wanted = {name for pattern in include for name in _matching(groups, pattern, stage=stage)}
-    unwanted = {name for pattern in exclude for name in _matching(groups, pattern, stage=stage)}
-    chosen = [group for group in groups if group.name in wanted - unwanted]
+    wanted = _matching(groups, include, stage=stage) - _matching(groups, exclude, stage=stage)
+    chosen = [group for group in groups if group.name in wanted]
     if not chosen:
         raise StageError(f"{stage}: the patterns leave no operator to quantize; widen 'include' or shorten 'exclude'")
     return chosen
 
 
-def _matching(groups: Sequence[Group], pattern: str, *, stage: str) -> list[str]:
-    found = [group.name for group in groups if any(fnmatch.fnmatchcase(name, pattern) for name in _names(group))]
-    if not found:
-        known = [name for group in groups for name in _names(group)]
-        near = difflib.get_close_matches(pattern, known, n=1, cutoff=0.3) or known[:1]
-        raise StageError(f"{stage}: pattern '{pattern}' matches no operator; names look like '{near[0]}'")
-    return found
+def _matching(groups: Sequence[Group], patterns: Sequence[str], *, stage: str) -> set[str]:
+    """Names of the groups that any of the patterns matches."""
+    matching: set[str] = set()
+    for pattern in patterns:
+        found = set()
+        for group in groups:
+            if any(fnmatch.fnmatchcase(name, pattern) for name in _names(group)):
+                found.add(group.name)
+        if not found:
+            known = [name for group in groups for name in _names(group)]
+            near = difflib.get_close_matches(pattern, known, n=1, cutoff=0.3) or known[:1]
+            raise StageError(f"{stage}: pattern '{pattern}' matches no operator; names look like '{near[0]}'")
+        matching |= found
+    return matching
 
 
 def _names(group: Group) -> list[str]:

@@ -38,7 +38,9 @@ ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 ROWS_PER_TEXT = 16
 MAX_ROWS = 512
 LEAST = 1e-6
+"""What a channel of weights that are all zero counts as."""
 FLOOR = 0.05
+"""The least peak of a channel, as a share of the median channel's."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,19 @@ def sample_rows(
     per_text = max(1, min(ROWS_PER_TEXT, -(-MAX_ROWS // max(1, len(features)))))
     for done, feature in enumerate(features):
         for feed in unpadded(feature):
-            for name, values in zip(
-                tensors, session.run(list(tensors), {key: feed[key] for key in inputs}), strict=True
-            ):
-                _refuse_not_finite(name, values)
-                flat = values.reshape(-1, values.shape[-1])
+            values = session.run(list(tensors), {key: feed[key] for key in inputs})
+            for name, array in zip(tensors, values, strict=True):
+                _refuse_not_finite(name, array)
+                flat = array.reshape(-1, array.shape[-1])
+                # Without the copy, the few rows would keep all of the text's in memory.
                 rows[name].append(flat[rng.permutation(len(flat))[:per_text]].copy())
                 peaks[name] = np.maximum(peaks.get(name, 0.0), np.abs(flat).max(axis=0))
         progress.step("sample activations", done + 1, len(features))
-    joined = {name: np.concatenate(found) for name, found in rows.items()}
-    return {name: Sample(found[rng.permutation(len(found))[:MAX_ROWS]], peaks[name]) for name, found in joined.items()}
+    samples = {}
+    for name, found in rows.items():
+        joined = np.concatenate(found)
+        samples[name] = Sample(joined[rng.permutation(len(joined))[:MAX_ROWS]], peaks[name])
+    return samples
 
 
 def _refuse_not_finite(name: str, values: Array) -> None:
@@ -96,31 +101,36 @@ def search(
 ) -> list[Migration]:
     """The best exponent of each group, where its gain in the output's SQNR pays: any gain does where it is free."""
     weights = model.graph.initializers
-    values = {site.name: site for group in groups for site in group.sites if site.name.endswith(".v_lin")}
+    layers = {site.name: site for group in groups for site in group.sites}
     found = []
     for group in groups:
         if any(site.looks_up or site.tied for site in group.sites):
             continue
         matrices = [weights[site.weight].const_value.numpy() for site in group.sites]
         migration = _best(group, matrices, samples[group.sites[0].reads], scheme)
-        free = values.get(group.name.removesuffix("out_lin") + "v_lin") if group.name.endswith(".out_lin") else None
+        attention, _, layer = group.name.rpartition(".")
+        free = layers.get(f"{attention}.v_lin") if layer == "out_lin" else None
         if migration.gain_db >= (0.0 if free else min_gain_db):
             found.append(replace(migration, values=free))
     return found
 
 
 def _best(group: Group, matrices: list[Array], sample: Sample, scheme: Scheme) -> Migration:
-    exact = [sample.rows @ matrix for matrix in matrices]
-    before = noise(sample.rows, matrices, exact, scheme)
-    reach = np.maximum(np.max([np.abs(matrix).max(axis=1) for matrix in matrices], axis=0), LEAST)
-    peaks = np.maximum(sample.peaks, _floor(sample.peaks))
+    """The exponent α with the least noise, among scales s = max|X|^α / max|W|^(1-α), one for each channel read."""
+    x = sample.rows
+    exact = [x @ w for w in matrices]
+    before = noise(x, matrices, exact, scheme)
+    # max|X| and max|W| of each channel [K]; the matrices of a group read one X, so the largest of them counts.
+    x_peaks = np.maximum(sample.peaks, _floor(sample.peaks))
+    w_peaks = np.maximum(np.max([np.abs(w).max(axis=1) for w in matrices], axis=0), LEAST)
     candidates = []
     for alpha in ALPHAS:
-        scales = peaks**alpha / reach ** (1.0 - alpha)
-        scales = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
-        after = noise(sample.rows / scales, [matrix * scales[:, None] for matrix in matrices], exact, scheme)
+        s = x_peaks**alpha / w_peaks ** (1.0 - alpha)
+        # A factor common to all channels changes no rounding: their geometric mean is taken out.
+        s = (s / np.exp(np.log(s).mean())).astype(np.float32)
+        after = noise(x / s, [w * s[:, None] for w in matrices], exact, scheme)
         gain_db = 10.0 * math.log10(max(before, 1e-30) / max(after, 1e-30))
-        candidates.append(Migration(group, alpha, scales, gain_db))
+        candidates.append(Migration(group, alpha, s, gain_db))
     return max(candidates, key=lambda candidate: candidate.gain_db)
 
 
@@ -132,9 +142,10 @@ def _floor(peaks: Array) -> float:
 
 def noise(rows: Array, matrices: Sequence[Array], exact: Sequence[Array], scheme: Scheme) -> float:
     """Energy of the error of quantized products, with the rows' own range."""
-    rounded = round_activations(rows, scheme)
-    pairs = zip(matrices, exact, strict=True)
-    return sum(float(np.square(rounded @ round_weights(matrix, scheme) - right).sum()) for matrix, right in pairs)
+    rounded, energy = round_activations(rows, scheme), 0.0
+    for matrix, right in zip(matrices, exact, strict=True):
+        energy += float(np.square(rounded @ round_weights(matrix, scheme) - right).sum())
+    return energy
 
 
 def migrate(model: ir.Model, migrations: Sequence[Migration]) -> None:

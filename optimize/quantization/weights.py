@@ -23,16 +23,14 @@ WIDE_SUMS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 """CPU features with which 8-bit products are summed in 32 bits."""
 
 
-def choose_range(reduce_range: bool | str, cpu_features: tuple[str, ...]) -> tuple[bool, dict[str, str]]:
-    """Whether weights are held back so that no 16-bit sum overflows, and the facts that say so; "auto" asks the CPU."""
+def choose_range(reduce_range: bool | str, cpu_features: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether weights are held back so that no 16-bit sum overflows, and why; "auto" asks the CPU's features."""
     wide = sorted(set(WIDE_SUMS) & set(cpu_features))
     if isinstance(reduce_range, bool):
-        reduced, reason = reduce_range, "as asked for"
-    elif wide:
-        reduced, reason = False, f"{wide[0]} sums in 32 bits"
-    else:
-        reduced, reason = True, "no VNNI: 16-bit sums would saturate"
-    return reduced, {"reduce_range": "yes" if reduced else "no", "reduce_range_because": reason}
+        return reduce_range, "as asked for"
+    if wide:
+        return False, f"{wide[0]} sums in 32 bits"
+    return True, "no VNNI: 16-bit sums would saturate"
 
 
 def channel_scales(weight: Array, *, per_channel: bool, wide_sums: bool) -> Array:

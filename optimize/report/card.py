@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optimize.heads import HEADS
 from optimize.interfaces import Head
-from optimize.manifest import Manifest, Measurement
+from optimize.manifest import Manifest, Metric
 from optimize.measure.kinds import KINDS, ModelKind
 from optimize.report import tables
 from optimize.report.facts import fact_rows
 from optimize.report.page import command, show
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture
-from optimize.report.remarks import zeros
+from optimize.report.remarks import is_int8, zeros
 from optimize.report.tables import markdown_table
 
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
 CHECKPOINT_USAGE = (
-    "`checkpoint` holds the same in FP32 as PyTorch loads it, to train or to prune further:\n\n"
+    "`checkpoint` holds the same model in FP32 for PyTorch, to train or to prune it further:\n\n"
     '```python\nimport optimize\n\nmodel = optimize.load_model("PATH/checkpoint")\n```'
 )
+HUB_METRICS = {"top1_accuracy": "accuracy", "spearman": "spearmanr"}
+"""Metrics that the Hub knows by other names than ours; it shows ours beside them."""
 
 
 def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpoint: bool = False) -> str:
@@ -29,70 +35,91 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
     It shows the pictures that are given, which lie beside it, and says how to load the `checkpoint` where there is one.
     """
     manifest = _without_paths(manifest)
-    last = manifest.measurements[-1]
-    reference = manifest.measurements[0]
-    machine = manifest.environment
-    stages = " → ".join(record.stage for record in manifest.stages)
     parts = (
-        _front_matter(manifest, last),
+        f"---\n{card_data(manifest).to_yaml()}\n---",
         f"# {manifest.source.id}, optimized for {manifest.request.target}",
-        f"An optimized form of `{manifest.source.id}`"
-        + (f" at revision `{manifest.source.revision}`" if manifest.source.revision else "")
-        + f" for {manifest.request.head}, made by the stages {stages}. "
-        "All numbers below were measured on this very model.",
-        "## What it lost and gained",
-        _sentence(reference, last),
+        _origin(manifest),
+        "## Measurements",
+        _score(manifest),
         markdown_table(tables.model_rows(manifest)),
         show(pictures, OVERVIEW),
-        f"Accuracy: `{manifest.request.data}`, split {manifest.data['certification'].origin}, "
-        f"{manifest.data['certification'].count:,} examples that no stage saw. Latency: {machine.cpu}, "
-        f"{manifest.request.threads} threads; other machines differ, so measure on yours.",
+        _conditions(manifest),
         _vocabulary(manifest),
         _left_in_float(manifest),
         *zeros(manifest),
         show(pictures, LAYERS),
         show(pictures, SENSITIVITY),
         "## Use",
+        "`PATH` is this folder, or the id of its repository on the Hub.",
         _usage(HEADS[manifest.request.head], KINDS[manifest.stages[-1].artifact.kind]),
         CHECKPOINT_USAGE if checkpoint else "",
         "## Limits that it met",
         "\n".join(f"- {check.name}: {check.reason}" for check in manifest.verdict.checks),
         "## Reproduce",
         f"```\n{command(manifest.request, chosen=bool(manifest.candidates))}\n```",
-        "`manifest.json` holds everything that was measured; `SHA256SUMS` the digest of every file.",
+        "`manifest.json` holds everything that was measured, and `SHA256SUMS` the digest of every file.",
     )
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _vocabulary(manifest: Manifest) -> str:
-    """What became of the vocabulary, where a stage made it smaller."""
-    for facts in (record.facts for record in manifest.stages if "rows_dropped" in record.facts):
-        return (
-            f"Its tokenizer knows {facts['vocabulary']:,} of {facts['vocabulary_before']:,} word pieces: those "
-            f"that {facts['corpus_texts']:,} texts use. Other words are split into shorter pieces, at a price in "
-            "accuracy on texts that have them."
-        )
-    return ""
+def card_data(manifest: Manifest) -> ModelCardData:
+    """The metadata that the Hub reads; huggingface_hub refuses results that are not complete."""
+    from huggingface_hub import ModelCardData
+
+    last = manifest.measurements[-1]
+    quantized = is_int8(last)
+    tags = [manifest.stages[-1].artifact.kind, "distilbert", "distilbert-optimize"]
+    trained = "training" in manifest.data and _is_on_hub(manifest)
+    data = ModelCardData(
+        library_name="optimum",
+        pipeline_tag=manifest.request.head,
+        tags=[*tags, "int8"] if quantized else tags,
+        datasets=[manifest.request.data] if trained else None,
+        model_name=manifest.source.id,
+        eval_results=[_result(manifest, last.metric)] if last.metric else None,
+    )
+    if manifest.source.kind == "hub":
+        data["base_model"] = manifest.source.id
+        if quantized:
+            data["base_model_relation"] = "quantized"  # otherwise the Hub guesses it
+    return data
 
 
-def _left_in_float(manifest: Manifest) -> str:
-    """Which groups of operators a stage left in float, if any."""
-    names = [str(row["group"]) for r in manifest.stages for row in fact_rows(r, "reverted") if "group" in row]
-    return f"Left in float for accuracy's sake: {', '.join(f'`{name}`' for name in names)}." if names else ""
+def _result(manifest: Manifest, metric: Metric) -> EvalResult:
+    """The score on certification data, as one of the Hub's evaluation results."""
+    from huggingface_hub import EvalResult
 
-
-def _without_paths(manifest: Manifest) -> Manifest:
-    """The manifest with Hub ids as they are, and folders as the last part of their path."""
     request = manifest.request
-    model = request.model if manifest.source.kind != "folder" else manifest.source.id
-    data = request.data if request.data_revision is not None else Path(request.data).name
-    runtime = {name: value for name, value in request.runtime.items() if name != "model_cache"}
-    vocabulary = Path(request.vocabulary).name if request.vocabulary else None
-    update = {"model": model, "data": data, "runtime": runtime, "vocabulary": vocabulary}
-    return manifest.model_copy(update={"request": request.model_copy(update=update)})
+    return EvalResult(
+        task_type=request.head,
+        dataset_type=request.data,
+        dataset_name=request.data,
+        dataset_config=request.data_config,
+        dataset_split=manifest.data["certification"].origin,
+        dataset_revision=request.data_revision,
+        metric_type=HUB_METRICS.get(metric.name, metric.name),
+        metric_value=round(metric.value, 4),
+        metric_name=metric.name,
+    )
 
 
-def _sentence(reference: Measurement, last: Measurement) -> str:
+def _is_on_hub(manifest: Manifest) -> bool:
+    """Whether the data set is one of the Hub's, which alone have a revision."""
+    return manifest.request.data_revision is not None
+
+
+def _origin(manifest: Manifest) -> str:
+    source = manifest.source
+    revision = f" at revision `{source.revision}`" if source.revision else ""
+    stages = " → ".join(record.stage for record in manifest.stages)
+    return (
+        f"An optimized form of `{source.id}`{revision} for {manifest.request.head}, made by the stages {stages}. "
+        "All numbers below were measured on this model itself."
+    )
+
+
+def _score(manifest: Manifest) -> str:
+    reference, last = manifest.measurements[0], manifest.measurements[-1]
     metric = last.metric
     if metric is None:
         return "Accuracy was not measured."
@@ -105,36 +132,57 @@ def _sentence(reference: Measurement, last: Measurement) -> str:
     )
 
 
-def _front_matter(manifest: Manifest, last: Measurement) -> str:
-    import yaml
+def _conditions(manifest: Manifest) -> str:
+    """What was measured on."""
+    split, request = manifest.data["certification"], manifest.request
+    return (
+        f"Accuracy: `{request.data}`, split {split.origin}, {split.count:,} examples that no stage used. "
+        f"Latency: {manifest.environment.cpu}, {request.threads} threads; it differs between machines, so measure on "
+        "yours."
+    )
 
-    head = manifest.request.head
-    card: dict[str, Any] = {
-        "library_name": "optimum",
-        "pipeline_tag": head,
-        "tags": [
-            manifest.stages[-1].artifact.kind,
-            "distilbert",
-            *(["int8"] if "int8" in last.size.by_dtype else []),
-            "distilbert-optimize",
-        ],
-    }
-    if manifest.source.kind == "hub":
-        card["base_model"] = manifest.source.id
-    if last.metric is not None:
-        card["model-index"] = [
-            {
-                "name": manifest.source.id,
-                "results": [
-                    {
-                        "task": {"type": head},
-                        "dataset": {"name": manifest.request.data, "type": manifest.request.data},
-                        "metrics": [{"type": last.metric.name, "value": round(last.metric.value, 4)}],
-                    }
-                ],
-            }
-        ]
-    return f"---\n{yaml.safe_dump(card, sort_keys=False)}---"
+
+def _vocabulary(manifest: Manifest) -> str:
+    """What became of the vocabulary, where a stage made it smaller."""
+    for record in manifest.stages:
+        if "rows_dropped" in record.facts:
+            facts = record.facts
+            return (
+                f"Its tokenizer has {facts['vocabulary']:,} of {facts['vocabulary_before']:,} word pieces: those "
+                f"that {facts['corpus_texts']:,} texts use. Other words are split into shorter pieces, which costs "
+                "accuracy on texts that have them."
+            )
+    return ""
+
+
+def _left_in_float(manifest: Manifest) -> str:
+    """Which groups of operators a stage left in float, if any."""
+    names = []
+    for record in manifest.stages:
+        for row in fact_rows(record, "reverted"):
+            if "group" in row:
+                names.append(f"`{row['group']}`")
+    return f"Left in float to keep accuracy: {', '.join(names)}." if names else ""
+
+
+def _without_paths(manifest: Manifest) -> Manifest:
+    """The manifest with Hub ids as they are, and folders as the last part of their path."""
+    request = manifest.request
+    # A folder of compiled models changes nothing but how long loading takes.
+    runtime, settings = dict(request.runtime), dict(request.settings)
+    runtime.pop("model_cache", None)
+    settings.pop("runtime.model_cache", None)
+    for name, value in settings.items():
+        settings[name] = Path(value).name if isinstance(value, str) else value
+    changed = replace(
+        request,
+        model=manifest.source.id if manifest.source.kind == "folder" else request.model,
+        data=request.data if _is_on_hub(manifest) else Path(request.data).name,
+        runtime=runtime,
+        vocabulary=Path(request.vocabulary).name if request.vocabulary else None,
+        settings=settings,
+    )
+    return manifest.model_copy(update={"request": changed})
 
 
 def _usage(head: Head, kind: ModelKind) -> str:

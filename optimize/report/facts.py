@@ -1,7 +1,8 @@
 """What stages state about their work: single values in words, and their tables as rows of strings.
 
-A fact is a number, a word, or a list of flat rows. Any such list becomes a table of its own under a
-heading made from its name; a few names have a better heading here.
+A fact is a number, a word, yes or no, or a list of flat rows. Any such list becomes a table of its own under a
+heading made from its name; a few names have a better heading here. Manifests of schema 1 hold "yes" and "no" where
+later ones hold booleans; both read the same.
 """
 
 from __future__ import annotations
@@ -9,54 +10,75 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from optimize.manifest import StageRecord
-from optimize.report.tables import MISSING, Rows
+from optimize.report.tables import MISSING, Rows, in_order
 
-FactRow = Mapping[str, int | float | str]
+FactRow = Mapping[str, bool | int | float | str]
 
-HEADINGS = {
-    "sensitivity": (
+
+class Wording(NamedTuple):
+    """How a table is spoken of: its heading, what it shows, and its rows counted, as in "26 groups measured alone"."""
+
+    heading: str
+    about: str
+    noun: str
+    counted: str
+
+
+WORDINGS = {
+    "sensitivity": Wording(
         "Sensitivity",
-        "What each group of operators costs on tuning data when it alone is quantized, in what the stage was given.",
+        "Each group of operators quantized alone, in the model that the stage was given: how close the outputs stay "
+        "to the reference's (SQNR is their ratio of signal to noise), and what that costs on tuning data. `saved` is "
+        "the time that the group's INT8 form saves, and `form` the one that was chosen.",
+        "group",
+        "{} measured alone",
     ),
-    "reverted": ("Left in float", "Groups that the limits on accuracy could not afford in INT8."),
-    "migrations": ("Scale migration", "Where scales moved from activations to weights."),
-    "settings": ("Settings tried", "What each setting scored on tuning data."),
-    "tried": ("Tried", "What each configuration scored on tuning data."),
-    "layers": ("Layers", "What pruning left of each layer's heads and neurons."),
-    "layer_times": ("Layer times", "What a layer of so many heads and neurons takes on the target, in FP32."),
-    "budgets": ("Budgets tried", "What each budget lost on tuning data."),
-    "zeroed": (
+    "reverted": Wording(
+        "Left in float",
+        "Groups that stay in float, because a limit on accuracy would not be met with them in INT8.",
+        "group",
+        "{} left in float",
+    ),
+    "migrations": Wording(
+        "Scale migration",
+        "Where part of the activations' range was moved into the weights (SmoothQuant, Xiao et al. 2023), by the "
+        "exponent alpha.",
+        "group",
+        "{} with migrated scales",
+    ),
+    "settings": Wording("Settings tried", "What each setting scores on tuning data.", "setting", "{} tried"),
+    "tried": Wording("Tried", "What each configuration scores on tuning data.", "configuration", "{} tried"),
+    "layers": Wording(
+        "Layers", "The attention heads and FFN neurons that each layer keeps after pruning.", "layer", "{} pruned"
+    ),
+    "layer_times": Wording(
+        "Layer times",
+        "The time that a layer of so many heads and neurons takes on the target, in FP32.",
+        "size",
+        "{} timed",
+    ),
+    "budgets": Wording("Budgets tried", "What each pruning budget costs on tuning data.", "budget", "{} tried"),
+    "zeroed": Wording(
         "Zeroed weights",
-        "Zeros in each layer's linear maps; the error is squared, relative to what the maps give, their mean.",
+        "Zeros in each layer's linear maps, and the squared error that they cause, relative to the maps' outputs and "
+        "averaged over the maps.",
+        "layer",
+        "{} with zeros",
     ),
-    "unseen_words": (
+    "unseen_words": Wording(
         "Unseen words",
-        "What tuning texts lose in FP32 that need dropped pieces, and that do not, as if the corpus had none of them.",
+        "What a smaller vocabulary costs in FP32 on tuning texts that need dropped word pieces, and on those that do "
+        "not, estimated as if the corpus had none of these texts.",
+        "kind",
+        "{} of texts compared",
     ),
+    "losses": Wording("Loss", "The training loss on tuning data, by step.", "step", "{} evaluated"),
 }
-COUNTED = {
-    "sensitivity": "{} measured alone",
-    "reverted": "{} left in float",
-    "migrations": "{} with migrated scales",
-    "settings": "{} tried",
-    "tried": "{} tried",
-    "layers": "{} pruned",
-    "layer_times": "{} timed",
-    "budgets": "{} tried",
-    "zeroed": "{} with zeros",
-    "unseen_words": "{} of texts compared",
-}
-NOUNS = {
-    "settings": "setting",
-    "tried": "configuration",
-    "layers": "layer",
-    "layer_times": "size",
-    "budgets": "budget",
-    "zeroed": "layer",
-    "unseen_words": "kind",
-}
+LABELS = {"tuning_budget": "limits on tuning data", "within_budget": "within the limits"}
+"""Facts whose names say something else today than when manifests began to hold them."""
 UNITS = {"db": "dB", "us": "µs", "ms": "ms", "bytes": "bytes"}
 ACRONYMS = {"sqnr": "SQNR", "kl": "KL", "int8": "INT8"}
 
@@ -82,29 +104,40 @@ def fact_tables(record: StageRecord) -> list[FactTable]:
     tables = []
     for name in record.facts:
         if rows := fact_rows(record, name):
-            heading, about = HEADINGS.get(name, (name.replace("_", " ").capitalize(), ""))
-            tables.append(FactTable(name, f"{heading} ({record.stage})", about, _as_rows(rows)))
+            wording = _wording(name)
+            tables.append(FactTable(name, f"{wording.heading} ({record.stage})", wording.about, _as_rows(rows)))
     return tables
 
 
+def _wording(name: str) -> Wording:
+    words = name.replace("_", " ")
+    return WORDINGS.get(name) or Wording(words.capitalize(), "", "row", f"{{}} of {words}")
+
+
 def _as_rows(rows: Sequence[FactRow]) -> Rows:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    header = tuple(column_title(column) for column in columns)
-    return [header, *(tuple(cell(column, row.get(column, MISSING)) for column in columns) for row in rows)]
+    columns = in_order(rows)
+    table: Rows = [tuple(map(column_title, columns))]
+    for row in rows:
+        table.append(tuple(cell(column, row.get(column, MISSING)) for column in columns))
+    return table
 
 
 def column_title(name: str) -> str:
     """`saved_us` as `saved (µs)`."""
+    if name in LABELS:
+        return LABELS[name]
     *words, last = name.split("_")
     if words and last in UNITS:
         return f"{column_title('_'.join(words))} ({UNITS[last]})"
     return " ".join(ACRONYMS.get(word, word) for word in [*words, last])
 
 
-def cell(column: str, value: float | str) -> str:
-    """A value in four significant digits; counts with separators, shares in percent."""
+def cell(column: str, value: bool | float | str) -> str:
+    """A value in four significant digits; counts with separators, shares in percent, booleans as yes or no."""
     if isinstance(value, str):
         return value
+    if isinstance(value, bool):  # before int, which bool is a kind of
+        return _yes_or_no(value)
     if isinstance(value, int):
         return f"{value:,}"
     if not math.isfinite(value):
@@ -118,6 +151,10 @@ def cell(column: str, value: float | str) -> str:
     return f"{value:#.4g}".rstrip(".")
 
 
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def fact_words(record: StageRecord) -> str:
     """Names and single values in words; tables stand elsewhere."""
     return _words({name: value for name, value in record.facts.items() if not isinstance(value, list)})
@@ -129,15 +166,32 @@ def param_words(record: StageRecord) -> str:
 
 
 def _words(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')}: {_word(value)}" for name, value in values.items())
+    return ", ".join(f"{_name(name)}: {_word(value)}" for name, value in values.items())
+
+
+def _name(name: str) -> str:
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def _word(value: object) -> str:
-    if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
-        return f"{len(value)} given"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.2g}"
+    match value:
+        case None:
+            return "none"
+        case bool():  # before int, which bool is a kind of
+            return _yes_or_no(value)
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.2g}"
+        case []:
+            return "none"
+        case [Mapping(), *_]:
+            return f"{len(value)} given"
+        case list():
+            # As code: a pattern such as * would turn the text after it into italics.
+            return " ".join(f"`{item}`" for item in value)
+        case _:
+            return str(value)
 
 
 def in_short(record: StageRecord) -> str:
@@ -146,6 +200,5 @@ def in_short(record: StageRecord) -> str:
 
 
 def _counted(name: str, count: int) -> str:
-    noun = NOUNS.get(name, "group") if name in COUNTED else "row"
-    subject = f"{count:,} {noun}{'' if count == 1 else 's'}"
-    return COUNTED.get(name, f"{{}} of {name.replace('_', ' ')}").format(subject)
+    wording = _wording(name)
+    return wording.counted.format(f"{count:,} {wording.noun}{'' if count == 1 else 's'}")

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from optimize.manifest import Manifest, Request
+from optimize.manifest import Manifest
+from optimize.measure.shapes import DATA
 from optimize.report import candidates, facts, tables
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
-from optimize.report.tables import markdown_table
+from optimize.report.tables import REFERENCE, markdown_table
+from optimize.request import Request, words_of
 
 VERDICTS = {
     "passed": "**PASSED**: every limit is met.",
     "failed": "**FAILED**: at least one limit is not met.",
     "unverified": "**UNVERIFIED**: at least one limit could not be checked.",
 }
-
-
 LONG_TABLE = 12
+"""Rows above which a table is folded."""
 TABLE_PICTURES = {"sensitivity": SENSITIVITY, "layers": LAYERS}
 TIMES = (
-    "Speed-up is the ratio of median latencies to pytorch-fp32. Memory is the peak of a process that runs this model "
-    "alone, libraries included."
+    "Speed-up is the reference's median latency over the model's, with its 95% interval. Memory is the peak of a "
+    "process that runs this model alone, libraries included."
 )
-ON_THE_DEVICE = "On the device alone, texts and answers in its own memory:"
+ON_THE_DEVICE = "On the device alone, with inputs and outputs in its own memory:"
+DRIFT = (
+    f"How far the outputs are from those of {REFERENCE}, beyond the metric. Flips are decisions that differ; KL is the "
+    "mean divergence of predicted distributions, in nats, and cosine the mean similarity of vectors, each where the "
+    "outputs are such; max abs and mean abs are differences of raw outputs. The last two columns are the largest "
+    "change of a model's own output when a text is padded, or is in a batch with others."
+)
+PERCENTILES = (
+    "Each model ran in a process of its own, in rounds that alternate between the models. A percentile is left out "
+    "where there were too few runs for it."
+)
 
 
 def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
@@ -44,14 +54,14 @@ def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
         _environment(manifest),
         _reproduce(manifest.request, manifest),
     )
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _title(manifest: Manifest) -> str:
     request, verdict = manifest.request, manifest.verdict
     rows = [("limit", "set to", "measured", "outcome", "why")]
     for check in verdict.checks:
-        value = "–" if check.value is None else f"{check.value:.4g}"
+        value = tables.MISSING if check.value is None else f"{check.value:.4g}"
         rows.append((check.name, f"{check.limit:.4g}", value, check.outcome, check.reason))
     lines = [f"# {request.head} on {request.target}: {manifest.source.id}", VERDICTS[verdict.outcome]]
     lines += [markdown_table(rows)] if verdict.checks else ["No limit was checked."]
@@ -61,33 +71,59 @@ def _title(manifest: Manifest) -> str:
 def _models(manifest: Manifest) -> str:
     if not manifest.measurements:
         return (
-            "Nothing was measured: the model was built only. Certify it with `optimize check` on the target's machine."
+            "Nothing was measured: the model was only built. Certify it with `optimize certify` on a machine that the "
+            "target runs on."
         )
+    paragraphs = (
+        "## Models",
+        markdown_table(tables.model_rows(manifest)),
+        _which_models(manifest),
+        _what_columns_mean(manifest),
+        _same_models(manifest),
+        *remarks(manifest),
+        _other_metrics(manifest),
+    )
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def _which_models(manifest: Manifest) -> str:
+    """What the rows are."""
+    plain = f"{manifest.request.target}-fp32"
+    converted = f" `{plain}` is the same converted for the target, without any optimization."
+    kind = "candidate" if manifest.candidates else "stage"
+    return (
+        f"`{REFERENCE}` is the checkpoint in PyTorch, the reference for all others."
+        f"{converted if any(each.name == plain for each in manifest.measurements) else ''} "
+        f"A row named after a {kind} is the model that it made; the last row is the result, which the limits are "
+        "checked on."
+    )
+
+
+def _what_columns_mean(manifest: Manifest) -> str:
     metric, untimed = manifest.measurements[0].metric, tables.untimed(manifest)
-    text = "## Models\n\n" + markdown_table(tables.model_rows(manifest))
+    sentences = []
     if metric is not None:
-        text += (
-            f"\n\nDrop is against pytorch-fp32 on the same {metric.examples:,} examples, with its "
-            f"{metric.confidence:.0%} interval (paired bootstrap). {_mcnemar(manifest)}"
+        sentences.append(
+            f"Drop is the reference's score minus the model's on the same {metric.examples:,} examples, with its "
+            f"{metric.confidence:.0%} interval (paired bootstrap). Agreement is the share of decisions that are the "
+            "same as the reference's. The number after the size is its ratio to the FP32 weights'."
         )
-        text += "" if untimed else TIMES
+        sentences.append(_mcnemar(manifest))
+    if metric is not None and not untimed:
+        sentences.append(TIMES)
     if untimed:
-        text += (
-            f"\n\nThe models were judged by their answers alone, which this machine computed in the target's place, "
-            f"and not timed: {untimed}. Certify the run with `optimize check` on a machine that the target runs on."
+        sentences.append(
+            "The models were judged by their outputs alone, which this machine computed in the target's place, and "
+            f"not timed: {untimed}. Certify the run with `optimize certify` on a machine that the target runs on."
         )
-    text += _same_models(manifest)
-    text += "".join(f"\n\n{remark}" for remark in remarks(manifest))
-    others = {m.name: m.metric.others for m in manifest.measurements if m.metric and m.metric.others}
-    if others:
-        names = list(dict.fromkeys(name for values in others.values() for name in values))
-        rows = [("model", *names)]
-        rows += [
-            (model, *(f"{values[name]:.4f}" if name in values else "–" for name in names))
-            for model, values in others.items()
-        ]
-        text += "\n\n" + markdown_table(rows)
-    return text
+    return " ".join(filter(None, sentences))
+
+
+def _mcnemar(manifest: Manifest) -> str:
+    metric = manifest.measurements[-1].metric
+    if metric is None or metric.p_value is None:
+        return ""
+    return f"Exact McNemar test of the last model against the reference: p = {metric.p_value:.3g}."
 
 
 def _same_models(manifest: Manifest) -> str:
@@ -96,18 +132,26 @@ def _same_models(manifest: Manifest) -> str:
     for measurement in manifest.measurements:
         names.setdefault(measurement.subject, []).append(measurement.name)
     same = [" and ".join(group) for group in names.values() if len(group) > 1]
-    return f"\n\nThe same model, measured once: {'; '.join(same)}." if same else ""
+    return f"The same model, measured once: {'; '.join(same)}." if same else ""
 
 
-def _mcnemar(manifest: Manifest) -> str:
-    metric = manifest.measurements[-1].metric
-    if metric is None or metric.p_value is None:
+def _other_metrics(manifest: Manifest) -> str:
+    """A table of the metrics beside the one that is judged."""
+    others: dict[str, dict[str, float]] = {}
+    for measurement in manifest.measurements:
+        if measurement.metric and measurement.metric.others:
+            others[measurement.name] = measurement.metric.others
+    if not others:
         return ""
-    return f"Exact McNemar test of the last model against the reference: p = {metric.p_value:.3g}. "
+    names = tables.in_order(others.values())
+    rows: tables.Rows = [("model", *names)]
+    for model, values in others.items():
+        rows.append((model, *(f"{values[name]:.4f}" if name in values else tables.MISSING for name in names)))
+    return markdown_table(rows)
 
 
 def _stages(manifest: Manifest) -> str:
-    rows = [("stage", "parameters", "what it did", "seconds", "artifact")]
+    rows = [("stage", "parameters", "what it did", "seconds", "digest")]
     for record in manifest.stages:
         params, did = facts.param_words(record), facts.fact_words(record)
         seconds = f"{record.seconds:.1f}" + (" (cached)" if record.cached else "")
@@ -117,18 +161,18 @@ def _stages(manifest: Manifest) -> str:
 
 def _fact_tables(manifest: Manifest, pictures: Sequence[Picture]) -> str:
     """The tables that stages state, each under its own heading; long ones are folded."""
-    drawn = {table: (record_with(manifest, table), file) for table, file in TABLE_PICTURES.items()}
     parts = []
     for record in manifest.stages:
         for table in facts.fact_tables(record):
-            from_record, file = drawn.get(table.name, (None, ""))
-            picture = show(pictures, file) if record is from_record else ""
+            # Where several stages state such a table, the picture is the last one's.
+            drawn = record is record_with(manifest, table.name)
+            picture = show(pictures, TABLE_PICTURES.get(table.name, "")) if drawn else ""
             body = markdown_table(table.rows)
             if len(table.rows) > LONG_TABLE + 1:
                 count = len(table.rows) - 1
                 body = f"<details><summary>All {count} rows</summary>\n\n{body}\n\n</details>"
             parts += [f"### {table.heading}", table.about, picture, body]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(filter(None, parts))
 
 
 def show(pictures: Sequence[Picture], file: str) -> str:
@@ -137,31 +181,32 @@ def show(pictures: Sequence[Picture], file: str) -> str:
 
 
 def _latency(manifest: Manifest) -> str:
-    if not any(measurement.latency for measurement in manifest.measurements):
-        return ""
-    target = f"{manifest.request.target}-fp32"
+    rows = tables.latency_rows(manifest.measurements)
     placed = tables.latency_rows(manifest.measurements, on_device=True)
-    return (
-        f"## Latency\n\nMedian ms at batch x tokens, {manifest.request.threads} threads; in brackets the ratio to "
-        f"pytorch-fp32 / to {target}. `data`: single examples at the lengths that occur."
-        "\n\n"
-        + markdown_table(tables.latency_rows(manifest.measurements))
-        + (f"\n\n{ON_THE_DEVICE}\n\n{markdown_table(placed)}" if len(placed) > 1 else "")
-        + "\n\n<details><summary>Percentiles</summary>\n\n"
-        + markdown_table(tables.percentile_rows(manifest.measurements))
-        + "\n\nEach model ran in a process of its own, in interleaved rounds. A percentile is left out where too few "
-        "runs could show it.\n\n</details>"
+    if len(rows) == 1:
+        return ""
+    about = (
+        f"Median ms at batch x tokens, {manifest.request.threads} threads; in brackets, how many times as fast as "
+        f"{REFERENCE} / as {manifest.request.target}-fp32."
     )
+    if DATA in rows[0]:
+        about += f" Shape `{DATA}` is one example of the data set at a time, at its own length."
+    parts = [
+        "## Latency",
+        about,
+        markdown_table(rows),
+        f"{ON_THE_DEVICE}\n\n{markdown_table(placed)}" if len(placed) > 1 else "",
+        "<details><summary>Percentiles</summary>",
+        markdown_table(tables.percentile_rows(manifest.measurements)),
+        PERCENTILES,
+        "</details>",
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _drift(manifest: Manifest) -> str:
     rows = tables.drift_rows(manifest.measurements)
-    if len(rows) == 1:
-        return ""
-    return (
-        "## Drift\n\nHow far outputs moved from pytorch-fp32, beyond the metric; the last two columns say how much a "
-        "model's own output changes when an example is padded or batched with others.\n\n" + markdown_table(rows)
-    )
+    return f"## Drift\n\n{DRIFT}\n\n{markdown_table(rows)}" if len(rows) > 1 else ""
 
 
 def _size(manifest: Manifest) -> str:
@@ -172,76 +217,54 @@ def _size(manifest: Manifest) -> str:
 
 
 def _not_measured(manifest: Manifest) -> str:
-    lines = [
-        f"- {measurement.name}, {what}: {why}"
-        for measurement in manifest.measurements
-        for what, why in measurement.not_measured.items()
-    ]
-    lines += tables.left_out(manifest.measurements)
+    lines = []
+    for measurement in manifest.measurements:
+        for what, why in measurement.not_measured.items():
+            lines.append(f"- {measurement.name}, {what}: {why}")
+        if measurement.drift and measurement.drift.left_out:
+            why = "its own tokenizer splits them into other tokens than the reference's"
+            lines.append(f"- {measurement.name}, drift of {measurement.drift.left_out:,} examples: {why}")
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 
 
 def _data(manifest: Manifest) -> str:
-    rows = [("split", "from", "examples", "cut to fit", "digest")]
+    rows = [("split", "from", "examples", "truncated", "digest")]
     for name, split in manifest.data.items():
         rows.append((name, split.origin, f"{split.count:,}", f"{split.truncated:,}", f"`{split.digest[:12]}`"))
-    return f"## Data\n\n`{manifest.request.data}`; no content is shared between splits.\n\n" + markdown_table(rows)
+    about = (
+        "No text is in two of these splits. Stages calibrate, tune and train on theirs; certification examples are "
+        "for the measurements above alone."
+    )
+    return f"## Data\n\n`{manifest.request.data}`. {about}\n\n{markdown_table(rows)}"
 
 
 def _environment(manifest: Manifest) -> str:
     machine, source = manifest.environment, manifest.source
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    geometry = ", ".join(f"{name} {value}" for name, value in source.geometry.items())
     revision = f" at `{source.revision}`" if source.revision else ""
-    device = "".join(f"\n- {what.replace('_', ' ')}: {value}" for what, value in machine.device.items())
-    return (
-        "## Checkpoint and machine\n\n"
-        f"- checkpoint: {source.kind} `{source.id}`{revision}, stored as {source.stored_as}, raised to FP32; "
-        f"digest `{source.digest[:12]}`\n- geometry: {geometry}\n"
-        f"- machine: {machine.cpu}, {machine.cores} cores ({', '.join(machine.features) or 'no features known'}), "
-        f"{machine.memory_bytes / 2**30:.0f} GiB; GPU: {machine.gpu or 'none'}; {machine.system}\n"
-        f"- libraries: {versions}{device}"
-    )
+    features = ", ".join(machine.features) or "no features known"
+    lines = [
+        f"- checkpoint: {source.kind} `{source.id}`{revision}, stored as {source.stored_as}, converted to FP32; "
+        f"digest `{source.digest[:12]}`",
+        f"- geometry: {_listed(source.geometry)}",
+        f"- machine: {machine.cpu}, {machine.cores} cores ({features}), {machine.memory_bytes / 2**30:.0f} GiB; "
+        f"GPU: {machine.gpu or 'none'}; {machine.system}",
+        f"- libraries: {_listed(machine.versions)}",
+    ]
+    for what, value in machine.device.items():
+        lines.append(f"- {what.replace('_', ' ')}: {value}")
+    return "## Checkpoint and machine\n\n" + "\n".join(lines)
+
+
+def _listed(values: Mapping[str, int | str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _reproduce(request: Request, manifest: Manifest) -> str:
     words = command(request, chosen=bool(manifest.candidates))
-    return f"## Reproduce\n\n```\n{words}\n```\n\nRun {manifest.id}, {manifest.created}."
+    files = "`model` beside this page is the result, and `manifest.json` holds every number"
+    return f"## Reproduce\n\n```\n{words}\n```\n\nRun {manifest.id}, {manifest.created}; {files}."
 
 
 def command(request: Request, *, chosen: bool = False) -> str:
     """The command line that asks for the same; where the pipeline was `chosen`, each candidate has its own settings."""
-    asked = {
-        "--target": request.target,
-        "--head": request.head,
-        "--model": request.model,
-        "--revision": request.revision,
-        "--data": request.data,
-        "--data-config": request.data_config,
-        "--data-revision": request.data_revision,
-        "--columns": ",".join(f"{role}={column}" for role, column in request.columns.items()) or None,
-        "--certify-on": request.certify_on,
-        "--max-tokens": request.max_tokens,
-        "--examples": request.examples,
-        "--calibration-examples": request.calibration_examples,
-        "--tuning-examples": request.tuning_examples,
-        "--training-examples": request.training_examples or None,  # 0: no stage trains, whatever is asked for
-        "--shapes": ",".join(request.shapes),
-        "--threads": request.threads,
-        "--pipeline": request.pipeline,
-        "--budget": request.budget,
-        "--fastest-within": request.fastest_within,
-        "--vocabulary": request.vocabulary,
-        "--device": request.runtime.get("device"),
-        "--runtime": None if chosen else _runtime(request) or None,
-        "--seed": request.seed,
-    }
-    words = [f"{flag} {shlex.quote(str(value))}" for flag, value in asked.items() if value is not None]
-    return " \\\n  ".join(["optimize run", *words])
-
-
-def _runtime(request: Request) -> str:
-    settings = {name: value for name, value in request.runtime.items() if name != "device" and value is not None}
-    return ",".join(
-        f"{name}={str(value).lower() if value in (True, False) else value}" for name, value in settings.items()
-    )
+    return " \\\n  ".join(["optimize run", *(words for _, words in words_of(request, chosen=chosen))])

@@ -1,7 +1,7 @@
-"""What a reader should be told in words: where INT8 is not faster than the target's own FP32, and what zeros bring.
+"""What a table does not say: where and why INT8 is not faster than the target's own FP32, and what zeros are good for.
 
-That is common: without instructions for 8-bit products INT8 saves size and memory, not time. Zeros among the weights
-save nothing but size, and that only once it is compressed.
+INT8 that is not faster is common: without instructions for 8-bit products it saves size and memory, not time. Zeros
+among the weights save nothing but size, and that only where the model is compressed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ def remarks(manifest: Manifest) -> list[str]:
 
 
 def zeros(manifest: Manifest) -> list[str]:
-    """What the zeros that stages left among the weights bring on the target, and what they do not."""
+    """What the zeros that stages put among the weights are good for on the target, and what they are not."""
     return [_of_zeros(manifest, record) for record in manifest.stages if "sparsity" in record.facts]
+
+
+def is_int8(measurement: Measurement) -> bool:
+    """Whether a model holds weights in INT8."""
+    return not measurement.size.by_dtype.keys().isdisjoint(INTEGERS)
 
 
 def _of_zeros(manifest: Manifest, record: StageRecord) -> str:
@@ -50,30 +55,31 @@ def _slow_integers(manifest: Manifest) -> list[str]:
     reference = f"{manifest.request.target}-fp32"
     found = []
     for measurement in manifest.measurements:
-        ratios = {each.shape: each.speedup[reference] for each in not_faster(measurement, reference)}
-        if ratios:
-            what = "slower" if max(ratios.values()) < 1.0 else "not clearly faster"
-            shapes = ", ".join(f"{shape} ({ratio:.2f}×)" for shape, ratio in ratios.items())
-            told = f"**{measurement.name}** is INT8 and {what} than {reference} at {shapes}"
-            found.append(f"{told}: {why(manifest, measurement)}.")
+        slow = not_faster(measurement, reference)
+        if slow:
+            what = "slower" if all(each.speedup[reference] < 1.0 for each in slow) else "not clearly faster"
+            shapes = ", ".join(f"{each.shape} ({each.speedup[reference]:.2f}×)" for each in slow)
+            remark = f"**{measurement.name}** is INT8 and {what} than {reference} at {shapes}"
+            found.append(f"{remark}: {why(manifest, measurement)}.")
     return found
 
 
 def not_faster(measurement: Measurement, reference: str) -> list[Latency]:
-    """The shapes at which an INT8 model is not shown to be faster: its speed-up's interval reaches 1 or less."""
-    if not set(INTEGERS) & set(measurement.size.by_dtype):
+    """The shapes at which an INT8 model is not proven faster: its speed-up's interval reaches 1 or less."""
+    if not is_int8(measurement):
         return []
     return [each for each in measurement.latency if _lower(each, reference) <= 1.0]
 
 
 def _lower(latency: Latency, reference: str) -> float:
-    """The least that the speed-up may be; one without an interval is taken as it is, a missing one shows nothing."""
+    """The lower end of the speed-up's interval; the ratio itself where it has none."""
+    # A shape at which the reference was not timed says nothing about the two, and so must not count as slow.
     ratio = latency.speedup.get(reference, float("inf"))
     return latency.speedup_interval.get(reference, (ratio, ratio))[0]
 
 
 def why(manifest: Manifest, measurement: Measurement) -> str:
-    """The reason, as far as the machine's features and the stages' facts tell it."""
+    """The reason, as far as it follows from the machine's features and the stages' facts."""
     machine = manifest.environment
     device = machine.device.get("device", "CPU")
     if device != "CPU":
@@ -81,7 +87,7 @@ def why(manifest: Manifest, measurement: Measurement) -> str:
         return f"device {device} {'has INT8, but gains nothing by it at these sizes' if able else 'has no INT8'}"
     fast = sorted(set(WIDE_SUMS) & set(machine.features))
     if _weights_alone(manifest, measurement) and not (fast and measurement.runtime.get("dynamic_quantization")):
-        return "only its weights are INT8, and are turned back into floats for every product"
+        return "only its weights are INT8, and they are dequantized for every product"
     if not fast:
         return (
             "this CPU has no instructions for 8-bit products (VNNI, AMX), so INT8 saves size and memory here, not time"
@@ -94,5 +100,8 @@ def why(manifest: Manifest, measurement: Measurement) -> str:
 
 def _weights_alone(manifest: Manifest, measurement: Measurement) -> bool:
     """Whether a stage says that it left activations in float."""
-    stages = next((c.stages for c in manifest.candidates if c.measurement == measurement.name), manifest.stages)
+    stages = manifest.stages
+    for candidate in manifest.candidates:
+        if candidate.measurement == measurement.name:
+            stages = candidate.stages
     return any(record.facts.get("mode") == "weights" for record in stages)

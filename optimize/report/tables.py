@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from optimize.manifest import Latency, Manifest, Measurement
@@ -13,15 +14,33 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, ...]]
 MISSING = "–"
+REFERENCE = "pytorch-fp32"
+"""The measurement that drops, drift and speed-ups refer to."""
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    header, *body = map(_line, rows)
+    return "\n".join([header, _line(["---"] * len(rows[0])), *body])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_one_line, cells))} |"
+
+
+def _one_line(cell: str) -> str:
+    # A line break would end the row, and a bar the cell.
+    return " ".join(cell.splitlines()).replace("|", "\\|")
 
 
 def model_rows(manifest: Manifest) -> Rows:
-    """One row a measured model: metric, drop, agreement, size, latency and memory."""
-    measurements = manifest.measurements
-    name = next((m.metric.name for m in measurements if m.metric), "metric")
-    shape = manifest.request.gates.get("speedup_shape", "1x128")
-    header = ("model", name, "drop [interval]", "agreement", "size", f"ms at {shape}", "speed-up", "memory")
-    return [header, *(_model_row(measurement, shape) for measurement in measurements)]
+    """One row for each measured model: metric, drop, agreement, size, latency and memory."""
+    shape = judged_shape(manifest)
+    metric = metric_name(manifest.measurements)
+    rows: Rows = [("model", metric, "drop [interval]", "agreement", "size", f"ms at {shape}", "speed-up", "memory")]
+    for measurement in manifest.measurements:
+        rows.append(_model_row(measurement, shape))
+    return rows
 
 
 def _model_row(measurement: Measurement, shape: str) -> tuple[str, ...]:
@@ -34,37 +53,36 @@ def _model_row(measurement: Measurement, shape: str) -> tuple[str, ...]:
         f"{drift.agreement:.4f}" if drift else MISSING,
         f"{megabytes(measurement.size.bytes)} ({measurement.size.ratio:.3f})",
         f"{latency.p50_ms:.2f}" if latency else MISSING,
-        speedup_text(latency, "pytorch-fp32"),
-        megabytes(measurement.peak_memory_bytes) if measurement.peak_memory_bytes else MISSING,
+        speedup_text(latency, REFERENCE),
+        megabytes(measurement.peak_memory_bytes),
     )
 
 
 def overview_rows(manifests: Sequence[Manifest]) -> Rows:
-    """One row a run: its last model against its reference."""
+    """One row for each run: its last model against its reference."""
     rows: Rows = [
         ("head", "model", "metric", "FP32", "result", "relative drop", "agreement", "size", "speed-up", "verdict")
     ]
     for manifest in manifests:
-        last = manifest.measurements[-1] if manifest.measurements else None
-        metric = last.metric if last else None
-        rows.append(
-            (
-                manifest.request.head,
-                manifest.request.model,
-                metric.name if metric else MISSING,
-                f"{metric.reference:.4f}" if metric else MISSING,
-                f"{metric.value:.4f}" if metric else MISSING,
-                f"{metric.relative_drop:+.2%}" if metric and metric.relative_drop is not None else MISSING,
-                f"{last.drift.agreement:.4f}" if last and last.drift else MISSING,
-                f"{last.size.ratio:.3f}" if last else MISSING,
-                speedup_text(
-                    at_shape(last, manifest.request.gates.get("speedup_shape", "1x128")) if last else None,
-                    "pytorch-fp32",
-                ),
-                manifest.verdict.outcome,
-            )
-        )
+        request, outcome = manifest.request, manifest.verdict.outcome
+        rows.append((request.head, request.model, *_overview_cells(manifest), outcome))
     return rows
+
+
+def _overview_cells(manifest: Manifest) -> tuple[str, ...]:
+    if not manifest.measurements:
+        return (MISSING,) * 7
+    last = manifest.measurements[-1]
+    metric, drift = last.metric, last.drift
+    return (
+        metric.name if metric else MISSING,
+        f"{metric.reference:.4f}" if metric else MISSING,
+        f"{metric.value:.4f}" if metric else MISSING,
+        f"{metric.relative_drop:+.2%}" if metric and metric.relative_drop is not None else MISSING,
+        f"{drift.agreement:.4f}" if drift else MISSING,
+        f"{last.size.ratio:.3f}",
+        speedup_text(at_shape(last, judged_shape(manifest)), REFERENCE),
+    )
 
 
 def latency_rows(measurements: Sequence[Measurement], *, on_device: bool = False) -> Rows:
@@ -72,20 +90,23 @@ def latency_rows(measurements: Sequence[Measurement], *, on_device: bool = False
 
     `on_device` are the times from a device's memory to itself, of which there may be none.
     """
-    shapes = list(dict.fromkeys(latency.shape for m in measurements for latency in m.latency))
-    shapes = [shape for shape in shapes if shape.endswith(ON_DEVICE) == on_device]
+    shapes: list[str] = []
+    for measurement in measurements:
+        for latency in measurement.latency:
+            if latency.shape.endswith(ON_DEVICE) == on_device and latency.shape not in shapes:
+                shapes.append(latency.shape)
     rows: Rows = [("model", *(shape.removesuffix(ON_DEVICE) for shape in shapes))]
     if not shapes:
         return rows
     for measurement in measurements:
-        found = [at_shape(measurement, shape) for shape in shapes]
-        rows.append((measurement.name, *(_latency_cell(latency) for latency in found)))
+        rows.append((measurement.name, *(_latency_cell(at_shape(measurement, shape)) for shape in shapes)))
     return rows
 
 
 def _latency_cell(latency: Latency | None) -> str:
     if latency is None:
         return MISSING
+    # FP32 alone: a target may have references of other precision, which would make three ratios or more of two.
     ratios = " / ".join(f"{ratio:.2f}×" for name, ratio in latency.speedup.items() if name.endswith("-fp32"))
     return f"{latency.p50_ms:.2f} ({ratios})" if ratios else f"{latency.p50_ms:.2f}"
 
@@ -95,9 +116,13 @@ def percentile_rows(measurements: Sequence[Measurement]) -> Rows:
     rows: Rows = [("model", "shape", "p50 ms", "p90 ms", "p99 ms", "runs")]
     for measurement in measurements:
         for latency in measurement.latency:
-            tails = (f"{value:.2f}" if value is not None else MISSING for value in (latency.p90_ms, latency.p99_ms))
-            rows.append((measurement.name, latency.shape, f"{latency.p50_ms:.2f}", *tails, str(latency.runs)))
+            percentiles = map(_milliseconds, (latency.p50_ms, latency.p90_ms, latency.p99_ms))
+            rows.append((measurement.name, latency.shape, *percentiles, f"{latency.runs:,}"))
     return rows
+
+
+def _milliseconds(value: float | None) -> str:
+    return f"{value:.2f}" if value is not None else MISSING
 
 
 def weight_rows(measurements: Sequence[Measurement]) -> Rows:
@@ -105,59 +130,59 @@ def weight_rows(measurements: Sequence[Measurement]) -> Rows:
 
     Operations are those of the encoder for one text of 128 tokens.
     """
-    parts = list(dict.fromkeys(part for m in measurements for part in m.size.by_component))
-    on_device = any(m.device_memory_bytes is not None for m in measurements)
-    memory = ("peak memory", "GPU memory") if on_device else ("peak memory",)
-    packed = ("gzip",) if any(m.size.compressed_bytes is not None for m in measurements) else ()
-    rows: Rows = [("model", "file", "ratio", *packed, "parameters", "FLOPs", *parts, "by type", "load s", *memory)]
-    for m in measurements:
-        rows.append(
-            (
-                m.name,
-                megabytes(m.size.bytes),
-                f"{m.size.ratio:.3f}",
-                *(megabytes(m.size.compressed_bytes) if m.size.compressed_bytes else MISSING for _ in packed),
-                f"{m.size.parameters / 1e6:.2f} M" if m.size.parameters else MISSING,
-                f"{m.size.encoder_flops / 1e9:.2f} G" if m.size.encoder_flops else MISSING,
-                *(megabytes(m.size.by_component.get(part, 0)) for part in parts),
-                ", ".join(f"{name} {megabytes(size)}" for name, size in m.size.by_dtype.items()),
-                f"{m.load_seconds:.2f}" if m.load_seconds is not None else MISSING,
-                *(
-                    megabytes(held) if held else MISSING
-                    for held in (m.peak_memory_bytes, m.device_memory_bytes)[: len(memory)]
-                ),
-            )
-        )
-    return rows
+    parts = in_order(measurement.size.by_component for measurement in measurements)
+    rest = ("by type", "load s", "peak memory", "GPU memory")
+    rows: Rows = [("model", "file", "ratio", "gzip", "parameters", "FLOPs", *parts, *rest)]
+    for measurement in measurements:
+        rows.append(_weight_row(measurement, parts))
+    return _drop_empty(rows, "gzip", "GPU memory")
+
+
+def _weight_row(measurement: Measurement, parts: Sequence[str]) -> tuple[str, ...]:
+    size = measurement.size
+    return (
+        measurement.name,
+        megabytes(size.bytes),
+        f"{size.ratio:.3f}",
+        megabytes(size.compressed_bytes),
+        f"{size.parameters / 1e6:.2f} M" if size.parameters else MISSING,
+        f"{size.encoder_flops / 1e9:.2f} G" if size.encoder_flops else MISSING,
+        *(megabytes(size.by_component.get(part, 0)) for part in parts),
+        ", ".join(f"{name} {megabytes(held)}" for name, held in size.by_dtype.items()),
+        f"{measurement.load_seconds:.2f}" if measurement.load_seconds is not None else MISSING,
+        megabytes(measurement.peak_memory_bytes),
+        megabytes(measurement.device_memory_bytes),
+    )
+
+
+def _drop_empty(rows: Rows, *optional: str) -> Rows:
+    """The table without those of its `optional` columns, named by their headers, that hold nothing."""
+    columns = zip(*rows, strict=True)
+    kept = [column for column in columns if column[0] not in optional or set(column[1:]) - {MISSING, ""}]
+    return list(zip(*kept, strict=True))
 
 
 def drift_rows(measurements: Sequence[Measurement]) -> Rows:
     """How far outputs moved from the reference's, and what padding and batching change."""
     rows: Rows = [("model", "agreement", "flips", "KL", "cosine", "max abs", "mean abs", "padding", "batching")]
-    for m in measurements:
-        if m.drift is None:
+    for measurement in measurements:
+        drift = measurement.drift
+        if drift is None:
             continue
-        d = m.drift
         rows.append(
             (
-                m.name,
-                f"{d.agreement:.4f}",
-                f"{d.flips} of {d.decisions}",
-                _small(d.kl),
-                f"{d.cosine:.5f}" if d.cosine is not None else MISSING,
-                *(_small(value) for value in (d.max_abs, d.mean_abs, d.padding_max_abs, d.batch_max_abs)),
+                measurement.name,
+                f"{drift.agreement:.4f}",
+                f"{drift.flips} of {drift.decisions}",
+                _small(drift.kl),
+                f"{drift.cosine:.5f}" if drift.cosine is not None else MISSING,
+                _small(drift.max_abs),
+                _small(drift.mean_abs),
+                _small(drift.padding_max_abs),
+                _small(drift.batch_max_abs),
             )
         )
     return rows
-
-
-def left_out(measurements: Sequence[Measurement]) -> list[str]:
-    """How many examples have outputs that were not compared with the reference's, model by model."""
-    return [
-        f"- {each.name}, drift of outputs: {each.drift.left_out:,} examples, which its own tokenizer splits otherwise"
-        for each in measurements
-        if each.drift and each.drift.left_out
-    ]
 
 
 def _small(value: float | None) -> str:
@@ -171,7 +196,7 @@ def calibration_rows(calibration: Sequence[Row]) -> Rows:
         peak = f"{row.peak_bytes / 1e9:.2f}" if row.peak_bytes is not None else MISSING
         seconds = f"{row.seconds:.1f}" if row.seconds is not None else MISSING
         rows.append((row.calibrator, f"{row.samples:,}", peak, seconds, row.not_measured or ""))
-    return rows if any(row.not_measured for row in calibration) else [row[:-1] for row in rows]
+    return _drop_empty(rows, "why not")
 
 
 def untimed(manifest: Manifest) -> str | None:
@@ -180,9 +205,30 @@ def untimed(manifest: Manifest) -> str | None:
     return measurements[-1].not_measured.get("latency") if measurements else None
 
 
+def judged_shape(manifest: Manifest) -> str:
+    """The shape at which speed is judged."""
+    return str(manifest.request.gates.get("speedup_shape", "1x128"))
+
+
 def at_shape(measurement: Measurement, shape: str) -> Latency | None:
     """The latency at a shape, if it was measured."""
-    return next((latency for latency in measurement.latency if latency.shape == shape), None)
+    for latency in measurement.latency:
+        if latency.shape == shape:
+            return latency
+    return None
+
+
+def metric_name(measurements: Iterable[Measurement]) -> str:
+    """What the models' metric is called; "metric" where none was measured."""
+    for measurement in measurements:
+        if measurement.metric:
+            return measurement.metric.name
+    return "metric"
+
+
+def in_order(groups: Iterable[Iterable[str]]) -> list[str]:
+    """Every name once, in the order in which they first come."""
+    return list(dict.fromkeys(chain.from_iterable(groups)))
 
 
 def speedup_text(latency: Latency | None, over: str) -> str:
@@ -194,13 +240,10 @@ def speedup_text(latency: Latency | None, over: str) -> str:
     return f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else text
 
 
-def megabytes(size: int) -> str:
-    """Bytes as megabytes (10^6) or kilobytes, as file managers and the Hub count."""
+def megabytes(size: int | None) -> str:
+    """Bytes as megabytes (10^6) or kilobytes, as file managers and the Hub count; a dash where there is no number."""
+    if size is None:
+        return MISSING
+    if size < 1_000:
+        return f"{size} B"
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its header."""
-    header, *body = [[" ".join(str(cell).splitlines()).replace("|", "\\|") for cell in row] for row in rows]
-    lines = [header, ["---"] * len(header), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

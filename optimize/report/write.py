@@ -9,16 +9,17 @@ from optimize.report.page import render
 from optimize.report.pictures.draw import FILES, Picture, draw
 
 
-def write_report(manifest: Manifest, folder: Path) -> None:
+def write_report(manifest: Manifest, folder: Path) -> list[Picture]:
     """Write `report.md` and its pictures; a picture of an earlier report that is no longer drawn is removed."""
     pictures = write_pictures(manifest, folder)
     (folder / "report.md").write_text(render(manifest, pictures), encoding="utf-8")
+    return pictures
 
 
 def write_pictures(manifest: Manifest, folder: Path) -> list[Picture]:
     """Write the pictures that the manifest has numbers for, and no others."""
     pictures = draw(manifest)
-    for name in set(FILES) - {picture.file for picture in pictures}:
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
     for picture in pictures:
         (folder / picture.file).write_bytes(picture.content)

@@ -24,8 +24,8 @@ LEAST_CAPABILITY = (7, 5)  # what CUDA 13 compiles for: Turing (T4) and newer
 CUFFT = {12: "libcufft.so.11", 13: "libcufft.so.12"}  # by major version of CUDA
 CUDNN, NVINFER = "libcudnn.so.9", "libnvinfer.so.10"  # what onnxruntime-gpu 1.31.1 is linked with
 ELSEWHERE = (
-    "build it here with --build-only (BUILD_ONLY=1) and certify it with `optimize check RUN` on a machine with a GPU, "
-    "or run all of it there"
+    "build it here with --build-only (BUILD_ONLY=1) and certify it with `optimize certify RUN` on a machine with a "
+    "GPU, or run all of it there"
 )
 INSTALL = (
     "`make optimize TARGET=cuda` sets up an environment with it; by hand, in one without onnxruntime: "
@@ -46,7 +46,7 @@ def why_unfit(device: int, provider: str) -> str | None:
 
 def _unfit_packages(provider: str) -> str | None:
     """What is wrong with the installed onnxruntime."""
-    present = [name for name in PACKAGES if _installed(name)]
+    present = list(filter(_installed, PACKAGES))
     if len(present) > 1:
         return (
             f"{' and '.join(present)} are both installed and overwrite each other's files; uninstall both, then "
@@ -112,9 +112,11 @@ def _missing_libraries(provider: str) -> str | None:
     """Which library cannot be loaded, and what to install; None where all can be. Those that can be, are."""
     major = _built_major()
     load_libraries(provider)
+    # In this order: a library that lacks one before it cannot be loaded either, and the cause is to be named.
     needed = [f"libcudart.so.{major}", f"libcublasLt.so.{major}", f"libcublas.so.{major}", "libcurand.so.10"]
-    needed += [CUFFT[major]] if major in CUFFT else []
-    needed += [CUDNN]
+    if major in CUFFT:
+        needed.append(CUFFT[major])
+    needed.append(CUDNN)
     for name in needed:
         if not _loads(name):
             others = sorted({path.name for path in found_libraries(name.split(".so")[0])} - {name})
@@ -126,15 +128,17 @@ def _missing_libraries(provider: str) -> str | None:
 
 
 def load_libraries(provider: str) -> None:
-    """Load what pip's packages hold, so that the providers find it; what is missing is said by nobody."""
+    """Load what pip's packages hold, so that the providers find it; what is missing is passed over in silence."""
     import onnxruntime
 
+    # It prints what it does not find; `_missing_libraries` says what of that matters, in one line.
     with contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls(directory="")
     if provider == TENSORRT:
+        major = NVINFER.rsplit(".", maxsplit=1)[-1]
         for stem in ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser"):
             for path in found_libraries(stem):
-                if path.name == f"{stem}.so.{NVINFER.rsplit('.', maxsplit=1)[-1]}":
+                if path.name == f"{stem}.so.{major}":
                     _loads(str(path))
 
 
@@ -143,11 +147,10 @@ def found_libraries(stem: str) -> Iterator[Path]:
     for package in ("nvidia", "tensorrt_libs"):
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            yield from (
-                path
-                for path in Path(folder).rglob(f"{stem}.so.*")
-                if re.fullmatch(r"[\d.]+", path.name[len(stem) + 4 :])
-            )
+            for path in Path(folder).rglob(f"{stem}.so.*"):
+                version = path.name.removeprefix(f"{stem}.so.")
+                if re.fullmatch(r"[\d.]+", version):
+                    yield path
 
 
 def _loads(name: str) -> bool:

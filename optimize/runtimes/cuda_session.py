@@ -6,7 +6,8 @@ a GPU and runs a node on the CPU that does more than arithmetic on shapes is ref
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -40,19 +41,14 @@ class Bound:
     options: onnxruntime.RunOptions
 
 
-def create(
-    model: Path, threads: int, providers: Sequence[tuple[str, Mapping[str, str]]]
-) -> onnxruntime.InferenceSession:
+def create(model: Path, threads: int, providers: Sequence[tuple[str, dict[str, str]]]) -> onnxruntime.InferenceSession:
     """ONNX Runtime's session on the first of `providers`, which the others may only help."""
     import onnxruntime
 
     options = session_options(threads, {"session.record_ep_graph_assignment_info": "1"})
-    names, settings = [name for name, _ in providers], [dict(values) for _, values in providers]
     with gpu_errors("the model"):
-        session = onnxruntime.InferenceSession(
-            model, options, providers=names, provider_options=settings, enable_fallback=False
-        )
-    require_provider(session, names)
+        session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=False)
+    require_provider(session, [name for name, _ in providers])
     return session
 
 
@@ -64,15 +60,16 @@ def require_provider(session: onnxruntime.InferenceSession, providers: Sequence[
             f"{wanted}: could not be started, and onnxruntime fell back to {', '.join(present)}; "
             "`optimize doctor` says what is missing"
         )
-    operators: dict[str, set[str]] = {}
+    operators: dict[str, set[str]] = defaultdict(set)
     for group in session.get_provider_graph_assignment_info():
-        operators.setdefault(group.ep_name, set()).update(node.op_type for node in group.get_nodes())
-    stray = sorted(operators.get(CPU, set()) - SHAPE_OPERATORS)
+        for node in group.get_nodes():
+            operators[group.ep_name].add(node.op_type)
+    stray = sorted(operators[CPU] - SHAPE_OPERATORS)
     if stray and wanted != CPU:
         raise UnavailableError(
             f"{wanted}: has no kernel for {', '.join(stray)}, which would run on the CPU; use the pipeline 'cuda'"
         )
-    if not operators.get(wanted):
+    if not operators[wanted]:
         raise UnavailableError(f"{wanted}: took no node of the model; use the pipeline 'cuda'")
 
 

@@ -34,8 +34,10 @@ def open_rounded(folder: Path, threads: int, head: Head, *, quantized_in_float: 
     if not holds_half(model):
         return open_on_cpu(path, threads, head, where=folder.name, settings=settings)
     round_in_float(model)
-    content = onnx_ir.to_proto(model).SerializeToString()
-    return open_on_cpu(content, threads, head, where=folder.name, settings=settings)
+    rounded = onnx_ir.to_proto(model)
+    # What was noted of values between nodes states FP16.
+    del rounded.graph.value_info[:]
+    return open_on_cpu(rounded.SerializeToString(), threads, head, where=folder.name, settings=settings)
 
 
 def holds_half(model: ir.Model) -> bool:
@@ -55,12 +57,8 @@ def round_in_float(model: ir.Model) -> None:
     for node in tuple(model.graph):
         _widen_attributes(node)
         for value in node.outputs:
-            if types.get(value.name) != FLOAT16:
-                continue
-            if node.op_type != "Constant":
+            if types.get(value.name) == FLOAT16 and node.op_type != "Constant":
                 _round(value)
-            # What was noted of it holds no more: a Cast still gives FP16, and all others FP32.
-            value.type = value.shape = None
 
 
 def _round(value: ir.Value) -> None:

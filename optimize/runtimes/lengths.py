@@ -8,13 +8,9 @@ ONNX Runtime's other way, packing (`PackedAttention`), needs all padding on the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from optimize.errors import StageError
-from optimize.interfaces import Feed, Head, Session
-
-if TYPE_CHECKING:
-    import numpy as np
+from optimize.interfaces import Array, Feed, Head, Session
 
 
 def at_lengths(run: Session, lengths: Sequence[int], head: Head) -> Session:
@@ -27,7 +23,7 @@ def at_lengths(run: Session, lengths: Sequence[int], head: Head) -> Session:
     def session(feed: Feed) -> Feed:
         rows, width = len(feed["input_ids"]), feed["input_ids"].shape[-1]
         needed = np.array([fitting(int(tokens), lengths) for tokens in used_tokens(feed["attention_mask"])])
-        outputs: Feed = {}
+        outputs: Feed = {}  # filled part by part; their shapes are known once the first has run
         for length in np.unique(needed):
             chosen = np.flatnonzero(needed == length)
             part = run({name: fit(array[chosen], int(length)) for name, array in feed.items()})
@@ -41,12 +37,14 @@ def at_lengths(run: Session, lengths: Sequence[int], head: Head) -> Session:
     return session
 
 
-def used_tokens(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def used_tokens(mask: Array) -> Array:
     """The tokens of each row of a mask [N, T] or [N, choices, T] up to the last attended to, at least 1: [N]."""
     import numpy as np
 
-    attended = mask.reshape(len(mask), -1, mask.shape[-1]).any(axis=1)
-    last: np.ndarray[Any, Any] = np.where(attended, np.arange(1, mask.shape[-1] + 1), 1).max(axis=1)
+    tokens = mask.shape[-1]
+    attended = mask.reshape(len(mask), -1, tokens).any(axis=1)  # by any of a row's choices
+    counts: Array = np.where(attended, np.arange(1, tokens + 1), 1)
+    last: Array = counts.max(axis=1)
     return last
 
 
@@ -61,7 +59,7 @@ def fitting(tokens: int, lengths: Sequence[int]) -> int:
     )
 
 
-def fit(array: np.ndarray[Any, Any], length: int, *, axis: int = -1) -> np.ndarray[Any, Any]:
+def fit(array: Array, length: int, *, axis: int = -1) -> Array:
     """Cut an axis to a length, or pad it with 0, which the mask hides."""
     import numpy as np
 

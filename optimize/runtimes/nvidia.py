@@ -1,4 +1,4 @@
-"""NVIDIA's GPUs, as the driver tells of them: which there are, what they can do, how much of their memory is in use.
+"""NVIDIA's GPUs as the driver reports them: which there are, what they can do, how much of their memory is in use.
 
 The driver's own library is asked through ctypes, since it is there wherever a GPU is, needs no other package and keeps
 to CUDA_VISIBLE_DEVICES; no context is made on any device. Memory in use is asked of `nvidia-smi`.
@@ -14,7 +14,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from optimize.errors import UnavailableError, first_line
 
@@ -55,12 +54,12 @@ def find_driver() -> Driver:
     version, count = ctypes.c_int(), ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(version))
     library.cuDeviceGetCount(ctypes.byref(count))
-    cuda = (version.value // 1000, version.value % 1000 // 10)
+    cuda = (version.value // 1000, version.value % 1000 // 10)  # 13020 is 13.2
     devices = tuple(_device(library, index) for index in range(count.value))
     return Driver(cuda, devices, None if devices else "the driver finds no GPU")
 
 
-def _device(library: Any, index: int) -> Device:
+def _device(library: ctypes.CDLL, index: int) -> Device:
     handle, value = ctypes.c_int(), ctypes.c_int()
     name, identity, memory = ctypes.create_string_buffer(256), (ctypes.c_ubyte * 16)(), ctypes.c_size_t()
     library.cuDeviceGet(ctypes.byref(handle), index)
@@ -85,32 +84,35 @@ def gpu_errors(what: str) -> Iterator[None]:
     try:
         yield
     except _runtime_errors() as error:
-        told = first_line(error)[:160]
+        said = first_line(error)[:160]
         if re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
             refusal = (
-                f"the GPU's memory is too small for {what} ({told}); use smaller batches, shorter texts, or free it"
+                f"the GPU's memory is too small for {what} ({said}); use smaller batches, shorter texts, or free it"
             )
         else:
-            refusal = f"the GPU failed at {what} ({told}); `optimize doctor` says what is missing, if anything"
+            refusal = f"the GPU failed at {what} ({said}); `optimize doctor` says what is missing, if anything"
         raise UnavailableError(refusal) from error
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
-    """What PyTorch and ONNX Runtime raise of their own; a mistake of ours is none of it, and stays what it is.
+    """What PyTorch and ONNX Runtime raise of their own; a mistake of ours is not among it, and stays what it is.
 
     PyTorch's are RuntimeErrors; ONNX Runtime's share no class but Exception, and are there only once it is imported.
     """
     module = sys.modules.get("onnxruntime.capi.onnxruntime_pybind11_state")
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)] if module else []
-    return (RuntimeError, *(kind for kind in kinds if issubclass(kind, Exception)))
+    raised: list[type[Exception]] = [RuntimeError]
+    for kind in vars(module).values() if module else ():
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            raised.append(kind)
+    return tuple(raised)
 
 
 def memory_in_use(device: Device) -> int | None:
-    """Bytes of a device's memory that all processes together have; None where `nvidia-smi` does not tell."""
+    """Bytes of a device's memory that all processes together have; None where `nvidia-smi` does not say."""
     command = ["nvidia-smi", "-i", device.uuid, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SMI_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    told = done.stdout.strip()
-    return int(told) * 2**20 if done.returncode == 0 and told.isdigit() else None
+    mebibytes = done.stdout.strip()  # "[N/A]" where the driver does not count
+    return int(mebibytes) * 2**20 if done.returncode == 0 and mebibytes.isdigit() else None

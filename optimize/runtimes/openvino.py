@@ -11,33 +11,38 @@ parts, and outputs are cut back to what was asked, so that callers see the same 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from optimize.errors import StageError
-from optimize.interfaces import Feed, Head, Session
+from optimize.interfaces import Array, Feed, Head, Session
 
 if TYPE_CHECKING:
-    import numpy as np
+    import openvino
+
+AnyModel: TypeAlias = "openvino.Model | openvino.CompiledModel"
 
 MODEL_FILE = "openvino_model.xml"
 """The name that optimum-intel looks for."""
 
 
-def load_openvino() -> Any:
+def load_openvino() -> ModuleType:
     """The module `openvino`, which reports nothing."""
-    modules: dict[str, Any] = sys.modules
-    modules["openvino_telemetry"] = None
+    # None in place of a module is Python's own sign for one that cannot be imported.
+    sys.modules.update(openvino_telemetry=cast("ModuleType", None))
     import openvino
 
-    return openvino
+    module: ModuleType = openvino
+    return module
 
 
 @cache
-def core() -> Any:
+def core() -> openvino.Core:
     """The one `openvino.Core` of this process.
 
     A Core's CPU plugin puts an alternate signal stack in place, and at its end the one that it found. Plugins that end
@@ -47,20 +52,23 @@ def core() -> Any:
     return load_openvino().Core()
 
 
-def load_nncf() -> Any:
+def load_nncf() -> ModuleType:
     """The module `nncf`, which reports nothing and prints nothing."""
-    load_openvino()
+    load_openvino()  # first: nncf reports its import as well
     import logging
 
     import nncf
 
     logger = logging.getLogger("nncf")
-    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, logging.StreamHandler)]
-    return nncf
+    for handler in list(logger.handlers):
+        if isinstance(handler, logging.StreamHandler):
+            logger.removeHandler(handler)
+    module: ModuleType = nncf
+    return module
 
 
-def read_model(folder: Path) -> Any:
-    """The `openvino.Model` of a folder."""
+def read_model(folder: Path) -> openvino.Model:
+    """The model of a folder."""
     return core().read_model(folder / MODEL_FILE)
 
 
@@ -81,17 +89,24 @@ class Axes:
         return not self.least and not self.most
 
 
-def axes_of(model: Any) -> Axes:
+def axes_of(model: AnyModel) -> Axes:
     """The axes of a model or compiled model."""
+    least: dict[int, int] = {}
+    most: dict[int, int] = {}
     shape = list(model.input("input_ids").get_partial_shape())
-    least = {place: size.get_min_length() for place, size in enumerate(shape) if size.get_min_length() > 1}
-    most = {place: size.get_max_length() for place, size in enumerate(shape) if size.get_max_length() > 0}
+    for place, size in enumerate(shape):
+        if size.get_min_length() > 1:  # 0 or 1 where there is no bound
+            least[place] = size.get_min_length()
+        if size.get_max_length() > 0:  # -1 where there is no bound
+            most[place] = size.get_max_length()
     return Axes(len(shape), least, most)
 
 
-def as_session(compiled: Any, head: Head, *, where: str) -> Session:
+def as_session(compiled: openvino.CompiledModel, head: Head, *, where: str) -> Session:
     """A compiled model as a session; refuse one without the head's outputs."""
-    names = {name for output in compiled.outputs for name in output.get_names()}
+    names: set[str] = set()
+    for output in compiled.outputs:
+        names |= output.get_names()
     if missing := set(head.outputs) - names:
         raise StageError(
             f"{where}: the model has no output {', '.join(sorted(missing))}; export it for head '{head.name}'"
@@ -101,6 +116,7 @@ def as_session(compiled: Any, head: Head, *, where: str) -> Session:
     request = compiled.create_infer_request()
 
     def run(feed: Feed) -> Feed:
+        # Shared inputs are not copied; the request is done with them once it returns.
         found = request.infer({name: feed[name] for name in inputs}, share_inputs=True)
         return {name: found[port] for name, port in zip(head.outputs, ports, strict=True)}
 
@@ -112,18 +128,24 @@ def _fitted(run: Session, axes: Axes, head: Head, *, where: str) -> Session:
     """A session of a model with fixed or bounded axes, for feeds of any shape that fits in them."""
     import numpy as np
 
+    def run_part(rows: Feed) -> Feed:
+        """At most as many rows as the batch axis takes."""
+        shape = rows["input_ids"].shape
+        outputs = run({name: _padded(array, axes.least) for name, array in rows.items()})
+        return {name: _cut(array, shape, head) for name, array in outputs.items()}
+
     def session(feed: Feed) -> Feed:
         shape = feed["input_ids"].shape
         for place in range(1, axes.rank):
             if shape[place] > axes.most.get(place, shape[place]):
                 raise StageError(f"{where}: {_too_many(place, axes.rank, shape[place], axes.most[place])}")
         step = axes.most.get(0, shape[0])
-        parts = []
+        parts: dict[str, list[Array]] = defaultdict(list)
         for start in range(0, shape[0], step):
-            rows = {name: array[start : start + step] for name, array in feed.items()}
-            outputs = run({name: _padded(array, axes.least) for name, array in rows.items()})
-            parts.append({name: _cut(array, rows["input_ids"].shape, head) for name, array in outputs.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            outputs = run_part({name: array[start : start + step] for name, array in feed.items()})
+            for name, array in outputs.items():
+                parts[name].append(array)
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     return session
 
@@ -135,17 +157,19 @@ def _too_many(place: int, rank: int, found: int, most: int) -> str:
     return f"a row has {found} choices and the model takes {most}; convert it for more"
 
 
-def _padded(array: np.ndarray[Any, Any], least: Mapping[int, int]) -> np.ndarray[Any, Any]:
+def _padded(array: Array, least: Mapping[int, int]) -> Array:
     """Repeat the last row to fill a batch, and pad other axes with 0, which the mask hides."""
     import numpy as np
 
     missing = [max(least.get(place, 0) - size, 0) for place, size in enumerate(array.shape)]
     if missing[0]:
+        # Not with 0: a row of padding alone attends to nothing, and may come out as anything, NaN included.
         array = np.concatenate([array, np.repeat(array[-1:], missing[0], axis=0)])
-    return np.pad(array, [(0, 0), *((0, count) for count in missing[1:])]) if any(missing[1:]) else array
+        missing[0] = 0
+    return np.pad(array, [(0, count) for count in missing]) if any(missing) else array
 
 
-def _cut(array: np.ndarray[Any, Any], shape: tuple[int, ...], head: Head) -> np.ndarray[Any, Any]:
+def _cut(array: Array, shape: tuple[int, ...], head: Head) -> Array:
     """The part of a padded output that belongs to a feed of this shape."""
     if head.reads == "all tokens":
         return array[: shape[0], : shape[1]]

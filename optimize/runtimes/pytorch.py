@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from optimize.checkpoint import load_model
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.runtimes.nvidia import gpu_errors
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TorchRuntime(Params):
@@ -49,7 +52,7 @@ def open_torch(folder: Path, threads: int, head: Head, runtime: TorchRuntime) ->
         with torch.inference_mode(), _errors(runtime):
             outputs = run(**(feed if placed else place(feed, runtime)))
             if placed:
-                torch.cuda.synchronize()
+                torch.cuda.synchronize()  # kernels are launched and not waited for
                 return {name: outputs[name] for name in head.outputs}
             return {name: outputs[name].float().cpu().numpy() for name in head.outputs}
 
@@ -61,7 +64,7 @@ def _errors(runtime: TorchRuntime) -> AbstractContextManager[None]:
     return nullcontext() if runtime.device == "cpu" else gpu_errors(f"PyTorch in {runtime.dtype} on {runtime.device}")
 
 
-def place(feed: Feed, runtime: TorchRuntime) -> dict[str, Any]:
+def place(feed: Feed, runtime: TorchRuntime) -> dict[str, torch.Tensor]:
     """A feed as tensors on the device."""
     import torch
 

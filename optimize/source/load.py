@@ -59,7 +59,7 @@ def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:
     from safetensors import SafetensorError
 
     try:
-        # Sizes that do not fit are asked for too: transformers' own error for them takes many lines.
+        # Weights of other shapes are let through here and refused below: transformers' own error takes many lines.
         model, info = load_with_info(folder, head.auto_class, dtype=torch.float32, ignore_mismatched_sizes=True)
     except (*UNLOADABLE, SafetensorError) as error:
         raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +23,10 @@ from optimize.errors import StageError
 from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import axes_of, load_openvino, read_model
+
+if TYPE_CHECKING:
+    import openvino
+    from transformers import PreTrainedTokenizerBase
 
 NAME = "attach_tokenizer"
 TOKENIZER_FILE = "openvino_tokenizer.xml"
@@ -80,7 +84,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     return _compare(out, python, inputs, most, params, context)
 
 
-def _convert(python: Any, inputs: int, most: int) -> Any:
+def _convert(python: PreTrainedTokenizerBase, inputs: int, most: int) -> openvino.Model:
     """The tokenizer's graph, with inputs called `text` and, for pairs, `text_pair`."""
     import openvino_tokenizers
 
@@ -90,27 +94,30 @@ def _convert(python: Any, inputs: int, most: int) -> Any:
     return tokenizer
 
 
-def _connect(tokenizer: Any, model: Any, *, stack: bool) -> Any:
+def _connect(tokenizer: openvino.Model, model: openvino.Model, *, stack: bool) -> openvino.Model:
     """One graph of both; with `stack`, all rows of tokens are the choices of one example.
 
     `connect_models` of openvino_tokenizers 2026.4 forgets the tokenizer's sinks, without which its graph is not run.
     """
-    openvino = load_openvino()
+    library = load_openvino()
+    operators = library.opset13
     for port in model.inputs:
+        # What the tokenizer's result of the same name gives out, and not that result itself.
         found = tokenizer.output(port.get_any_name()).get_node().input_value(0)
         if stack:
-            found = openvino.opset13.unsqueeze(found, openvino.opset13.constant(np.int64(0))).output(0)
+            found = operators.unsqueeze(found, operators.constant(np.int64(0))).output(0)
         for reader in port.get_target_inputs():
             reader.replace_source_output(found)
-    connected = openvino.Model(model.get_results(), tokenizer.get_sinks(), tokenizer.get_parameters(), "end to end")
+    connected = library.Model(model.get_results(), tokenizer.get_sinks(), tokenizer.get_parameters(), "end to end")
     connected.validate_nodes_and_infer_types()
     return connected
 
 
-def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, context: Context) -> Facts:
+def _compare(
+    folder: Path, python: PreTrainedTokenizerBase, inputs: int, most: int, params: Params, context: Context
+) -> Facts:
     """Prove the one graph on texts: tokens alike, and outputs where they are."""
-    openvino = load_openvino()
-    core = openvino.Core()
+    core = load_openvino().Core()
     tokenizer = core.compile_model(folder / TOKENIZER_FILE, "CPU")
     whole = core.compile_model(folder / END_TO_END_FILE, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     session = context.open("openvino", folder)
@@ -121,7 +128,7 @@ def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, 
         found = tokenizer(named)[tokenizer.output("input_ids")]
         wanted = python(*text, truncation=True, max_length=most, padding=True, return_tensors="np")
         if not np.array_equal(found, wanted["input_ids"]):
-            continue
+            continue  # counted as not alike; there is nothing to compare of other tokens' outputs
         alike += 1
         feed = {name: wanted[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
         if context.head.has_choices:
@@ -130,7 +137,8 @@ def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, 
         for name in context.head.outputs:
             worst = max(worst, float(np.abs(expected[name] - got[whole.output(name)]).max()))
             scale = max(scale, float(np.abs(expected[name]).max()))
-    if not texts or alike < params.min_alike * len(texts) or not worst <= params.tolerance * scale:
+    enough = texts and alike >= params.min_alike * len(texts)
+    if not enough or not worst <= params.tolerance * scale:  # so put that NaN is refused
         raise StageError(
             f"{NAME}: {alike} of {len(texts)} texts became the same tokens as in Python, with outputs up to "
             f"{worst:.2e} apart; this tokenizer cannot be attached, leave the stage out"
@@ -138,12 +146,16 @@ def _compare(folder: Path, python: Any, inputs: int, most: int, params: Params, 
     return {"texts_compared": len(texts), "texts_tokenized_alike": alike, "max_difference": worst}
 
 
-def _texts(feature: Feature, python: Any, inputs: int) -> tuple[list[str], ...]:
+def _texts(feature: Feature, python: PreTrainedTokenizerBase, inputs: int) -> tuple[list[str], ...]:
     """Texts that a feature's tokens spell: for each input a list, which has a text for each choice."""
     ids = feature.inputs["input_ids"]
-    rows = [python.decode(row) for row in (ids if ids.ndim == 2 else ids[None])]
-    parts = [[part.strip() for part in row.removeprefix(python.cls_token).split(python.sep_token)] for row in rows]
-    return tuple([part[place] if place < len(part) else "" for part in parts] for place in range(inputs))
+    texts: tuple[list[str], ...] = tuple([] for _ in range(inputs))
+    for row in ids if ids.ndim == 2 else ids[None]:
+        # [CLS] text [SEP] text of a pair [SEP]
+        parts = python.decode(row).removeprefix(python.cls_token).split(python.sep_token)
+        for place, named in enumerate(texts):
+            named.append(parts[place].strip() if place < len(parts) else "")
+    return texts
 
 
 def traits(_: Params) -> Traits:

@@ -15,7 +15,7 @@ import difflib
 import fnmatch
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,17 +95,17 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     seen = context.calibration.first(tokens=params.calibration_tokens).features
     peaks = find_peaks(model, [name for name, kind in types.items() if kind == FLOAT], seen, context)
     kept = choose(model, peaks, params)
-    floating = _floating(model, types)
-    if not floating - {each.node for each in kept}:
+    in_fp32, floating = {each.node for each in kept}, _floating(model, types)
+    if floating <= in_fp32:
         raise StageError(f"{NAME}: every node would stay in FP32; raise 'max_magnitude' or widen 'include'")
-    save(_convert(model, types, [each.node for each in kept]), out / MODEL_FILE)
+    save(_convert(model, types, in_fp32), out / MODEL_FILE)
     difference = check_parity(out, source, context, stage=NAME, tolerance=params.tolerance)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
     loss = judge.assess(context.open("onnx", out))
     large = sorted((each for each in kept if each.node in floating and each.peak > 0), key=lambda each: -each.peak)
     facts: Facts = {
-        "fp16_nodes": len(floating - {each.node for each in kept}),
-        "fp32_nodes": len({each.node for each in kept} & floating),
+        "fp16_nodes": len(floating - in_fp32),
+        "fp32_nodes": len(floating & in_fp32),
         "largest_activation": max(peaks.values(), default=0.0),
         "calibration_texts": len(seen),
         "max_difference": difference,
@@ -198,12 +198,13 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return found
 
 
-def _convert(model: ir.Model, types: Mapping[str, int], kept: Sequence[str]) -> ir.Model:
+def _convert(model: ir.Model, types: Mapping[str, int], kept: Set[str]) -> ir.Model:
     from onnx import helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     proto = to_proto(model)
     stated = {value.name for value in proto.graph.output}
+    del proto.graph.value_info[:]
     for name, kind in types.items():
         if kind == FLOAT and name not in stated:
             proto.graph.value_info.append(helper.make_tensor_value_info(name, kind, None))
@@ -212,7 +213,7 @@ def _convert(model: ir.Model, types: Mapping[str, int], kept: Sequence[str]) -> 
         # Weights below the least FP16 number become that number.
         warnings.simplefilter("ignore")
         converted = convert_float_to_float16(
-            proto, keep_io_types=True, disable_shape_infer=True, node_block_list=list(kept)
+            proto, keep_io_types=True, disable_shape_infer=True, node_block_list=sorted(kept)
         )
     return join_casts(converted)
 

@@ -45,6 +45,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     refuse_quantized(onnx_ir.load(source.path / "model.onnx"), stage="convert_openvino")
     openvino = load_openvino()
     model = openvino.convert_model(source.path / "model.onnx")
+    # OpenVINO's own default is to round weights to FP16 in the file.
     openvino.save_model(model, out / MODEL_FILE, compress_to_fp16=params.weights == "fp16")
     tolerance = params.tolerance or (FP16_TOLERANCE if params.weights == "fp16" else 1e-4)
     difference = check_parity(out, source, context, stage="convert_openvino", tolerance=tolerance, kind="openvino")

@@ -69,7 +69,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     _export(model, out, task=context.head.name, opset=params.opset)
     _finish(out / "model.onnx", sliced=sliced, lean=params.lean)
     difference = check_parity(out, source, context, stage="export", tolerance=params.tolerance)
-    return {"max_difference": difference, "readout_slice": "yes" if sliced else "no", "opset": params.opset}
+    return {"max_difference": difference, "readout_slice": sliced, "opset": params.opset}
 
 
 def _finish(path: Path, *, sliced: bool, lean: bool) -> None:

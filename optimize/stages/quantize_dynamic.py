@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -54,6 +55,20 @@ class Params(StageParams):
     )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """How weights become INT8 on a CPU, and why their range is reduced or not."""
+
+    weight_type: str
+    per_channel: bool
+    reduce_range: bool
+    reduce_range_because: str
+
+    def facts(self) -> Facts:
+        """The choice as the stage states it."""
+        return asdict(self)
+
+
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the quantized `model.onnx`; facts say what was chosen, why, and how much of it fired."""
     import onnx_ir
@@ -61,26 +76,22 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     model = onnx_ir.load(source.path / "model.onnx")
     refuse_quantized(model, stage="quantize_dynamic")
     choice = choose(params, context.cpu_features)
-    facts: Facts = {**choice}
+    facts = choice.facts()
     if params.embedding:
         _require_lookups(model.graph)
-        facts |= quantize_tables(model, wide_sums=choice["reduce_range"] == "no", project=_projection)
-    _quantize_linear(model, out / "model.onnx", params, choice)
+        facts |= quantize_tables(model, wide_sums=not choice.reduce_range, project=_projection)
+    _quantize_linear(model, out / "model.onnx", choice)
     facts |= _count(out / "model.onnx")
     if not facts["quantized_matmuls"]:
         raise StageError("quantize_dynamic: no linear layer was quantized; check the graph that the stage before wrote")
     return facts
 
 
-def choose(params: Params, cpu_features: tuple[str, ...]) -> dict[str, str]:
+def choose(params: Params, cpu_features: tuple[str, ...]) -> Choice:
     """Weight type and range for this CPU, with the reason."""
-    _, range_facts = choose_range(params.reduce_range, cpu_features)
+    reduce_range, because = choose_range(params.reduce_range, cpu_features)
     weight_type = "int8" if params.weight_type == "auto" else params.weight_type
-    return {
-        "weight_type": weight_type,
-        "per_channel": "yes" if params.per_channel else "no",
-        **range_facts,
-    }
+    return Choice(weight_type, params.per_channel, reduce_range, because)
 
 
 def _require_lookups(graph: ir.Graph) -> None:
@@ -104,7 +115,7 @@ def _projection(tape: ir.tape.Tape, product: ir.Node, rows: ir.Value, scales: ir
     return record(tape, "Mul", [cast, step], at)
 
 
-def _quantize_linear(model: ir.Model, path: Path, params: Params, choice: dict[str, str]) -> None:
+def _quantize_linear(model: ir.Model, path: Path, choice: Choice) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -115,9 +126,9 @@ def _quantize_linear(model: ir.Model, path: Path, params: Params, choice: dict[s
             to_proto(model),
             path,
             op_types_to_quantize=["MatMul", "Attention"],
-            per_channel=params.per_channel,
-            reduce_range=choice["reduce_range"] == "yes",
-            weight_type=QuantType.QInt8 if choice["weight_type"] == "int8" else QuantType.QUInt8,
+            per_channel=choice.per_channel,
+            reduce_range=choice.reduce_range,
+            weight_type=QuantType.QInt8 if choice.weight_type == "int8" else QuantType.QUInt8,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
     finally:

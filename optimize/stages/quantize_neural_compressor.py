@@ -129,14 +129,14 @@ class Trial:
             "drop": self.loss.drop,
             "agreement": self.loss.agreement,
             "divergence": self.loss.divergence,
-            "within_limits": "no" if self.excess else "yes",
+            "within_limits": not self.excess,
         }
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the chosen setting's `model.onnx`; facts hold what every tried setting scored."""
     _require_data(context)
-    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    reduced, because = choose_range(params.reduce_range, context.cpu_features)
     with tempfile.TemporaryDirectory() as scratch, undisturbed():
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
         trials = _try(source, Path(scratch), params, context, judge, wide=not reduced)
@@ -151,7 +151,8 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         "settings": [trial.row() for trial in trials],
         "calibration_samples": len(_samples(params, context)),
         "tuning_examples": len(judge.encoded.gold),
-        **range_facts,
+        "reduce_range": reduced,
+        "reduce_range_because": because,
         "max_difference": difference,
         **chosen.graph,
     }

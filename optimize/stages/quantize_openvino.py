@@ -18,7 +18,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,9 @@ from optimize.quantization.nncf.accuracy_control import Control
 from optimize.quantization.nncf.session import heard
 from optimize.quantization.weights import choose_range
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
+
+if TYPE_CHECKING:
+    import openvino
 
 NAME = "quantize_openvino"
 RANGES = {"median": "MEDIAN_MINMAX", "mean": "MEAN_MINMAX", "minmax": "MINMAX"}
@@ -131,11 +134,12 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         quantized, chosen = _quantize(model, excluded, params, context, control)
         facts |= chosen
     load_openvino().save_model(quantized, out / MODEL_FILE, compress_to_fp16=False)
+    # What was written is judged, and not what NNCF holds: folding and saving are part of the stage.
     loss = judge.assess(context.open("openvino", out))
     counted = _count(out)
     facts |= {**counted, **judge.facts(loss)}
     if not control.trials:
-        return facts
+        return facts  # without accuracy control nobody promised to meet the budget
     missed = beyond_help(judge, control.trials[0].loss, stage=NAME, progress=context.progress)
     if not missed:
         _require_limits(judge, loss, counted["float_share"], params)
@@ -154,21 +158,24 @@ def _excluded(weights: Sequence[Weight], patterns: Sequence[str]) -> list[str]:
     return found
 
 
-def _compress(model: Any, excluded: Sequence[str], params: Params, context: Context) -> Any:
+def _compress(model: openvino.Model, excluded: Sequence[str], params: Params, context: Context) -> openvino.Model:
+    """The model with weights in INT8 and activations in float."""
     with heard(context.progress) as nncf:
         mode = nncf.CompressWeightsMode.INT8_SYM if params.symmetric_weights else nncf.CompressWeightsMode.INT8_ASYM
         return nncf.compress_weights(model, mode=mode, ignored_scope=nncf.IgnoredScope(names=list(excluded)))
 
 
 def _quantize(
-    model: Any, excluded: Sequence[str], params: Params, context: Context, control: Control
-) -> tuple[Any, Facts]:
+    model: openvino.Model, excluded: Sequence[str], params: Params, context: Context, control: Control
+) -> tuple[openvino.Model, Facts]:
     """The quantized model, and what was chosen for it."""
     features = context.calibration.features[: params.calibration_samples]
     if not features:
         raise StageError(f"{NAME}: there are no calibration texts; give some with --calibration-examples")
-    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
-    left = [*excluded, *([] if params.attention else products_of_activations(model))]
+    reduced, because = choose_range(params.reduce_range, context.cpu_features)
+    left = list(excluded)
+    if not params.attention:
+        left += products_of_activations(model)
     pad_id = pad_id_of(context.reference.path)
     with heard(context.progress, control.reverted) as nncf:
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -187,6 +194,7 @@ def _quantize(
             "fast_bias_correction": params.bias_correction == "fast",
             "ignored_scope": nncf.IgnoredScope(names=left) if left else None,
         }
+        # One text at a time: padding would widen the ranges with what no head reads.
         dataset = nncf.Dataset([collate([feature], pad_id=pad_id) for feature in features])
         if params.accuracy_control:
             quantized = control.quantize(nncf, model, dataset, settings, advanced, samples=params.ranking_samples)
@@ -198,7 +206,8 @@ def _quantize(
         "ranges": params.ranges,
         "smooth_quant_alpha": params.smooth_quant_alpha,
         "bias_correction": params.bias_correction,
-        **range_facts,
+        "reduce_range": reduced,
+        "reduce_range_because": because,
     }
 
 

@@ -23,7 +23,7 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import beyond_help, make_judge
 from optimize.evaluate.parity import check_parity
 from optimize.graphs.onnx import refuse_quantized, save, to_proto
-from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
+from optimize.interfaces import Context, Encoded, FactRow, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization import sensitivity, smooth
 from optimize.quantization.calibrate import calibrate
@@ -136,10 +136,9 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the quantized `model.onnx`; facts say what was chosen, what it costs, and what stayed in float."""
     import onnx_ir
 
-    model = onnx_ir.load(source.path / "model.onnx")
+    model = normalise(onnx_ir.load(source.path / "model.onnx"))
     refuse_quantized(model, stage=NAME)
     _refuse_fused(model)
-    model = normalise(model)
     open_model = opener(context)
     judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
     scheme, facts = _scheme(params, context)
@@ -189,14 +188,15 @@ def _refuse_fused(model: ir.Model) -> None:
 
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
-    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    reduced, because = choose_range(params.reduce_range, context.cpu_features)
     scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
-        "per_channel": "yes" if params.per_channel else "no",
-        **range_facts,
+        "per_channel": params.per_channel,
+        "reduce_range": reduced,
+        "reduce_range_because": because,
     }
 
 
@@ -209,19 +209,14 @@ def _smooth(model: ir.Model, groups: list[Group], scheme: Scheme, params: Params
     )
     found = smooth.search(model, groups, samples, scheme, min_gain_db=params.min_gain_db)
     smooth.migrate(model, found)
-    return {
-        "scales_folded": sum(each.values is not None for each in found),
-        "scales_multiplied": sum(each.values is None for each in found),
-        "migrations": [
-            {
-                "group": each.group.name,
-                "alpha": each.alpha,
-                "gain_db": each.gain_db,
-                "how": "multiplied" if each.values is None else f"folded into {each.values.name}",
-            }
-            for each in found
-        ],
-    }
+    rows: list[FactRow] = []
+    multiplied = 0
+    for each in found:
+        # Where nothing before the layer can take a scale, a multiplication of its own does.
+        multiplied += each.values is None
+        how = "multiplied" if each.values is None else f"folded into {each.values.name}"
+        rows.append({"group": each.group.name, "alpha": each.alpha, "gain_db": each.gain_db, "how": how})
+    return {"scales_folded": len(found) - multiplied, "scales_multiplied": multiplied, "migrations": rows}
 
 
 def _tuning(context: Context) -> Encoded:
@@ -244,18 +239,14 @@ def _decide(variants: Variants, params: Params, context: Context) -> tuple[Outco
     outcome = Outcome((), loss, 1)
     if not enough:
         outcome = fall_back(variants, costs, max_float_share=params.max_float_share, progress=context.progress)
+    reverted: list[FactRow] = []
+    for step in outcome.steps:
+        row: FactRow = {"group": step.group.name, "why": "the limits were not met without it"}
+        reverted.append(row | {"divergence_removed": step.divergence_removed, "lost_us": step.lost_us})
     left = {step.group.name for step in outcome.steps}
     table: Facts = {**missed, "sensitivity": sensitivity.as_rows(costs, left)}
-    if outcome.steps:
-        table["reverted"] = [
-            {
-                "group": step.group.name,
-                "why": "the limits were not met without it",
-                "divergence_removed": step.divergence_removed,
-                "lost_us": step.lost_us,
-            }
-            for step in outcome.steps
-        ]
+    if reverted:
+        table["reverted"] = reverted
     return outcome, table
 
 

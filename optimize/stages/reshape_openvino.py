@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field
 
@@ -20,6 +20,9 @@ from optimize.graphs.openvino import refuse_attached
 from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
+
+if TYPE_CHECKING:
+    import openvino
 
 NAME = "reshape_openvino"
 
@@ -73,15 +76,16 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     return {"shape": str(shape), "max_difference": worst}
 
 
-def _shape(model: Any, params: Params) -> Any:
-    openvino = load_openvino()
+def _shape(model: openvino.Model, params: Params) -> openvino.PartialShape:
+    """The shape that all inputs are given; OpenVINO reads sizes and bounds as YAML has them, and "?" as dynamic."""
+    library = load_openvino()
     rank = len(model.input("input_ids").get_partial_shape())
     if params.choices is not None and rank == 2:
         raise StageError(f"{NAME}: the model has no axis of choices; leave out 'choices'")
-    axes = [params.batch, *([params.choices] if rank == 3 else []), params.tokens]
+    axes = (params.batch, params.tokens) if rank == 2 else (params.batch, params.choices, params.tokens)
     if not any(axes):
         raise StageError(f"{NAME}: no axis is given; name one of 'batch', 'choices' and 'tokens'")
-    return openvino.PartialShape([openvino.Dimension(axis or "?") for axis in axes])
+    return library.PartialShape([library.Dimension(axis or "?") for axis in axes])
 
 
 def max_tokens(params: Params) -> int | None:

@@ -118,7 +118,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the trained checkpoint in FP32; facts say what it lost by rounding before and after."""
     if not context.training.features:
         raise StageError("train_quantized: there are no training examples; give data with a split to train on")
-    reduced, range_facts = choose_range(params.reduce_range, context.cpu_features)
+    reduced, because = choose_range(params.reduce_range, context.cpu_features)
     limit = 63 if reduced else 127
     head, answers = context.head, answers_of(context.head, context.tuning)
     with reproducible(context):
@@ -130,7 +130,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         with fake_quantized(student, reads=head.reads, limit=limit, method=params.ranges) as ranges:
             facts = _train_and_score(QuantizedTraining(pair, ranges, params, context))
         student.save_pretrained(out)
-    return {**facts, **range_facts}
+    return {**facts, "reduce_range": reduced, "reduce_range_because": because}
 
 
 def _train_and_score(work: QuantizedTraining) -> Facts:

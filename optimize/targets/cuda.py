@@ -154,12 +154,14 @@ def open_session(folder: Path, threads: int, head: Head, runtime: Runtime) -> Se
     if not runtime.lengths:
         return run
     parts = at_lengths(run, runtime.lengths, head)
+    # `place` has padded a placed feed to one of the lengths already.
     return lambda feed: run(feed) if cuda_session.is_placed(feed) else parts(feed)
 
 
 def place(feed: Feed, runtime: Runtime) -> Feed:
     """A feed in the GPU's memory; with `lengths`, padded to the one that its longest text fits in."""
     if runtime.lengths:
+        # One length for all of them: a batch that is split could not stay where it lies.
         length = fitting(int(used_tokens(feed["attention_mask"]).max()), runtime.lengths)
         feed = {name: fit(array, length) for name, array in feed.items()}
     return cuda_session.place(feed, device="cuda", index=runtime.device)
@@ -170,11 +172,12 @@ def providers(model: Path, runtime: Runtime) -> list[tuple[str, dict[str, str]]]
     cuda = {
         "device_id": str(runtime.device),
         "use_tf32": str(int(runtime.tf32)),
-        "arena_extend_strategy": "kSameAsRequested",
+        "arena_extend_strategy": "kSameAsRequested",  # the default, powers of two, takes up to twice as much
         "enable_cuda_graph": str(int(runtime.cuda_graph)),
     }
     if runtime.provider == "cuda":
         return [(CUDA, cuda), (CPU, {})]
+    # CUDA helps TensorRT out with nodes that it does not take; the CPU may do arithmetic on shapes.
     return [(TENSORRT, tensorrt_options(model, runtime)), (CUDA, cuda), (CPU, {})]
 
 
@@ -192,7 +195,7 @@ def tensorrt_options(model: Path, runtime: Runtime) -> dict[str, str]:
     engines = cache / folder_digest(model.parent)[:16]
     engines.mkdir(parents=True, exist_ok=True)
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.input}
-    typical = runtime.lengths[len(runtime.lengths) // 2]
+    typical = runtime.lengths[len(runtime.lengths) // 2]  # what kernels are chosen for, within the range
     return {
         "device_id": str(runtime.device),
         "trt_fp16_enable": "1",
@@ -210,10 +213,11 @@ def tensorrt_options(model: Path, runtime: Runtime) -> dict[str, str]:
 
 def _shapes(ranks: Mapping[str, int], batch: int, choices: int, tokens: int) -> str:
     """Shapes as TensorRT's options write them; `choices` counts where inputs have such an axis."""
-    return ",".join(
-        f"{name}:" + "x".join(map(str, (batch, tokens) if rank == 2 else (batch, choices, tokens)))
-        for name, rank in ranks.items()
-    )
+    written: list[str] = []
+    for name, rank in ranks.items():
+        sizes = (batch, tokens) if rank == 2 else (batch, choices, tokens)
+        written.append(f"{name}:{'x'.join(map(str, sizes))}")
+    return ",".join(written)
 
 
 def memory_in_use(runtime: Runtime) -> int | None:

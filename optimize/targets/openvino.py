@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,6 +18,9 @@ from optimize.errors import UnavailableError
 from optimize.interfaces import Head, Params, Session, Target
 from optimize.runtimes.openvino import MODEL_FILE, as_session, core
 from optimize.runtimes.pytorch import on_cpu
+
+if TYPE_CHECKING:
+    import openvino
 
 Precision = Literal["f32", "f16", "bf16"]
 CAPABILITIES: dict[Precision, str] = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
@@ -63,19 +66,21 @@ class Runtime(Params):
         """The devices that are named; none where AUTO is free to choose."""
         return [name for name in re.split("[:,]", self.device) if name != "AUTO"]
 
-    def properties(self, threads: int) -> dict[str, Any]:
+    def properties(self, threads: int) -> dict[str, object]:
         """OpenVINO's names for these settings."""
-        cpu: dict[str, Any] = {
+        cpu: dict[str, object] = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": self.precision,
+            # How many values share a scale; 0 switches it off.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 32 if self.dynamic_quantization else 0,
         }
-        found: dict[str, Any] = {"PERFORMANCE_HINT": self.hint.upper()}
+        found: dict[str, object] = {"PERFORMANCE_HINT": self.hint.upper()}
         if self.model_cache is not None:
             found["CACHE_DIR"] = str(self.model_cache)
         if self.device == "CPU":
             return {**found, **cpu}
         if self.device.startswith("AUTO"):
+            # Which AUTO hands on to the CPU, where that is what it chooses.
             return {**found, "DEVICE_PROPERTIES": {"CPU": cpu}}
         return {**found, "INFERENCE_PRECISION_HINT": self.precision}
 
@@ -89,7 +94,8 @@ def unavailable(runtime: Runtime) -> str | None:
         if not any(device == name or name.startswith(f"{device}.") for name in present):
             return (
                 f"device {device} is not there (found: {', '.join(present) or 'none'}); name another with --device, or "
-                "build with --build-only --pipeline openvino-int8 here, and run `optimize check` on a machine with one"
+                "build with --build-only --pipeline openvino-int8 here, and run `optimize certify` on a machine with "
+                "one"
             )
         able = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
         if CAPABILITIES[runtime.precision] not in able:
@@ -101,13 +107,15 @@ def unavailable(runtime: Runtime) -> str | None:
 def describe(runtime: Runtime) -> dict[str, str]:
     """The devices that may run a model, by the names of the settings and of OpenVINO's properties."""
     devices = runtime.devices() or core().available_devices
+    names, abilities = [], []
+    for device in devices:
+        names.append(core().get_property(device, "FULL_DEVICE_NAME").strip())
+        abilities.append(", ".join(core().get_property(device, "OPTIMIZATION_CAPABILITIES")))
     return {
         "device": runtime.device,
         "present": ", ".join(core().available_devices),
-        "full_name": "; ".join(core().get_property(device, "FULL_DEVICE_NAME").strip() for device in devices),
-        "capabilities": "; ".join(
-            ", ".join(core().get_property(name, "OPTIMIZATION_CAPABILITIES")) for name in devices
-        ),
+        "full_name": "; ".join(names),
+        "capabilities": "; ".join(abilities),
         "hint": runtime.hint,
         "precision": runtime.precision,
     }
@@ -124,7 +132,7 @@ def open_session(folder: Path, threads: int, head: Head, runtime: Runtime) -> Se
     return as_session(compiled, head, where=folder.name)
 
 
-def _require_precision(compiled: Any, runtime: Runtime) -> None:
+def _require_precision(compiled: openvino.CompiledModel, runtime: Runtime) -> None:
     """A CPU without a type computes in another one and says nothing."""
     found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if found != runtime.precision:

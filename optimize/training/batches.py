@@ -98,6 +98,7 @@ def make_labelled(encoded: Encoded, model: PreTrainedModel, answers: Answers, *,
 
 def endless_batches(batches: Sequence[Batch], *, seed: int) -> Iterator[Batch]:
     """All batches in random order, for ever anew."""
+    # A generator of its own: what a stage draws elsewhere must not change the order.
     rng = random.Random(seed)
     while True:
         yield from rng.sample(batches, len(batches))
@@ -167,7 +168,7 @@ def _rows(found: Sequence[Tensor], batch: Batch, head: Head) -> Tensor:
 
 
 def session_of(model: PreTrainedModel, head: Head) -> Session:
-    """The model as it is at the time, asked where it lies."""
+    """A session that runs the model on its device, with the weights that it has at each call."""
     import torch
 
     def session(feed: Feed) -> Feed:
@@ -198,6 +199,7 @@ def reproducible(context: Context) -> Iterator[None]:
     import torch
 
     threads = torch.get_num_threads()
+    # The CPU's generator alone: forking those of GPUs would start CUDA.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         torch.set_num_threads(context.threads)

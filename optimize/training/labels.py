@@ -80,4 +80,5 @@ def label_loss(rows: Tensor, labels: Tensor, answers: Answers) -> Tensor:
     if answers == "sets":
         return functional.binary_cross_entropy_with_logits(rows, labels)
     total = functional.cross_entropy(rows, labels, ignore_index=NO_LABEL, reduction="sum")
+    # PyTorch's own mean is NaN where nothing of a batch has a label.
     return total / (labels != NO_LABEL).sum().clamp_min(1)

@@ -59,6 +59,7 @@ def train(learner: Learner, plan: Plan, batches: Sequence[Batch], context: Conte
     started = time.monotonic() - state.seconds
     while not state.ended:
         step, total = state.steps + 1, expected_steps(state, plan)
+        # Where time runs short the total shrinks as training goes, which no scheduler of torch's allows for.
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * rate_scale(step - 1, total, plan.warmup)
         learnt = _train_step(learner, next(own_batches), optimizer)

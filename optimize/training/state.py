@@ -118,6 +118,7 @@ def _read(context: Context) -> dict[str, Any] | None:
         # torch takes anything else for a pickle of the old format, and fails in ways of its own.
         if not zipfile.is_zipfile(context.scratch / FILE):
             raise pickle.UnpicklingError("is not an archive")
+        # With `weights_only` nothing in the file is run.
         content: dict[str, Any] = torch.load(context.scratch / FILE, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         context.progress.say(f"training begins anew: what an earlier run saved is damaged ({first_line(error)})")

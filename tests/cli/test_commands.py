@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,18 +12,15 @@ import pytest
 import typer.main
 from report.conftest import make_manifest
 
-import optimize
-from optimize import environment, planning, running, targets
+import optimize as package
+from optimize import certifying, environment, planning, running, targets
 from optimize.cli import commands
-from optimize.cli.options import DEFAULT_SHAPES as SHAPES
-from optimize.cli.options import _pairs, _share, options_from
+from optimize.cli.options import options_from
 from optimize.errors import RequestError, SourceError, StageError, UnavailableError
 from optimize.heads import HEADS
-from optimize.manifest import Manifest
-from optimize.measure.shapes import DEFAULT_SHAPES
-from optimize.planning import Options
+from optimize.request import Options, Request, declared
 
-ROOT = Path(optimize.__file__).parents[1]
+ROOT = Path(package.__file__).parents[1]
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "optimum", "datasets", "sklearn", "scipy"}
 
 
@@ -68,19 +66,77 @@ def test_the_package_runs_as_a_module():
 
     assert "Usage: optimize" in done.stdout
     assert [
-        name for name in ("run", "plan", "list", "doctor", "check", "publish", "bench") if name not in done.stdout
+        name for name in ("run", "plan", "list", "doctor", "certify", "publish", "bench") if name not in done.stdout
     ] == []
 
 
-def test_every_option_of_a_request_has_a_flag_with_the_same_default():
-    parameters = {
-        parameter.name: parameter for parameter in typer.main.get_command(commands.app).commands["run"].params
-    }
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_every_option_of_a_request_has_a_flag_with_the_same_default(name):
+    parameters = {each.name: each for each in typer.main.get_command(commands.app).commands[name].params}
     values = {name: parameter.default for name, parameter in parameters.items()}
 
-    assert set(parameters) - {"as_json"} == {field.name for field in fields(Options)}
-    assert replace(options_from(values), out=Path("reports/runs")) == Options()
-    assert tuple(SHAPES.split(",")) == DEFAULT_SHAPES
+    assert parameters.keys() - declared().keys() == {"as_json", "verbose", "quiet"}
+    assert options_from(values) == Options()
+    assert [parameters[name].opts[0] for name in declared()] == [each.flag for each in declared().values()]
+    assert [parameters[name].rich_help_panel for name in declared()] == [
+        each.option.panel for each in declared().values()
+    ]
+
+
+def test_no_two_options_of_a_command_share_a_flag():
+    for name, command in typer.main.get_command(commands.app).commands.items():
+        flags = [flag for each in command.params for flag in (*each.opts, *each.secondary_opts)]
+        assert len(set(flags)) == len(flags), name
+
+
+@pytest.mark.parametrize("words", [(), ("cache",)])
+def test_without_a_command_there_is_help(words, optimize, capsys):
+    code = optimize(*words)
+
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: {' '.join(['optimize', *words])} [OPTIONS] COMMAND")
+
+
+def test_run_comes_first(optimize, capsys):
+    optimize("-h")
+
+    shown = capsys.readouterr().out.partition("Commands:")[2].split()
+    assert shown[0] == "run"
+    assert "check" not in shown
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_the_version_is_shown(flag, optimize, capsys):
+    assert optimize(flag) == 0
+    assert capsys.readouterr().out == f"optimize {package.__version__}\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_is_in_panels_and_keeps_to_the_terminal(width, optimize, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    assert optimize("run", "-h") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    panels = [line.removesuffix(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert panels == ["Model", "Data", "Pipeline", "Measurement", "Output", "Options"]
+    assert width - 20 < max(map(len, lines)) <= width
+
+
+def test_the_shell_completes_commands_and_names():
+    def complete(words: str) -> str:
+        count = str(len(words.split()) - (not words.endswith(" ")))
+        asked = {"_OPTIMIZE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": count}
+        done = subprocess.run(
+            [sys.executable, "-c", "from optimize.cli.commands import main; main()"],
+            cwd=ROOT, env={**os.environ, **asked}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    assert "certify" in complete("optimize cer")
+    assert complete("optimize run --pipeline cpu-st").split() == ["cpu-static"]
+    assert complete("optimize show quantize_st").split() == ["quantize_static"]
 
 
 def test_list_names_heads_stages_and_pipelines(optimize, capsys):
@@ -127,7 +183,7 @@ def test_plan_as_json_is_the_request_of_the_manifest(optimize, capsys):
 
     request = json.loads(capsys.readouterr().out)
     assert code == 0
-    assert set(request) == set(Manifest.model_fields["request"].annotation.model_fields)
+    assert set(request) == {field.name for field in fields(Request)}
     assert (request["head"], request["shapes"], request["seed"]) == ("fill-mask", ["1x16", "2x8"], 5)
 
 
@@ -156,7 +212,7 @@ def test_run_as_json_prints_the_manifest_alone(optimize, capfd, checkpoint, data
 )
 def test_the_worst_verdict_is_the_exit_code(outcomes, code, optimize, verdicts, monkeypatch, capsys):
     verdicts(*outcomes)
-    monkeypatch.setattr(commands, "_each_head", lambda options: [options] * len(outcomes))
+    monkeypatch.setattr(commands, "each_head", lambda options: [options] * len(outcomes))
 
     assert optimize("run") == code
     assert ("all heads" in capsys.readouterr().out) == (len(outcomes) > 1)
@@ -191,7 +247,7 @@ def test_an_error_is_one_line_on_stderr_and_its_exit_code(error, code, optimize,
     [
         (["run", "--heat", "x"], "--heat"),
         (["fly"], "fly"),
-        (["check"], "RUN"),
+        (["certify"], "RUN"),
         (["plan", "--head", "fill-mist"], "did you mean 'fill-mask'?"),
         (["plan", "--pipeline", "cpu-fusd"], "did you mean 'cpu-fused'?"),
         (["plan", "--target", "gpu"], "unknown name 'gpu'"),
@@ -213,7 +269,7 @@ def test_a_bad_request_exits_with_2_and_one_line(words, hint, optimize, capsys):
 def test_all_heads_are_one_request_each():
     options = Options(head="all", seed=3)
 
-    each = commands._each_head(options)
+    each = commands.each_head(options)
 
     assert [one.head for one in each] == list(HEADS)
     assert all(replace(one, head="all") == options for one in each)
@@ -221,22 +277,12 @@ def test_all_heads_are_one_request_each():
 
 @pytest.mark.parametrize("head", [None, "fill-mask"])
 def test_one_head_is_one_request(head):
-    assert commands._each_head(Options(head=head)) == [Options(head=head)]
+    assert commands.each_head(Options(head=head)) == [Options(head=head)]
 
 
 def test_all_heads_of_one_checkpoint_are_refused():
     with pytest.raises(RequestError, match="a checkpoint has one head"):
-        commands._each_head(Options(head="all", model="someone/model"))
-
-
-def test_columns_are_read_as_roles():
-    assert _pairs("text=the review, label=stars", "") == {"text": "the review", "label": "stars"}
-    assert _pairs(None, "") == {}
-
-
-@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), (" 0.5 % ", 0.005), ("0.02", 0.02), (None, None)])
-def test_a_share_is_read_as_percent_or_as_a_number(text, share):
-    assert _share(text, "--fastest-within") == share
+        commands.each_head(Options(head="all", model="someone/model"))
 
 
 def test_all_requests_are_checked_before_the_first_is_run(optimize, monkeypatch, capsys):
@@ -253,7 +299,7 @@ def test_all_requests_are_checked_before_the_first_is_run(optimize, monkeypatch,
 
 def test_several_runs_as_json_are_one_array(optimize, verdicts, monkeypatch, capsys):
     verdicts("passed", "failed")
-    monkeypatch.setattr(commands, "_each_head", lambda options: [options] * 2)
+    monkeypatch.setattr(commands, "each_head", lambda options: [options] * 2)
 
     assert optimize("run", "--json") == 1
 
@@ -264,3 +310,42 @@ def test_several_runs_as_json_are_one_array(optimize, verdicts, monkeypatch, cap
 def test_shapes_that_name_none_are_refused(optimize, capsys):
     assert optimize("plan", "--shapes", " , ") == 2
     assert "--shapes: names no shape" in capsys.readouterr().err
+
+
+def test_check_is_certify_and_says_so(optimize, monkeypatch, capsys):
+    monkeypatch.setattr(certifying, "certify", lambda folder, **_: (folder, make_manifest()))
+
+    assert optimize("check", "run") == 0
+
+    out, err = capsys.readouterr()
+    assert "'check' is called 'certify' now" in err
+    assert "passed  run/report.md" in out
+
+
+def test_a_quiet_run_prints_its_verdict_alone(optimize, verdicts, capsys):
+    verdicts("failed")
+
+    assert optimize("run", "-q") == 1
+    assert tuple(capsys.readouterr()) == ("failed  run/report.md\n", "")
+
+
+def test_a_quiet_refusal_is_still_shown(optimize, capsys):
+    assert optimize("plan", "-q", "--target", "gpu") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_verbose_refusal_shows_where_it_comes_from(optimize, capsys):
+    assert optimize("plan", "-v", "--target", "gpu") == 2
+
+    *trace, line = capsys.readouterr().err.splitlines()
+    assert trace[0] == "Traceback (most recent call last):"
+    assert line.startswith("optimize: target: unknown name 'gpu'")
+
+
+@pytest.mark.parametrize("words", [("list",), ("doctor",), ("show", "cpu"), ("plan",)])
+def test_what_is_shown_can_be_had_as_json(words, optimize, capsys):
+    assert optimize(*words, "--json") == 0
+
+    out, err = capsys.readouterr()
+    assert json.loads(out)
+    assert err == ""

@@ -73,9 +73,8 @@ def test_progress_counts_the_groups(variants, timed):
 
 def test_time_is_saved_by_products_of_each_shape_timed_once(variants, timed):
     saved = sensitivity.time_groups(variants.model, variants.groups, threads=1)
-    vocabulary = next(
-        value.shape[0] for name, value in variants.model.graph.initializers.items() if "word_embeddings" in name
-    )
+    weights = variants.model.graph.initializers.items()
+    vocabulary = next(weight.shape[0] for name, weight in weights if "word_embeddings" in name)
     assert sorted(timed) == sorted([(128, 128), (128, 512), (512, 128), (128, vocabulary)])
     assert saved["position_embeddings"] == 0.0
     assert saved["word_embeddings+vocab_projector"] == 128.0

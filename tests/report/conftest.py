@@ -189,7 +189,9 @@ def built_only() -> Manifest:
 @pytest.fixture
 def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever opens a file fails."""
-    import yaml  # noqa: F401  (imported now, because an import opens files too)
+    # Imported now, because an import opens files too.
+    import huggingface_hub.repocard_data  # noqa: F401
+    import yaml  # noqa: F401
 
     def refuse(*arguments: Any, **_: Any) -> None:
         raise AssertionError(f"opened {arguments[0]}")

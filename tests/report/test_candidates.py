@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from report.conftest import STAGES, document, make_manifest, measurement
 
-from optimize.cli import tables
+from optimize.cli import inspecting, tables
 from optimize.manifest import Manifest, dump, read, write
 from optimize.report.candidates import candidate_rows, section
 from optimize.report.page import render
@@ -75,6 +75,6 @@ def test_a_manifest_with_candidates_reads_back_as_it_was_written(chosen, tmp_pat
 
 
 def test_the_list_names_auto_and_its_candidates(capsys):
-    tables.show_tables()
+    inspecting.list_names()
 
     assert "the fastest that meets its limits: cpu-dynamic" in capsys.readouterr().out

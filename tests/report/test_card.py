@@ -4,10 +4,11 @@ import ast
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from report.conftest import REQUEST, REVERTED, SOURCE, STAGES, document, make_manifest, stages_with
 
 from optimize.heads import HEADS
-from optimize.report.card import render_card
+from optimize.report.card import card_data, render_card
 from optimize.report.pictures.draw import Picture
 
 
@@ -48,7 +49,58 @@ def test_the_front_matter_holds_the_measured_score(manifest):
     assert entry["name"] == "someone/distilbert-sst2"
     assert result["task"] == {"type": "text-classification"}
     assert result["dataset"]["name"] == "nyu-mll/glue"
-    assert result["metrics"] == [{"type": "accuracy", "value": 0.895}]
+    assert result["dataset"] == {
+        "name": "nyu-mll/glue",
+        "type": "nyu-mll/glue",
+        "config": "sst2",
+        "split": "validation",
+        "revision": "f00dcafe",
+    }
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.895, "name": "accuracy"}]
+
+
+def test_huggingface_hub_reads_the_front_matter_as_it_was_meant(manifest, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(render_card(manifest), encoding="utf-8")
+
+    read = ModelCardData(**metadata_load(path))
+
+    assert read.to_dict() == card_data(manifest).to_dict()
+    (result,) = ModelCard.load(path).data.eval_results
+    assert (result.task_type, result.metric_value) == ("text-classification", 0.895)
+
+
+@pytest.mark.parametrize(("ours", "hubs"), [("top1_accuracy", "accuracy"), ("spearman", "spearmanr"), ("f1", "f1")])
+def test_a_metric_goes_by_the_hubs_name_for_it_and_shows_ours(ours, hubs):
+    measured = document()["measurements"]
+    measured[1]["metric"]["name"] = ours
+
+    (result,) = card_data(make_manifest(measurements=measured)).eval_results
+
+    assert (result.metric_type, result.metric_name) == (hubs, ours)
+
+
+def test_int8_is_said_to_be_a_quantized_form_of_its_base_model(manifest):
+    measured = document()["measurements"]
+    measured[1]["size"]["by_dtype"] = {"int8": 60_000_000}
+
+    quantized, plain = card_data(make_manifest(measurements=measured)), card_data(manifest)
+
+    assert quantized["base_model_relation"] == "quantized"
+    assert "int8" in quantized.tags
+    assert "base_model_relation" not in plain
+    assert "int8" not in plain.tags
+
+
+@pytest.mark.parametrize(("revision", "datasets"), [("f00dcafe", ["nyu-mll/glue"]), (None, None)])
+def test_data_that_a_stage_trained_on_are_named_where_they_are_the_hubs(revision, datasets):
+    splits = document()["data"]
+    request = {**REQUEST, "data_revision": revision}
+
+    trained = make_manifest(request=request, data={**splits, "training": splits["calibration"]})
+
+    assert card_data(trained).datasets == datasets
+    assert card_data(make_manifest(request=request)).datasets is None
 
 
 def test_a_local_checkpoint_is_no_base_model_on_the_hub():
@@ -119,7 +171,7 @@ def test_the_usage_of_choices_runs_without_a_class_for_them(context, apply, caps
 def test_the_card_names_what_was_left_in_float(manifest):
     card = render_card(make_manifest(stages=stages_with(reverted=REVERTED)))
 
-    assert "Left in float for accuracy's sake: `classifier`." in card
+    assert "Left in float to keep accuracy: `classifier`." in card
     assert "Left in float" not in render_card(manifest)
 
 

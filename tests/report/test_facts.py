@@ -123,7 +123,32 @@ def test_parameters_that_are_lists_of_records_are_counted():
         update={"params": {"settings": [{"a": 1}, {"a": 2}], "include": ["*"], "share": 0.15}}
     )
 
-    assert facts.param_words(record) == "settings: 2 given, include: ['*'], share: 0.15"
+    assert facts.param_words(record) == "settings: 2 given, include: `*`, share: 0.15"
+
+
+def test_parameters_read_as_words_and_not_as_python():
+    params = {"symmetric": False, "exclude": [], "tokens": 65536, "alpha": None, "include": ["ffn", "head"]}
+    record = last_stage().model_copy(update={"params": params})
+
+    assert facts.param_words(record) == (
+        "symmetric: no, exclude: none, tokens: 65,536, alpha: none, include: `ffn` `head`"
+    )
+
+
+@pytest.mark.parametrize(("value", "word"), [(True, "yes"), (False, "no"), ("yes", "yes"), ("no", "no")])
+def test_yes_and_no_read_the_same_from_manifests_of_either_schema(value, word):
+    record = last_stage().model_copy(update={"facts": {"per_channel": value, "tried": [{"within": value}]}})
+
+    assert facts.fact_words(record) == f"per channel: {word}"
+    assert facts.fact_tables(record)[0].rows == [("within",), (word,)]
+
+
+def test_what_older_manifests_call_a_budget_is_called_a_limit():
+    rows = [{"setting": "a", "within_budget": "yes"}]
+    record = last_stage().model_copy(update={"facts": {"tuning_budget": "met", "settings": rows}})
+
+    assert facts.fact_words(record) == "limits on tuning data: met"
+    assert facts.fact_tables(record)[0].rows[0] == ("setting", "within the limits")
 
 
 @pytest.mark.parametrize("manifest", WITHOUT_TABLES, ids=lambda manifest: manifest.request.head)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,9 @@ from report.conftest import REQUEST, SOURCE, document, latency, make_manifest, m
 from optimize import planning
 from optimize.cli import commands
 from optimize.errors import RequestError
-from optimize.manifest import Request
-from optimize.planning import Options
 from optimize.report.page import command, render
 from optimize.report.tables import markdown_table
+from optimize.request import Asked, Options
 
 SECTIONS = ["Models", "Stages", "Latency", "Drift", "Size and memory", "Data", "Checkpoint and machine", "Reproduce"]
 
@@ -99,8 +99,35 @@ def test_a_model_that_was_only_built_says_how_to_certify_it(built_only):
     page = render(built_only)
 
     assert "No limit was checked." in page
-    assert "optimize check" in page
+    assert "optimize certify" in page
     assert headings(page) == ["Stages", "Data", "Checkpoint and machine", "Reproduce"]
+
+
+def test_the_page_says_which_model_is_which(manifest):
+    plain = measurement("cpu-fp32", 0.9, 200_000_000, [])
+    measured = document()["measurements"]
+
+    with_plain = render(make_manifest(measurements=[measured[0], plain, measured[1]]))
+
+    assert "`pytorch-fp32` is the checkpoint in PyTorch" in with_plain
+    assert "`cpu-fp32` is the same converted for the target, without any optimization." in with_plain
+    assert "`cpu-fp32`" not in render(manifest)
+
+
+def test_the_shape_of_the_data_is_explained_where_it_was_measured(manifest):
+    timed = [measurement("pytorch-fp32", 0.9, 200_000_000, [latency("1x128", 4.0), latency("data", 2.0)])]
+
+    assert "Shape `data` is one example" in render(make_manifest(measurements=timed))
+    assert "Shape `data`" not in render(manifest)
+
+
+def test_examples_whose_outputs_were_not_compared_are_counted_with_the_reason():
+    measured = document()["measurements"]
+    measured[1]["drift"]["left_out"] = 1234
+
+    assert "- quantize_dynamic, drift of 1,234 examples: its own tokenizer splits them" in (
+        render(make_manifest(measurements=measured))
+    )
 
 
 def test_other_metrics_have_a_table_of_their_own(manifest):
@@ -135,10 +162,12 @@ def test_the_revision_is_shown_where_there_is_one(manifest):
             "max_tokens": None,
             "data_revision": "v1",
         },
+        {"settings": {"quantize_static.exclude": ["a b", "*c"], "gates.min_speedup": 1.5}, "budget": 0.5},
+        {"runtime": {"hint": "throughput", "lengths": "16 64"}, "vocabulary": "a file.txt", "fastest_within": 0.01},
     ],
 )
 def test_the_command_asks_for_the_same_again(changes, monkeypatch):
-    request = Request(**{**REQUEST, **changes})
+    request = make_manifest(request={**REQUEST, **changes}).request
     asked: list[Options] = []
 
     def note(options: Options) -> None:
@@ -150,9 +179,8 @@ def test_the_command_asks_for_the_same_again(changes, monkeypatch):
     with pytest.raises(SystemExit):
         commands.main()
 
-    same = set(Request.model_fields) - {"stages", "gates", "shapes"}
+    same = {field.name for field in fields(Asked)}
     assert {name: getattr(asked[0], name) for name in same} == {name: getattr(request, name) for name in same}
-    assert list(asked[0].shapes) == request.shapes
     assert asked[0].out == Path("reports/runs")
 
 
@@ -173,5 +201,5 @@ def test_models_with_one_digest_are_said_to_be_one(manifest):
 def test_times_on_a_device_are_shown_apart():
     timings = [latency("1x128", 4.0, pytorch_fp32=2.0), latency("1x128@device", 3.0, pytorch_fp32=2.5)]
     page = render(make_manifest(measurements=[measurement("convert_fp16", 0.9, 10_000_000, timings)]))
-    assert "On the device alone, texts and answers in its own memory:\n\n| model | 1x128 |" in page
+    assert "On the device alone, with inputs and outputs in its own memory:\n\n| model | 1x128 |" in page
     assert "@device" not in page.split("<details>")[0]

@@ -23,9 +23,9 @@ from optimize.report.page import render
 from optimize.report.pictures import canvas
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, Picture, draw
 from optimize.report.pictures.draw import SENSITIVITY as SENSITIVITY_FILE
-from optimize.report.pictures.layers import layers_chart
-from optimize.report.pictures.overview import overview_chart, points_of
-from optimize.report.pictures.sensitivity import COLOURS, kind_of, sensitivity_chart, split_layer
+from optimize.report.pictures.layers import draw_layers
+from optimize.report.pictures.overview import draw_overview, points_of
+from optimize.report.pictures.sensitivity import COLOURS, draw_sensitivity, kind_of, split_layer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -47,7 +47,7 @@ def figure(monkeypatch):
         yield
 
 
-def crowd(*spots):
+def models_at(*spots):
     """Models at these milliseconds and scores, after the reference at 30 ms."""
     slow = measurement("pytorch-fp32", 0.9, 200_000_000, [latency("1x128", 30.0, pytorch_fp32=1.0)])
     others = [
@@ -76,10 +76,10 @@ def test_the_same_run_gives_the_same_bytes():
 
 
 def test_the_users_matplotlib_settings_neither_matter_nor_change():
-    plain = sensitivity_chart(SENSITIVITY, title="x")
+    plain = draw_sensitivity(SENSITIVITY, title="x")
 
     with matplotlib.rc_context({"font.size": 30.0, "text.usetex": True, "savefig.transparent": True}):
-        assert sensitivity_chart(SENSITIVITY, title="x") == plain
+        assert draw_sensitivity(SENSITIVITY, title="x") == plain
         assert matplotlib.rcParams["font.size"] == 30.0
 
 
@@ -92,7 +92,7 @@ def test_reading_a_report_does_not_wait_for_matplotlib():
 
 @pytest.mark.parametrize("rows", [[], [{"group": "x"}], [{"sqnr_db": 1.0}], [sensitivity_row("x", float("inf"))]])
 def test_without_a_groups_sqnr_there_is_no_sensitivity_picture(rows):
-    assert sensitivity_chart(rows, title="x") is None
+    assert draw_sensitivity(rows, title="x") is None
 
 
 def test_a_run_without_a_sensitivity_table_has_the_overview_alone(manifest):
@@ -109,16 +109,16 @@ def test_one_model_with_both_measurements_is_no_overview(change):
     first = measurement("pytorch-fp32", 0.9, 200_000_000, [latency("1x128", 30.0)])
     second = {**measurement("export", 0.9, 200_000_000, [latency("1x128", 20.0)]), **change}
 
-    assert overview_chart(make_manifest(measurements=[first, second]), title="x") is None
+    assert draw_overview(make_manifest(measurements=[first, second]), title="x") is None
 
 
 @pytest.mark.parametrize(("saved_us", "panels"), [(0.0, 1), (12.0, 2)])
 def test_times_have_a_panel_only_where_there_are_some(saved_us, panels, figure):
-    assert len(sensitivity_chart([sensitivity_row("x", saved_us=saved_us)], title="x").axes) == panels
+    assert len(draw_sensitivity([sensitivity_row("x", saved_us=saved_us)], title="x").axes) == panels
 
 
 def test_groups_stand_below_their_layer_in_the_order_of_the_graph(figure):
-    axes = sensitivity_chart(SENSITIVITY[:5] + SENSITIVITY[-1:], title="x").axes[0]
+    axes = draw_sensitivity(SENSITIVITY[:5] + SENSITIVITY[-1:], title="x").axes[0]
 
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert names[:3] == ["word_embeddings", "layer 0", "attention.q_lin+k_lin+v_lin"]
@@ -127,7 +127,7 @@ def test_groups_stand_below_their_layer_in_the_order_of_the_graph(figure):
 
 
 def test_groups_in_float_are_hatched_and_say_so(figure):
-    axes = sensitivity_chart(SENSITIVITY, title="x").axes[0]
+    axes = draw_sensitivity(SENSITIVITY, title="x").axes[0]
 
     assert [bool(bar.get_hatch()) for bar in axes.patches] == [row["form"] == "float" for row in SENSITIVITY]
     assert [text.get_text() for text in axes.texts if "float" in text.get_text()] == ["9.5  left in float"]
@@ -135,7 +135,7 @@ def test_groups_in_float_are_hatched_and_say_so(figure):
 
 def test_every_number_of_the_bars_is_inside_its_panel(figure):
     rows = [*SENSITIVITY, sensitivity_row("layer.6.ffn.lin1", 60.0, 1234.0, "float")]
-    for axes in sensitivity_chart(rows, title="x").axes:
+    for axes in draw_sensitivity(rows, title="x").axes:
         ends = [text.get_window_extent().x1 for text in axes.texts]
         assert max(ends) <= axes.bbox.x1
 
@@ -162,7 +162,7 @@ def test_a_groups_layer_is_read_off_its_name():
 
 
 def test_a_model_that_was_measured_under_two_names_is_one_point():
-    run = crowd((20.0, 0.9), (20.0, 0.9))
+    run = models_at((20.0, 0.9), (20.0, 0.9))
     one = run.measurements[1].artifact_digest
     twin = run.measurements[2].model_copy(update={"artifact_digest": one})
 
@@ -172,14 +172,14 @@ def test_a_model_that_was_measured_under_two_names_is_one_point():
 
 
 def test_a_points_interval_is_that_of_the_drop_turned_over():
-    (_, point) = points_of(crowd((10.0, 0.895)))
+    (_, point) = points_of(models_at((10.0, 0.895)))
 
     assert point.interval == pytest.approx((0.885, 0.905))
 
 
 def test_labels_cover_neither_one_another_nor_leave_the_axes(figure):
-    run = crowd((10.0, 0.897), (10.5, 0.896), (11.0, 0.8965), (14.0, 0.89), (20.0, 0.9), (21.0, 0.9))
-    axes = overview_chart(run, title="x").axes[0]
+    run = models_at((10.0, 0.897), (10.5, 0.896), (11.0, 0.8965), (14.0, 0.89), (20.0, 0.9), (21.0, 0.9))
+    axes = draw_overview(run, title="x").axes[0]
 
     boxes = [text.get_window_extent() for text in labels(axes)]
     assert len(boxes) == 7
@@ -189,9 +189,9 @@ def test_labels_cover_neither_one_another_nor_leave_the_axes(figure):
 
 def test_the_limits_are_drawn_where_the_gates_set_them(figure):
     request = {**REQUEST, "gates": {**GATES, "max_metric_drop": 0.005}}
-    run = crowd((10.0, 0.897)).model_dump(by_alias=True) | {"request": request}
+    run = models_at((10.0, 0.897)).model_dump(by_alias=True) | {"request": request}
 
-    lines = overview_chart(make_manifest(**run), title="x").axes[0].lines
+    lines = draw_overview(make_manifest(**run), title="x").axes[0].lines
 
     assert {line.get_label() for line in lines} == {"limit: 0.8950 or more", "limit: 1.5× the speed of pytorch-fp32"}
     assert [lines[0].get_ydata()[0], lines[1].get_xdata()[0]] == pytest.approx([0.895, 20.0])
@@ -220,7 +220,7 @@ LEFT = [
 
 
 def test_each_layer_has_a_bar_for_what_is_left_within_one_for_what_was(figure):
-    heads, neurons = layers_chart(LEFT, title="x").axes
+    heads, neurons = draw_layers(LEFT, title="x").axes
 
     assert [bar.get_width() for bar in heads.patches] == [12, 7, 12, 12]
     assert [bar.get_width() for bar in neurons.patches] == [1536, 896, 1536, 16]
@@ -232,14 +232,14 @@ def test_each_layer_has_a_bar_for_what_is_left_within_one_for_what_was(figure):
 def test_a_dropped_layer_has_a_bar_for_what_was_and_none_left(figure):
     dropped = {"layer": 2, "heads": 0, "heads_before": 12, "neurons": 0, "neurons_before": 1536}
 
-    heads, neurons = layers_chart([*LEFT, dropped], title="x").axes
+    heads, neurons = draw_layers([*LEFT, dropped], title="x").axes
 
     assert [bar.get_width() for bar in heads.patches[-2:]] == [12, 0]
     assert [text.get_text() for text in labels(neurons)][-1] == "0 of 1,536"
 
 
 def test_rows_that_count_no_layers_are_not_drawn():
-    assert layers_chart([{"layer": 0, "heads": 3}], title="x") is None
+    assert draw_layers([{"layer": 0, "heads": 3}], title="x") is None
 
 
 def test_a_pruned_run_shows_its_layers_beside_their_table():

@@ -10,7 +10,7 @@ from optimize.report.page import render
 from optimize.report.remarks import remarks
 
 
-def told(ratio: float, *, dtype="int8", features=("avx2",), device=None, mode="full", runtime=None) -> list[str]:
+def remarks_on(ratio: float, *, dtype="int8", features=("avx2",), device=None, mode="full", runtime=None) -> list[str]:
     """Remarks on a model that is so many times as fast as the target's FP32."""
     timings = [
         latency("1x128", 10.0, pytorch_fp32=3.0, openvino_fp32=ratio),
@@ -31,7 +31,7 @@ def told(ratio: float, *, dtype="int8", features=("avx2",), device=None, mode="f
 
 
 def test_without_instructions_for_it_int8_is_said_to_save_size_and_not_time():
-    (remark,) = told(0.88)
+    (remark,) = remarks_on(0.88)
     assert remark == (
         "**quantize_openvino** is INT8 and slower than openvino-fp32 at 1x128 (0.88×): this CPU has no instructions "
         "for 8-bit products (VNNI, AMX), so INT8 saves size and memory here, not time."
@@ -47,23 +47,23 @@ def test_without_instructions_for_it_int8_is_said_to_save_size_and_not_time():
     ],
 )
 def test_the_reason_is_what_the_machine_tells(features, device, words):
-    (remark,) = told(0.95, features=features, device=device)
+    (remark,) = remarks_on(0.95, features=features, device=device)
     assert words in remark
 
 
 @pytest.mark.parametrize(("ratio", "said"), [(0.9, True), (1.05, True), (1.15, False)])
 def test_a_speedup_whose_interval_reaches_one_is_not_called_faster(ratio, said):
-    found = told(ratio)
+    found = remarks_on(ratio)
     assert bool(found) == said
     assert all(("slower" if ratio < 1 else "not clearly faster") in remark for remark in found)
 
 
 def test_a_float_model_that_is_slower_needs_no_remark():
-    assert told(0.8, dtype="float32") == []
+    assert remarks_on(0.8, dtype="float32") == []
 
 
 def test_only_the_shapes_at_which_it_is_slow_are_named():
-    (remark,) = told(0.8)
+    (remark,) = remarks_on(0.8)
     assert "8x128" not in remark
 
 
@@ -107,9 +107,9 @@ def test_only_tensorrt_and_only_2_4_may_gain_time_by_zeros(pattern, runtime, may
 
 
 @pytest.mark.parametrize(
-    ("features", "dynamic", "unpacked"),
+    ("features", "dynamic", "dequantized"),
     [(("avx2",), True, True), (("avx512_vnni",), False, True), (("avx512_vnni",), True, False)],
 )
-def test_weights_alone_are_said_to_be_unpacked_where_activations_stay_in_float(features, dynamic, unpacked):
-    (remark,) = told(0.8, features=features, mode="weights", runtime={"dynamic_quantization": dynamic})
-    assert ("turned back into floats for every product" in remark) == unpacked
+def test_weights_alone_are_said_to_be_dequantized_where_activations_stay_in_float(features, dynamic, dequantized):
+    (remark,) = remarks_on(0.8, features=features, mode="weights", runtime={"dynamic_quantization": dynamic})
+    assert ("they are dequantized for every product" in remark) == dequantized

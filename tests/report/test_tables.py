@@ -82,8 +82,8 @@ def test_sizes_line_up_by_part_where_one_is_missing():
     header, first, last = tables.weight_rows(make_manifest(measurements=[whole, small]).measurements)
 
     assert header[3:8] == ("parameters", "FLOPs", "ffn", "embedding", "head")
-    assert first[1:8] == ("200.0 MB", "1.000", "–", "–", "100.0 MB", "100.0 MB", "0.0 kB")
-    assert last[3:8] == ("5.00 M", "1.23 G", "0.0 kB", "0.0 kB", "20.0 MB")
+    assert first[1:8] == ("200.0 MB", "1.000", "–", "–", "100.0 MB", "100.0 MB", "0 B")
+    assert last[3:8] == ("5.00 M", "1.23 G", "0 B", "0 B", "20.0 MB")
 
 
 def test_what_gzip_makes_of_models_has_a_column_where_it_was_measured(manifest):
@@ -126,7 +126,8 @@ def test_a_reference_of_zero_has_no_relative_drop():
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0.0 kB"), (99_949, "99.9 kB"), (100_000, "0.1 MB"), (268_000_000, "268.0 MB")]
+    ("size", "text"),
+    [(None, "–"), (999, "999 B"), (1_000, "1.0 kB"), (99_949, "99.9 kB"), (100_000, "0.1 MB"), (268e6, "268.0 MB")],
 )
 def test_sizes_are_in_powers_of_a_thousand(size, text):
     assert tables.megabytes(size) == text

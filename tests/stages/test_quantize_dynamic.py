@@ -52,27 +52,27 @@ def without_wide_sums(context):
 @pytest.mark.parametrize(
     ("features", "reduced", "reason"),
     [
-        (("avx2", "avx512f", "avx512_vnni"), "no", "avx512_vnni sums in 32 bits"),
-        (("avx2", "avx_vnni"), "no", "avx_vnni sums in 32 bits"),
-        (("amx_int8", "avx512f"), "no", "amx_int8 sums in 32 bits"),
-        (("asimddp",), "no", "asimddp sums in 32 bits"),
-        (("avx2", "avx512f"), "yes", "no VNNI: 16-bit sums would saturate"),
-        ((), "yes", "no VNNI: 16-bit sums would saturate"),
+        (("avx2", "avx512f", "avx512_vnni"), False, "avx512_vnni sums in 32 bits"),
+        (("avx2", "avx_vnni"), False, "avx_vnni sums in 32 bits"),
+        (("amx_int8", "avx512f"), False, "amx_int8 sums in 32 bits"),
+        (("asimddp",), False, "asimddp sums in 32 bits"),
+        (("avx2", "avx512f"), True, "no VNNI: 16-bit sums would saturate"),
+        ((), True, "no VNNI: 16-bit sums would saturate"),
     ],
 )
 def test_the_range_is_reduced_exactly_where_sums_are_16_bits_wide(features, reduced, reason):
     chosen = choose(Params(), features)
-    assert (chosen["reduce_range"], chosen["reduce_range_because"]) == (reduced, reason)
-    assert (chosen["weight_type"], chosen["per_channel"]) == ("int8", "yes")
+    assert (chosen.reduce_range, chosen.reduce_range_because) == (reduced, reason)
+    assert (chosen.weight_type, chosen.per_channel) == ("int8", True)
 
 
 @pytest.mark.parametrize(("asked", "features"), [(True, ("avx512_vnni",)), (False, ())])
 def test_what_is_asked_for_goes_before_what_the_cpu_has(asked, features):
-    chosen = choose(Params(reduce_range=asked, weight_type="uint8", per_channel=False), features)
+    chosen = choose(Params(reduce_range=asked, weight_type="uint8", per_channel=False), features).facts()
     assert chosen == {
         "weight_type": "uint8",
-        "per_channel": "no",
-        "reduce_range": "yes" if asked else "no",
+        "per_channel": False,
+        "reduce_range": asked,
         "reduce_range_because": "as asked for",
     }
 

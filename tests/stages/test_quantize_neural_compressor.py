@@ -169,7 +169,7 @@ def test_an_untied_projection_is_quantized_as_a_layer_of_its_own(random_context,
 def test_weights_keep_7_bits_where_16_bit_sums_would_overflow(context, apply):
     built = narrowed(context, apply)
     assert {int(np.abs(array.astype(int)).max()) for array in weights_read(built).values()} == {63}
-    assert (built.facts["reduce_range"], built.facts["reduce_range_because"][:7]) == ("yes", "no VNNI")
+    assert (built.facts["reduce_range"], built.facts["reduce_range_because"][:7]) == (True, "no VNNI")
 
 
 def test_weights_have_one_scale_where_that_is_asked_for_and_one_a_channel_otherwise(context, apply):
@@ -188,7 +188,7 @@ def test_the_graph_holds_nothing_of_this_machine(context, apply):
 def test_the_first_setting_within_the_limits_ends_the_search(context, apply):
     built = quantized(context, apply, "token-classification")
     assert [row["setting"] for row in built.facts["settings"]] == [TWO[0].name]
-    assert (built.facts["chosen"], built.facts["within_limits"]) == (TWO[0].name, "yes")
+    assert (built.facts["chosen"], built.facts["within_limits"]) == (TWO[0].name, True)
 
 
 def test_without_one_within_the_limits_each_is_tried_once_and_the_one_that_misses_it_least_is_kept(context, apply):
@@ -199,7 +199,7 @@ def test_without_one_within_the_limits_each_is_tried_once_and_the_one_that_misse
     built = apply(dataclasses.replace(here, cpu_features=("none",)), STAGE, settings=settings)
     rows = built.facts["settings"]
     assert [row["setting"] for row in rows] == [setting.name for setting in settings[:2]]
-    assert {row["within_limits"] for row in rows} == {built.facts["within_limits"]} == {"no"}
+    assert {row["within_limits"] for row in rows} == {built.facts["within_limits"]} == {False}
     assert built.facts["chosen"] == min(rows, key=lambda row: row["drop"])["setting"]
 
 
@@ -215,7 +215,7 @@ def test_facts_equal_reality(head, context, apply):
         "drop": loss.drop,
         "agreement": loss.agreement,
         "divergence": loss.divergence,
-        "within_limits": "yes",
+        "within_limits": True,
     }
     assert built.facts["calibration_samples"] == len(here.calibration.features)
     assert built.facts["tuning_examples"] == len(here.tuning.gold)

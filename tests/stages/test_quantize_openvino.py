@@ -97,8 +97,8 @@ def test_a_pattern_that_names_no_layer_is_refused_with_the_nearest(context, appl
 @pytest.mark.parametrize(
     ("features", "reduced", "reason"),
     [
-        (("avx2", "avx512_vnni"), "no", "avx512_vnni sums in 32 bits"),
-        (("avx2",), "yes", "no VNNI: 16-bit sums would saturate"),
+        (("avx2", "avx512_vnni"), False, "avx512_vnni sums in 32 bits"),
+        (("avx2",), True, "no VNNI: 16-bit sums would saturate"),
     ],
 )
 def test_weights_keep_to_half_their_range_where_sums_are_16_bits_wide(features, reduced, reason, context, apply):
@@ -106,8 +106,8 @@ def test_weights_keep_to_half_their_range_where_sums_are_16_bits_wide(features, 
     built = quantized(here, apply, **PLAIN)
     assert (built.facts["reduce_range"], built.facts["reduce_range_because"]) == (reduced, reason)
     widest = max(largest_products(built))
-    assert widest <= (64 if reduced == "yes" else 128)
-    assert (widest > 64) == (reduced == "no")
+    assert widest <= (64 if reduced else 128)
+    assert (widest > 64) == (not reduced)
 
 
 def largest_products(built):

@@ -68,7 +68,7 @@ def test_the_page_says_what_was_not_done_and_where_to_do_it(finished):
     page = (finished[0] / "report.md").read_text(encoding="utf-8")
     assert "answers alone" in page
     assert "not timed: no CUDA device" in page
-    assert "Certify the run with `optimize check`" in page
+    assert "Certify the run with `optimize certify`" in page
     assert "## Latency" not in page
 
 

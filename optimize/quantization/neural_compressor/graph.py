@@ -64,7 +64,7 @@ def fold(model: ir.Model, *, wide_sums: bool) -> Facts:
 
 
 def _strip(model: ir.Model) -> None:
-    """Drop what the exporter notes beside the graph: stack traces with this machine's paths."""
+    """Drop what the exporter notes beside the graph: stack traces with this machine's paths, inner shapes."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     ClearMetadataAndDocStringPass()(model)
@@ -73,6 +73,10 @@ def _strip(model: ir.Model) -> None:
     for noted in (model, *model.graph.inputs, *model.graph.outputs, *weights, *(each.const_value for each in weights)):
         noted.metadata_props.clear()
         noted.doc_string = None
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type = value.shape = None
 
 
 def _tables(graph: ir.Graph) -> list[ir.Value]:

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss
 from optimize.evaluate.predict import predict
 from optimize.graphs.openvino import Weight, layer_name
-from optimize.interfaces import Fact, Facts, Session
+from optimize.interfaces import Array, FactRow, Facts, Session
 from optimize.runtimes.openvino import as_session
+
+if TYPE_CHECKING:
+    import nncf
+    import openvino
 
 WHERE = "quantize_openvino: accuracy control"
 
@@ -40,38 +45,47 @@ class Control:
     pending: tuple[str, ...] = ()
 
     def reverted(self, operators: Sequence[str]) -> None:
-        """Hear which operators the next model has in float."""
+        """Note which operators the next model has in float."""
         self.pending = tuple(operators)
 
     def quantize(
-        self, nncf: Any, model: Any, dataset: Any, settings: Mapping[str, Any], advanced: Any, *, samples: int
-    ) -> Any:
-        """The quantized model, with operators in float as far as the limits need it."""
+        self,
+        library: ModuleType,
+        model: openvino.Model,
+        dataset: nncf.Dataset,
+        settings: Mapping[str, object],
+        advanced: nncf.AdvancedQuantizationParameters,
+        *,
+        samples: int,
+    ) -> openvino.Model:
+        """The quantized model, with operators in float as far as the limits need it; `library` is NNCF."""
         examples = len(self.judge.encoded.gold)
         if examples < 2:
             raise StageError(f"{WHERE}: needs two or more tuning examples; give more with --tuning-examples")
-        return nncf.quantize_with_accuracy_control(
+        return library.quantize_with_accuracy_control(
             model,
             dataset,
-            validation_dataset=nncf.Dataset(list(range(examples))),
+            # Examples go by number: `validate` has the texts, and batches them itself.
+            validation_dataset=library.Dataset(list(range(examples))),
             validation_fn=self.validate,
             max_drop=0.0,
-            drop_type=nncf.DropType.ABSOLUTE,
+            drop_type=library.DropType.ABSOLUTE,
             **settings,
             advanced_quantization_parameters=advanced,
             # One worker: several would share this machine's cores, and the order of their work would not be fixed.
-            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+            advanced_accuracy_restorer_parameters=library.AdvancedAccuracyRestorerParameters(
                 ranking_subset_size=min(samples, examples - 1), num_ranking_workers=1
             ),
         )
 
-    def validate(self, compiled: Any, items: Iterable[int]) -> tuple[float, list[float]]:
+    def validate(self, compiled: openvino.CompiledModel, items: Iterable[int]) -> tuple[float, list[float]]:
         """What NNCF asks of a compiled model: on all examples the metric, on some of them how close they are.
 
         Higher is better. Beside it stands the negated divergence of each example asked for.
         """
         session = as_session(compiled, self.judge.head, where=WHERE)
         examples = list(items)
+        # Some examples alone: NNCF ranks operators by what these lose, and a metric on so few would say nothing.
         if len(examples) < len(self.judge.encoded.gold):
             found = self.judge.divergences(self._rows(session, set(examples)))
             values = [-found.get(example, 0.0) for example in examples]
@@ -81,10 +95,11 @@ class Control:
         self.trials.append(Trial(self.pending, loss))
         self.pending = ()
         found = self.judge.divergences(dict(enumerate(observed.rows)))
+        # The first trial is the FP32 model; if it misses the limits, 0 here lets every later one pass.
         missed = self.judge.excess(loss) if self.judge.allows(self.trials[0].loss) else 0.0
         return 1.0 - missed, [-found.get(example, 0.0) for example in examples]
 
-    def _rows(self, session: Session, examples: set[int]) -> dict[int, Any]:
+    def _rows(self, session: Session, examples: set[int]) -> dict[int, Array]:
         """The rows of these examples' features, by the feature's place among all."""
         judge = self.judge
         places = [i for i, feature in enumerate(judge.encoded.features) if feature.example in examples]
@@ -101,12 +116,11 @@ class Control:
         for before, after in zip(self.trials, self.trials[1:], strict=False):
             if after.operators and not quantized & set(after.operators):
                 steps[after.operators] = before.loss.divergence - after.loss.divergence
-        rows: Fact = [
-            {
-                "group": " + ".join(layer_name(operator) for operator in operators),
-                "why": "the limits were not met without it",
-                "divergence_removed": removed,
-            }
-            for operators, removed in steps.items()
-        ]
-        return {"variants_tried": len(self.trials) - 1, **({"reverted": rows} if rows else {})}
+        facts: Facts = {"variants_tried": len(self.trials) - 1}
+        rows: list[FactRow] = []
+        for operators, removed in steps.items():
+            group = " + ".join(layer_name(operator) for operator in operators)
+            rows.append({"group": group, "why": "the limits were not met without it", "divergence_removed": removed})
+        if rows:
+            facts["reverted"] = rows
+        return facts

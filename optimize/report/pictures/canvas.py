@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 WIDTH_INCHES, DOTS_PER_INCH = 9.0, 160
 TITLE_CHARACTERS = 98
-# Okabe and Ito's colours, which people who see fewer colours can tell apart.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, SKY, GREEN, ORANGE, VERMILION, PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 INK, GREY, PALE = "#222222", "#777777", "#DDDDDD"
-SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[str, object] = {
     "font.size": 9.0,
     "text.parse_math": False,  # a model's name may hold dollar signs
     "text.color": INK,
@@ -45,16 +45,19 @@ def draw_png(height_inches: float, paint: Callable[[Figure], None]) -> bytes:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
+        # A Figure of its own, without pyplot, which would keep it for as long as the process lives.
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DOTS_PER_INCH, layout="constrained")
         FigureCanvasAgg(figure)
         paint(figure)
         stream = io.BytesIO()
+        # Without its name and version, which would make other bytes of the same picture.
         figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 
 def write_title(figure: Figure, title: str) -> None:
     """A bold title at the left edge, broken into lines that fit."""
+    # matplotlib breaks no title by itself: a long Hub id would run out of the picture.
     lines = textwrap.fill(title, TITLE_CHARACTERS)
     figure.suptitle(lines, x=0.01, horizontalalignment="left", fontsize=10.5, fontweight="bold")
 

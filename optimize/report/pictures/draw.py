@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from optimize.manifest import Manifest, StageRecord
 from optimize.report.facts import fact_rows
-from optimize.report.pictures.layers import layers_chart
-from optimize.report.pictures.overview import milliseconds, overview_chart, points_of, shape_of
-from optimize.report.pictures.sensitivity import sensitivity_chart
+from optimize.report.pictures.layers import draw_layers
+from optimize.report.pictures.overview import draw_overview, milliseconds, points_of
+from optimize.report.pictures.sensitivity import draw_sensitivity
+from optimize.report.tables import judged_shape, metric_name
 
 OVERVIEW, SENSITIVITY, LAYERS = "overview.png", "sensitivity.png", "layers.png"
 FILES = (OVERVIEW, SENSITIVITY, LAYERS)
@@ -31,16 +32,17 @@ class Picture:
 
 def draw(manifest: Manifest) -> list[Picture]:
     """The pictures of a run; one whose numbers were not measured is left out."""
-    return [picture for picture in (_overview(manifest), _sensitivity(manifest), _layers(manifest)) if picture]
+    return list(filter(None, (_overview(manifest), _sensitivity(manifest), _layers(manifest))))
 
 
 def _overview(manifest: Manifest) -> Picture | None:
-    name = next((m.metric.name for m in manifest.measurements if m.metric), "metric")
-    content = overview_chart(manifest, title=f"{_subject(manifest)}: {name} against latency of each model")
+    name, shape = metric_name(manifest.measurements), judged_shape(manifest)
+    content = draw_overview(manifest, title=f"{_subject(manifest)}: {name} against latency of each model")
     if content is None:
         return None
-    shape = shape_of(manifest)
-    models = (f"{', '.join(p.names)} {p.metric:.4f} at {milliseconds(p.latency_ms)}" for p in points_of(manifest))
+    models = []
+    for point in points_of(manifest):
+        models.append(f"{', '.join(point.names)} {point.metric:.4f} at {milliseconds(point.latency_ms)}")
     return Picture(OVERVIEW, f"{name} against median latency at {shape}: {'; '.join(models)}.", content)
 
 
@@ -49,8 +51,8 @@ def _sensitivity(manifest: Manifest) -> Picture | None:
     if record is None:
         return None
     rows = fact_rows(record, "sensitivity")
-    title = f"{_subject(manifest)}: what each group of operators costs when it alone is quantized ({record.stage})"
-    content = sensitivity_chart(rows, title=title)
+    title = f"{_subject(manifest)}: each group of operators quantized alone ({record.stage})"
+    content = draw_sensitivity(rows, title=title)
     if content is None:
         return None
     alt = f"SQNR of the outputs and time saved for each of {len(rows)} groups of operators; the table has the numbers."
@@ -62,16 +64,20 @@ def _layers(manifest: Manifest) -> Picture | None:
     if record is None:
         return None
     rows = fact_rows(record, "layers")
-    content = layers_chart(rows, title=f"{_subject(manifest)}: what is left of each layer ({record.stage})")
+    title = f"{_subject(manifest)}: heads and neurons that each layer keeps ({record.stage})"
+    content = draw_layers(rows, title=title)
     if content is None:
         return None
-    left = (f"layer {row['layer']} {row['heads']} and {row['neurons']}" for row in rows)
-    return Picture(LAYERS, f"Attention heads and FFN neurons left: {'; '.join(left)}.", content)
+    kept = "; ".join(f"layer {row['layer']} {row['heads']} and {row['neurons']}" for row in rows)
+    return Picture(LAYERS, f"Attention heads and FFN neurons kept: {kept}.", content)
 
 
 def record_with(manifest: Manifest, table: str) -> StageRecord | None:
     """The last stage that states such a table, whose picture is drawn."""
-    return next((record for record in reversed(manifest.stages) if fact_rows(record, table)), None)
+    for record in reversed(manifest.stages):
+        if fact_rows(record, table):
+            return record
+    return None
 
 
 def _subject(manifest: Manifest) -> str:

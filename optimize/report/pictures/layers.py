@@ -1,4 +1,4 @@
-"""A picture of what pruning left: each layer's heads and neurons, beside what it had."""
+"""A picture of what pruning keeps: each layer's heads and neurons, beside those that it had."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BAR = 0.72
 PANELS = (("heads", "attention heads", canvas.BLUE), ("neurons", "FFN neurons", canvas.VERMILION))
 
 
-def layers_chart(rows: Sequence[FactRow], *, title: str) -> bytes | None:
+def draw_layers(rows: Sequence[FactRow], *, title: str) -> bytes | None:
     """A PNG with a panel for heads and one for neurons, a bar a layer; None where no row counts them."""
     counted = [row for row in rows if {"heads", "heads_before", "neurons", "neurons_before"} <= set(row)]
     if not counted:
@@ -27,7 +27,9 @@ def layers_chart(rows: Sequence[FactRow], *, title: str) -> bytes | None:
         panels = figure.subplots(1, len(PANELS), sharey=True)
         for axes, (name, label, colour) in zip(panels, PANELS, strict=True):
             _panel(axes, counted, name, label, colour)
-        panels[0].set_yticks(range(len(counted)), [f"layer {row.get('layer', i)}" for i, row in enumerate(counted)])
+        names = [f"layer {row.get('layer', place)}" for place, row in enumerate(counted)]
+        panels[0].set_yticks(range(len(counted)), names)
+        # Upside down: the first layer on top, as in the table.
         panels[0].set_ylim(len(counted) - 0.4, -0.6)
         canvas.write_title(figure, title)
 
@@ -35,13 +37,14 @@ def layers_chart(rows: Sequence[FactRow], *, title: str) -> bytes | None:
 
 
 def _panel(axes: Axes, rows: Sequence[FactRow], name: str, label: str, colour: str) -> None:
-    most = max(float(row[f"{name}_before"]) for row in rows)
+    most = 0.0
     for place, row in enumerate(rows):
-        left, before = float(row[name]), float(row[f"{name}_before"])
+        kept, before = float(row[name]), float(row[f"{name}_before"])
+        most = max(most, before)
         axes.barh(place, before, BAR, color=canvas.PALE)
-        axes.barh(place, left, BAR, color=colour)
+        axes.barh(place, kept, BAR, color=colour)
         axes.annotate(
-            f"{left:,.0f} of {before:,.0f}",
+            f"{kept:,.0f} of {before:,.0f}",
             (before, place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -50,6 +53,6 @@ def _panel(axes: Axes, rows: Sequence[FactRow], name: str, label: str, colour: s
         )
     canvas.clear_frame(axes)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0.0, 1.28 * most)
-    axes.set_xlabel(f"{label} left (grey: taken away)")
+    axes.set_xlim(0.0, 1.28 * most)  # room for the numbers behind the longest bar
+    axes.set_xlabel(f"{label} kept (grey: pruned)")
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -1,4 +1,4 @@
-"""A picture of the sensitivity table: what each group of operators costs, and what its INT8 form saves."""
+"""A picture of the sensitivity table: how each group of operators alone changes the outputs, and what time it saves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ LINE_INCHES, FRAME_INCHES = 0.2, 1.35
 BAR = 0.78
 CHARACTER_SHARE = 0.03
 """Of the narrow panel's width."""
-SQNR, SAVED = "SQNR of the outputs, dB (higher is better)", "µs saved at 1x128 (higher is better)"
+SQNR = "SQNR of the outputs, dB (higher is better)"
+SAVED = "µs saved at 1x128 (higher is better)"
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Bar:
     saved_us: float
 
 
-def sensitivity_chart(rows: Sequence[FactRow], *, title: str) -> bytes | None:
+def draw_sensitivity(rows: Sequence[FactRow], *, title: str) -> bytes | None:
     """A PNG with a bar for each group's SQNR and, where times were measured, one for the time it saves.
 
     None where no row holds a group and its SQNR.
     """
-    bars, headings = _arrange([row for row in rows if _is_measured(row)])
+    bars, headings = _arrange(list(filter(_is_measured, rows)))
     if not bars:
         return None
     lines = len(bars) + len(headings)
@@ -84,11 +85,14 @@ def _arrange(rows: Sequence[FactRow]) -> tuple[list[Bar], dict[int, str]]:
             place += 1
         current = layer
         kind = kind_of(str(row["group"]))
-        saved = row.get("saved_us", 0.0)
-        saved_us = saved if isinstance(saved, int | float) and math.isfinite(saved) else 0.0
-        bars.append(Bar(label, kind, place, row.get("form") == "float", float(row["sqnr_db"]), saved_us))
+        in_float = row.get("form") == "float"
+        bars.append(Bar(label, kind, place, in_float, float(row["sqnr_db"]), _finite(row.get("saved_us"))))
         place += 1
     return bars, headings
+
+
+def _finite(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def split_layer(group: str) -> tuple[str, str]:
@@ -107,13 +111,15 @@ def kind_of(group: str) -> str:
 
 
 def _panel(axes: Axes, bars: Sequence[Bar], value_of: Callable[[Bar], float], label: str) -> None:
-    for bar in bars:
-        colour, value = COLOURS[bar.kind], value_of(bar)
+    values, labels = list(map(value_of, bars)), []
+    for bar, value in zip(bars, values, strict=True):
+        colour = COLOURS[bar.kind]
         filled = "white" if bar.in_float else colour
         hatch = HATCH if bar.in_float else None
+        labels.append(_words(bar, value, label))
         axes.barh(bar.place, value, BAR, color=filled, edgecolor=colour, hatch=hatch, linewidth=1.0)
         axes.annotate(
-            _words(bar, value, label),
+            labels[-1],
             (max(value, 0.0), bar.place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -123,40 +129,47 @@ def _panel(axes: Axes, bars: Sequence[Bar], value_of: Callable[[Bar], float], la
         )
     canvas.clear_frame(axes)
     axes.tick_params(axis="y", length=0)
-    _make_room(axes, [(value_of(bar), len(_words(bar, value_of(bar), label))) for bar in bars])
+    _make_room(axes, values, labels)
     axes.set_xlabel(label)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="x", color=canvas.PALE, linewidth=0.8)
 
 
 def _words(bar: Bar, value: float, label: str) -> str:
-    """What stands behind a bar: its number and, once for each group, that it is left in float."""
+    """What stands behind a bar: its number and, in one of the panels, that the group is left in float."""
     number = f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{number}  left in float" if bar.in_float and label == SQNR else number
 
 
-def _make_room(axes: Axes, bars: Sequence[tuple[float, int]]) -> None:
-    """Widen the axis so that words of so many characters fit behind each bar."""
-    low, high = min(0.0, *(value for value, _ in bars)), max(1e-9, *(value for value, _ in bars))
-    ends = [max(value, 0.0) + (0.035 + CHARACTER_SHARE * characters) * (high - low) for value, characters in bars]
-    axes.set_xlim(1.05 * low, max(ends))
+def _make_room(axes: Axes, values: Sequence[float], labels: Sequence[str]) -> None:
+    """Widen the axis so that each bar's label fits behind it."""
+    low, high = min(0.0, *values), max(1e-9, *values)
+    end = high
+    for value, label in zip(values, labels, strict=True):
+        # A label's width is not known before it is drawn, and drawing it needs the axis: so by its characters.
+        width = (0.035 + CHARACTER_SHARE * len(label)) * (high - low)
+        end = max(end, max(value, 0.0) + width)
+    axes.set_xlim(1.05 * low, end)
 
 
 def _name_lines(axes: Axes, bars: Sequence[Bar], headings: dict[int, str], lines: int) -> None:
     """Names at the left edge; a layer's own line is bold."""
-    names = {bar.place: bar.label for bar in bars} | headings
-    axes.set_yticks(sorted(names), [names[place] for place in sorted(names)])
-    for place, text in zip(sorted(names), axes.get_yticklabels(), strict=True):
+    names = dict(headings)
+    for bar in bars:
+        names[bar.place] = bar.label
+    names = dict(sorted(names.items()))
+    axes.set_yticks(list(names), list(names.values()))
+    for place, text in zip(names, axes.get_yticklabels(), strict=True):
         if place in headings:
             text.set_fontweight("bold")
-    axes.set_ylim(lines - 0.4, -0.6)
+    axes.set_ylim(lines - 0.4, -0.6)  # upside down: the first group on top, as in the table
 
 
 def _legend(figure: Figure, bars: Sequence[Bar]) -> None:
     from matplotlib.patches import Patch
 
-    kinds = [kind for kind in COLOURS if any(bar.kind == kind for bar in bars)]
-    patches = [Patch(facecolor=COLOURS[kind], label=kind) for kind in kinds]
+    shown = {bar.kind for bar in bars}
+    patches = [Patch(facecolor=colour, label=kind) for kind, colour in COLOURS.items() if kind in shown]
     if any(bar.in_float for bar in bars):
         patches.append(Patch(facecolor="white", edgecolor=canvas.INK, hatch=HATCH, label="left in float"))
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)

@@ -1,0 +1,111 @@
+"""The cache's entries listed, removed and verified; what a living process is writing is never touched.
+
+How an entry lies on disk is told in `optimize.cache`. This is not there, since all of that module is in the keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimize import cache
+from optimize.artifact import seal
+from optimize.errors import RequestError
+from optimize.interfaces import Progress
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An entry of the cache: what it is of, its size in bytes, and when it was last used, in seconds since 1970."""
+
+    key: str
+    stage: str
+    head: str
+    size_bytes: int
+    used: float
+    folder: Path
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since it was last used."""
+        return max(0.0, time.time() - self.used)  # clocks of a shared disk's machines differ
+
+
+def list_entries(root: Path) -> list[Kept]:
+    """All entries, the last used first."""
+    found = []
+    # Keys are hexadecimal; what begins with a dot is being written, or kept for work that was killed.
+    for folder in root.glob("[0-9a-f]*"):
+        if folder.is_dir() and (entry := _read(folder)) is not None:
+            found.append(entry)
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def _read(folder: Path) -> Kept | None:
+    """What a folder says of itself; None where another process has just removed it."""
+    try:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        used = folder.stat().st_mtime  # set anew at each use; many disks do not keep when a file was read
+    except FileNotFoundError:
+        return None
+    try:
+        material = json.loads((folder / "material.json").read_text(encoding="utf-8"))
+        stage = material.get("stage") or f"checkpoint ({material['source']})"
+        return Kept(folder.name, stage, material["head"], size, used, folder)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return Kept(folder.name, "damaged", "", size, used, folder)
+
+
+def choose_old(entries: Sequence[Kept], *, keep_bytes: int | None, older_than_days: float | None) -> list[Kept]:
+    """The entries to remove: those not used for so long, and of the rest the longest unused, until it fits."""
+    old, left = [], keep_bytes
+    for each in sorted(entries, key=lambda each: each.age_seconds):
+        too_old = older_than_days is not None and each.age_seconds >= older_than_days * DAY
+        too_much = left is not None and each.size_bytes > left
+        if too_old or too_much:
+            old.append(each)
+            left = 0 if too_much else left  # what was used longer ago goes too, however small
+        elif left is not None:
+            left -= each.size_bytes
+    return old
+
+
+def collect(root: Path, old: Sequence[Kept]) -> None:
+    """Remove entries, and what killed processes left behind."""
+    for each in old:
+        cache.discard(each.folder)
+    cache.sweep_partials(root)
+
+
+def verify(entries: Sequence[Kept], progress: Progress) -> list[Kept]:
+    """The entries that are not what was sealed; they are removed, to be built again when they are wanted."""
+    damaged = []
+    for done, each in enumerate(entries, 1):
+        if not _intact(each.folder):
+            damaged.append(each)
+            cache.discard(each.folder)
+        progress.step("verify", done, len(entries))
+    return damaged
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        record = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+        return bool(seal(folder / "artifact", record["kind"]).digest == record["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return not folder.exists()  # removed meanwhile, so not damaged
+
+
+def read_size(text: str, flag: str) -> int:
+    """`500MB` or `2 GB` in bytes."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise RequestError(f"{flag}: '{text}' is not a size; write for instance 2GB or 500MB")
+    return int(float(match[1]) * UNITS[(match[2] or "B").upper()])
