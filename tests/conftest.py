@@ -16,7 +16,7 @@ from filelock import FileLock
 from optimize.cli import commands
 from optimize.demo.generate import generate_rows, train_checkpoint
 
-pytest_plugins = ("models", "slow.checkpoints")
+pytest_plugins = ("models", "dense", "slow.checkpoints")
 
 SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40

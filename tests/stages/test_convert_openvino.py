@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from libraries import needs
 
 from optimize.errors import StageError
-from optimize.graphs.openvino import count_operators, find_weights, layer_name, products_of_activations
+from optimize.graphs.openvino import count_operators, find_weights
 from optimize.heads import HEADS
 from optimize.runtimes.openvino import MODEL_FILE, axes_of, read_model
 
@@ -75,31 +74,6 @@ def test_a_graph_that_is_quantized_already_is_refused(context, apply):
         apply(here, "convert_openvino", quantized)
 
 
-def test_every_weight_is_found_under_its_layers_name(context, apply):
-    built = converted(context, apply, "token-classification")
-    model = read_model(built.artifact.path)
-    weights = find_weights(model)
-    linear = [weight.name for weight in weights if not weight.looks_up]
-    assert len(linear) == 6 * len(layers_of(built)) + 1
-    assert "distilbert.transformer.layer.0.ffn.lin1" in linear
-    assert sum(weight.looks_up for weight in weights) == 2
-    assert {weight.dtype for weight in weights} == {"f32"}
-    assert len(products_of_activations(model)) == len(layers_of(built))
-
-
-@pytest.mark.parametrize(
-    ("operator", "name"),
-    [
-        ("/distilbert/transformer/layer.0/attention/q_lin/MatMul", "distilbert.transformer.layer.0.attention.q_lin"),
-        ("/classifier/Gemm/WithoutBiases", "classifier"),
-        ("/distilbert/embeddings/word_embeddings/Gather", "distilbert.embeddings.word_embeddings"),
-        ("MatMul_17", "MatMul_17"),
-    ],
-)
-def test_a_layers_name_is_the_checkpoints(operator, name):
-    assert layer_name(operator) == name
-
-
 REPORTS = """
 import socket, sys
 from pathlib import Path
@@ -147,10 +121,3 @@ def test_the_switch_is_needed(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "HOME")}
     subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(tmp_path)}, check=True, timeout=60)
     assert [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_weights_and_attention_are_told_apart_from_other_constants(context, apply):
-    built = converted(context, apply, "multiple-choice")
-    weights = find_weights(read_model(built.artifact.path))
-    arrays = {tuple(array.shape) for array in apply(context("multiple-choice"), "export").weights().values()}
-    assert {weight.parameters for weight in weights} <= {int(np.prod(shape)) for shape in arrays}

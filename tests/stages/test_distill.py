@@ -173,7 +173,7 @@ def test_a_saved_state_that_is_damaged_is_not_gone_on_from(distill, tmp_path):
 
 def pipeline(folder):
     path = folder / "recover.yaml"
-    prune, distill = json.dumps(HARSH), json.dumps({**QUICK, "epochs": 40, "patience": 99, "save_every": 5})
+    prune, distill = json.dumps(HARSH), json.dumps({**QUICK, "epochs": 15, "patience": 99, "save_every": 5})
     path.write_text(f"target: cpu\nstages:\n  - prune: {prune}\n  - distill: {distill}\n  - export\n")
     return path
 

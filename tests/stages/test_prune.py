@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from dense import copy_of
 from doubles import Heard
 from pydantic import ValidationError
 
@@ -16,17 +17,11 @@ from optimize.errors import SourceError, StageError
 from optimize.evaluate.predict import run_split
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded
-from optimize.pruning.compensation import removals, step_sizes
-from optimize.pruning.costs import Costs, count_bytes, count_operations, linear
-from optimize.pruning.evidence import Evidence, directions, gather
-from optimize.pruning.masks import rearrange, search_masks
-from optimize.pruning.refit import refit
-from optimize.pruning.sites import Site, find_sites, remove
+from optimize.pruning.costs import count_operations
+from optimize.pruning.sites import find_sites
 from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.stages.prune import STAGE, Params
-from optimize.training.batches import answer, answers_of, make_batch
-from optimize.training.distillation import row_losses
 
 NAMES = sorted(HEADS)
 QUICK = {"budget": 0.6, "neuron_multiple": 8}
@@ -42,45 +37,6 @@ def prune(context, tmp_path_factory):
         return out, STAGE.run(here.reference, out, Params(**{**QUICK, **params}), here), here
 
     return run
-
-
-@pytest.fixture
-def dense(context):
-    """A head's small model, its sites and batches, and what the answers say of them."""
-
-    def make(head):
-        here = context(head)
-        model = load_model(here.reference.path, here.head.auto_class)
-        batches = [make_batch([feature], pad_id=0) for feature in here.calibration.features]
-        sites = find_sites(model)
-        evidence = gather(model, sites, batches, answers_of(here.head, here.calibration), here)
-        return here, model, batches, sites, evidence
-
-    return make
-
-
-def copy_of(here):
-    return load_model(here.reference.path, here.head.auto_class)
-
-
-def masked(model, kept):
-    """Let what the masks drop say nothing, in a model of the old size, in place."""
-    with torch.no_grad():
-        for site, mask in zip(find_sites(model), kept, strict=True):
-            site.projection.weight *= mask.repeat_interleave(site.width)
-
-
-def rows_of(model, batches, here):
-    with torch.no_grad():
-        return torch.cat([answer(model, batch, here.head).rows.flatten() for batch in batches])
-
-
-def some_masks(sites, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    masks = [torch.rand(site.count, generator=generator) < 0.6 for site in sites]
-    for mask in masks:
-        mask[0] = True
-    return masks
 
 
 @pytest.mark.parametrize("head", NAMES)
@@ -103,37 +59,6 @@ def test_every_head_is_pruned_within_the_budget_and_the_facts_are_true(head, pru
         assert facts["tuning_metric"] == here.head.score(here.tuning, outputs.answers).value
 
 
-@pytest.mark.parametrize("head", NAMES)
-def test_a_pruned_model_says_what_the_masked_one_does(head, dense):
-    here, model, batches, sites, _ = dense(head)
-    kept = some_masks(sites)
-    pruned = copy_of(here)
-    remove(pruned, kept)
-    masked(model, kept)
-    assert torch.allclose(rows_of(pruned, batches, here), rows_of(model, batches, here), atol=1e-4)
-    assert pruned.config.pruned_layers == [
-        {"heads": int(heads.sum()), "neurons": int(neurons.sum())}
-        for heads, neurons in zip(kept[0::2], kept[1::2], strict=True)
-    ]
-
-
-@pytest.mark.parametrize("head", NAMES)
-def test_tuning_brings_the_layers_nearer_to_the_dense_model(head, dense):
-    here, model, batches, sites, _ = dense(head)
-    errors = {}
-    for how in ("none", "masks", "weights"):
-        pruned = copy_of(here)
-        remove(pruned, some_masks(sites))
-        if how != "none":
-            refit(pruned, model, batches, how=how, ridge=0.03, context=here)
-        with torch.no_grad():
-            pairs = [(answer(pruned, batch, here.head), answer(model, batch, here.head), batch) for batch in batches]
-        errors[how] = sum(
-            float((ours.hidden[0] - theirs.hidden[0])[batch.real].square().sum()) for ours, theirs, batch in pairs
-        )
-    assert errors["weights"] < errors["masks"] < errors["none"]
-
-
 @pytest.mark.parametrize("search", ["compensated", "rearranged", "fisher"])
 def test_heads_and_neurons_that_say_nothing_go_first(search, context, edited, tmp_path):
     def silence(model):
@@ -150,35 +75,6 @@ def test_heads_and_neurons_that_say_nothing_go_first(search, context, edited, tm
     assert all(row["heads_before"] - row["heads"] == 1 for row in facts["layers"])
     assert all(row["neurons_before"] - row["neurons"] == 128 for row in facts["layers"])
     assert facts["tuning_divergence"] < 1e-9
-
-
-def test_of_twins_one_is_taken_away_first_at_next_to_no_cost():
-    torch.manual_seed(0)
-    reads = torch.randn(2000, 24).repeat(1, 2)
-    site = Site(0, "neurons", torch.nn.Linear(48, 16), None, 1)
-    found = list(removals(site, Evidence(None, reads.T @ reads, torch.eye(16), 2000.0), [8] * 4))
-    first, rest = found[:3], found[3]
-    assert sorted(int(member) % 24 for members, _ in first for member in members) == list(range(24))
-    assert sum(loss for _, loss in first) < 0.05 * rest[1]
-
-
-def test_what_is_left_of_twins_is_tuned_to_make_up_for_the_others(context, edited):
-    def twin(model):
-        for layer in encoder_layers(model):
-            half = layer.ffn.lin1.out_features // 2
-            layer.ffn.lin1.weight[half:] = layer.ffn.lin1.weight[:half]
-            layer.ffn.lin1.bias[half:] = layer.ffn.lin1.bias[:half]
-
-    here = edited(context("token-classification"), twin)
-    model, pruned = copy_of(here), copy_of(here)
-    batches = [make_batch([feature], pad_id=0) for feature in here.calibration.features]
-    before = rows_of(model, batches, here)
-    kept = [torch.arange(site.count) < site.count / (1 if site.kind == "heads" else 2) for site in find_sites(model)]
-    remove(pruned, kept)
-    untuned = rows_of(pruned, batches, here)
-    refit(pruned, model, batches, how="weights", ridge=1e-6, context=here)
-    tuned = rows_of(pruned, batches, here)
-    assert (tuned - before).abs().max() < 0.01 * (untuned - before).abs().max()
 
 
 def test_a_budget_of_one_keeps_everything_and_changes_nothing(prune):
@@ -249,64 +145,6 @@ def test_parameters_out_of_range_or_unknown_are_refused(params):
         Params(**params)
 
 
-@pytest.mark.parametrize("kind", ["classes", "values", "sets", "vectors"])
-def test_directions_have_the_covariance_of_the_divergence(kind):
-    torch.manual_seed(0)
-    row = torch.tensor([0.3, -1.2, 0.8, 0.1], dtype=torch.float64)
-    drawn = directions(row.repeat(200_000, 1), kind)
-    loss = lambda x: row_losses(x[None], row[None], kind, temperature=1.0).sum()  # noqa: E731
-    wanted = torch.autograd.functional.hessian(loss, row)
-    scale = {"values": 2 / 4, "vectors": 1 + 2}
-    if kind == "vectors":
-        unit = row / row.norm()
-        wanted = (torch.eye(4, dtype=torch.float64) - torch.outer(unit, unit)) / row.square().sum()
-    else:
-        wanted = wanted / scale.get(kind, 1)
-    assert torch.allclose(drawn.T @ drawn / len(drawn), wanted, atol=0.01)
-
-
-@pytest.mark.parametrize("head", NAMES)
-def test_masks_gradients_are_those_of_a_masked_model(head, dense):
-    here, model, batches, sites, _ = dense(head)
-    kind = answers_of(here.head, here.calibration)
-    torch.manual_seed(3)
-    again = gather(model, sites, batches[:1], kind, here)
-    torch.manual_seed(3)
-    vector = directions(answer(model, batches[0], here.head).rows.detach(), kind)
-
-    def slope(site, unit, size=1e-2):
-        found = []
-        for factor in (1 + size, 1 - size):
-            columns = slice(unit * site.width, (unit + 1) * site.width)
-            whole = site.projection.weight.data.clone()
-            site.projection.weight.data[:, columns] *= factor
-            found.append(float((vector * answer(model, batches[0], here.head).rows.detach()).sum()))
-            site.projection.weight.data.copy_(whole)
-        return (found[0] - found[1]) / (2 * size)
-
-    for site, found in zip(sites, again, strict=True):
-        unit = int(found.masks[0].abs().argmax())
-        assert found.masks.shape == (1, site.count)
-        assert np.isclose(float(found.masks[0, unit]), slope(site, unit), rtol=0.05, atol=1e-4)
-
-
-def test_costs_are_those_of_the_operations(context):
-    here = context("multiple-choice")
-    model = copy_of(here)
-    costs = count_operations(model, here.calibration.features)
-    lengths = [int(mask.sum()) for one in here.calibration.features for mask in one.inputs["attention_mask"]]
-    width, head = 128, 128 // model.config.n_heads
-    maps = sum(4 * 2 * tokens * width * head for tokens in lengths)
-    products = sum(2 * 2 * tokens * tokens * head for tokens in lengths)
-    neurons = sum(2 * 2 * tokens * width for tokens in lengths)
-    assert costs == Costs((linear(maps + products),) * 2, (linear(neurons),) * 2)
-    sliced = count_operations(model, here.calibration.features, sliced=True)
-    ones = len(lengths)
-    maps = sum(2 * 2 * tokens * width * head for tokens in lengths) + ones * 2 * 2 * width * head
-    products = sum(2 * 2 * tokens * head for tokens in lengths)
-    assert sliced == Costs((costs.heads[0], linear(maps + products)), (linear(neurons), linear(ones * 2 * 2 * width)))
-
-
 @pytest.mark.parametrize("search", ["compensated", "rearranged", "fisher"])
 def test_where_the_last_layer_is_sliced_its_neurons_are_cheap_and_stay(search, prune):
     _, whole, _ = prune("text-classification", search=search)
@@ -321,72 +159,6 @@ def test_where_the_last_layer_is_sliced_its_neurons_are_cheap_and_stay(search, p
     assert np.isclose(sliced["flops_kept"], kept / costs.total(sites))
     _, all_tokens, _ = prune("token-classification", search=search, readout_slice=True)
     assert all_tokens["layers"] == prune("token-classification", search=search)[1]["layers"]
-
-
-def test_exchanges_lower_the_loss_within_a_layer_as_far_as_single_ones_can(dense):
-    *_, sites, evidence = dense("text-classification")
-    for site, found in zip(sites, evidence, strict=True):
-        information = found.masks.double().T @ found.masks.double()
-        mask = torch.arange(site.count) < site.count // 2
-
-        def loss(mask, information=information):
-            dropped = (~mask).double()
-            return float(dropped @ information @ dropped)
-
-        after = rearrange(mask, found)
-        assert int(after.sum()) == int(mask.sum())
-        assert loss(after) < loss(mask)
-        for leaves in after.nonzero().flatten()[:6]:
-            for enters in (~after).nonzero().flatten()[:6]:
-                other = after.clone()
-                other[leaves], other[enters] = False, True
-                assert loss(other) >= loss(after) * (1 - 1e-9)
-
-
-def test_the_search_keeps_what_no_other_number_of_heads_betters(dense):
-    here, model, _, sites, evidence = dense("text-classification")
-    costs = count_operations(model, here.calibration.features)
-    limits = {"budget": 0.5 * costs.total(sites), "multiple": 1}
-    masks = search_masks(sites, evidence, costs, **limits)
-    values = [found.masks.double().square().sum(dim=0) for found in evidence]
-    kept = sum(float(value[mask].sum()) for value, mask in zip(values, masks, strict=True))
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        order = [value * (0.5 + torch.rand(len(value), generator=generator)) for value in values]
-        other = search_masks(
-            sites,
-            [dataclasses.replace(found, masks=each.sqrt()[None]) for found, each in zip(evidence, order, strict=True)],
-            costs,
-            **limits,
-        )
-        assert sum(float(value[mask].sum()) for value, mask in zip(values, other, strict=True)) <= kept * (1 + 1e-9)
-
-
-def test_what_a_removal_costs_is_what_the_best_refit_leaves(dense):
-    *_, sites, evidence = dense("question-answering")
-    site, found = sites[1], evidence[1]
-    inputs = found.inputs.double() / found.weight
-    inputs = inputs + 0.01 * inputs.diagonal().mean() * torch.eye(len(inputs), dtype=torch.float64)
-    gone, total = torch.zeros(site.count, dtype=torch.bool), 0.0
-    for members, loss in removals(site, found, [8, 8]):
-        gone[members] = True
-        total += loss
-        weight = site.projection.weight.detach().double()
-        kept = ~gone
-        moved = torch.linalg.solve(inputs[kept][:, kept], inputs[kept][:, gone])
-        change = weight.clone()
-        change[:, kept], change[:, gone] = -weight[:, gone] @ moved.T, weight[:, gone]
-        expected = float(torch.trace(found.outputs.double() @ change @ inputs @ change.T))
-        assert np.isclose(total, expected, rtol=1e-2)
-
-
-@pytest.mark.parametrize(("count", "multiple"), [(256, 8), (250, 16), (16, 16), (5, 16), (40, 1), (100, 32)])
-def test_steps_leave_multiples_and_at_least_one(count, multiple):
-    left = count
-    for size in step_sizes(count, multiple):
-        left -= size
-        assert left % multiple == 0
-    assert left == min(count, multiple)
 
 
 @pytest.mark.parametrize("head", NAMES)
@@ -464,16 +236,6 @@ def test_a_pruned_checkpoint_is_taken_as_a_source_and_checked(context, apply, tm
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     with pytest.raises(SourceError, match="'pruned_layers' in its config must list"):
         inspect_checkpoint(str(tmp_path / "other"))
-
-
-def test_bytes_are_those_of_the_weights_that_go(context):
-    model = copy_of(context("text-classification"))
-    sites, costs = find_sites(model), count_bytes(model)
-    kept = some_masks(sites)
-    before = sum(each.numel() for each in model.parameters())
-    remove(model, kept)
-    gone = sum(costs.of(site, int((~mask).sum())) for site, mask in zip(sites, kept, strict=True))
-    assert 4 * (before - sum(each.numel() for each in model.parameters())) == gone
 
 
 def times(head_ms, neuron_ms, fixed_ms=1.0):

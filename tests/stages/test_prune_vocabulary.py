@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 from optimize.artifact import copy_companions, seal
 from optimize.errors import StageError
 from optimize.heads import HEADS
-from optimize.pruning.corpus import read_corpus, why_no_corpus
 from optimize.pruning.word_pieces import count_tokens, read_vocabulary, write_tokenizer
 from optimize.stages.prune_vocabulary import STAGE, Params, tokens_of
 
@@ -268,17 +267,6 @@ def test_a_post_processor_that_is_not_known_is_refused_in_one_line(oddly_made, t
     with pytest.raises(StageError, match="has a ByteLevel, which is not known here") as refused:
         write_tokenizer(retyped(oddly_made, "post_processor", "ByteLevel"), tmp_path / "out", same)
     assert "\n" not in str(refused.value)
-
-
-def test_a_corpus_is_read_line_by_line_by_string_and_by_folder(tmp_path):
-    (tmp_path / "a.txt").write_text("one\n\n  two  \n", encoding="utf-8")
-    row = {"id": 7, "words": ["three", "", "four"], "answers": {"text": ["five"]}}
-    (tmp_path / "b.jsonl").write_text(json.dumps(row) + "\n\n", encoding="utf-8")
-    (tmp_path / "c.md").write_text("not read", encoding="utf-8")
-
-    assert list(read_corpus(tmp_path)) == ["one", "two", "three  four", "five"]
-    assert list(read_corpus(tmp_path / "c.md")) == ["not read"]
-    assert why_no_corpus(tmp_path) is None
 
 
 def test_texts_of_a_corpus_are_not_cut(context):
