@@ -29,7 +29,7 @@ PAGE_FILES = {
 }
 HISTORY = {"CHANGELOG.md", "docs/develop/decisions.md"}
 """Pages of what was: their commands and names are those of their day."""
-PRIVATE = (".checkpoints", "../shared", "/work/", "/tmp/")
+PRIVATE = (".checkpoints", "../shared", "/tmp/", f"{ROOT.parent}/")
 PIECE = "# part of a pipeline"
 README_BYTES = 8 * 1024
 PICTURE_BYTES = 200 * 1024
