@@ -177,7 +177,7 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
 def parse_stages(content: object, *, where: str) -> tuple[Step, ...]:
     """Check a list of stages."""
     if not isinstance(content, list) or not content:
-        raise RequestError(f"{where}: stages is no list of stages; give at least 'export'")
+        raise RequestError(f"{where}: stages is not a list of stages; give at least 'export'")
     return tuple(parse_step(entry, where=where) for entry in content)
 
 
@@ -185,7 +185,7 @@ def parse_candidates(content: object, *, where: str) -> tuple[str, ...]:
     """Check a list of pipelines' names."""
     names = [] if content is None else content
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RequestError(f"{where}: candidates is no list of names; write 'candidates: [cpu-static, mine.yaml]'")
+        raise RequestError(f"{where}: candidates is not a list of names; write 'candidates: [cpu-static, mine.yaml]'")
     return tuple(names)
 
 
@@ -208,7 +208,7 @@ def parse_head_gates(content: object, gates: Gates, target: str, *, where: str) 
     """Check limits that replace some of `gates` for single heads."""
     heads = {} if content is None else content
     if not isinstance(heads, Mapping):
-        raise RequestError(f"{where}: is no mapping from heads to limits; write 'fill-mask: {{min_agreement: 0.8}}'")
+        raise RequestError(f"{where}: is not a mapping from heads to limits; write 'fill-mask: {{min_agreement: 0.8}}'")
     found = {}
     for head, limits in heads.items():
         if head not in HEADS:
@@ -227,7 +227,7 @@ def parse_step(entry: object, *, where: str) -> Step:
     elif isinstance(entry, str):
         stage, params = entry, {}
     else:
-        raise RequestError(f"{where}: '{entry}' is no stage; write 'name' or 'name: {{parameter: value}}'")
+        raise RequestError(f"{where}: '{entry}' is not a stage; write 'name' or 'name: {{parameter: value}}'")
     if stage not in STAGES:
         raise unknown_name(f"{where}: stages", str(stage), STAGES)
     return Step(stage=stage, params=_closed(STAGES[stage].params, params, f"{where}: {stage}"))
@@ -284,7 +284,7 @@ def _closed(model: type[M], values: object, where: str) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        told = first["msg"].removeprefix("Value error, ")
+        problem = first["msg"].removeprefix("Value error, ")
         found = f"; was '{first['input']}'" if place else ""  # what is wrong with several together has no place
-        told = f"{told[0].lower()}{told[1:]}"
-        raise RequestError(f"{where}: {f'{place}: ' if place else ''}{told}{found}") from error
+        problem = f"{problem[0].lower()}{problem[1:]}"
+        raise RequestError(f"{where}: {f'{place}: ' if place else ''}{problem}{found}") from error

@@ -164,12 +164,14 @@ def test_stages_that_do_not_end_in_what_the_target_runs_are_refused(monkeypatch)
 
 @pytest.mark.parametrize("stages", [[], None, "export", {"export": {}}, 3])
 def test_stages_that_are_no_list_or_none_are_refused(stages):
-    assert refusal(stages=stages) == "mine.yaml: stages is no list of stages; give at least 'export'"
+    assert refusal(stages=stages) == "mine.yaml: stages is not a list of stages; give at least 'export'"
 
 
 @pytest.mark.parametrize("entry", [3, None, ["export"], {}, {"export": {}, "fuse": {}}])
 def test_an_entry_that_is_no_stage_is_refused(entry):
-    assert refusal(stages=[entry]) == f"mine.yaml: '{entry}' is no stage; write 'name' or 'name: {{parameter: value}}'"
+    assert (
+        refusal(stages=[entry]) == f"mine.yaml: '{entry}' is not a stage; write 'name' or 'name: {{parameter: value}}'"
+    )
 
 
 @pytest.mark.parametrize("params", [[1, 2], "opset", 17, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -14,13 +14,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 WORDS: dict[Any, str] = {
-    bool: "true or false",
     int: "whole number",
     float: "number",
     str: "text",
     Path: "path",
     Any: "anything",
+    object: "anything",
 }
+MOST_KINDS = 3
+"""What may be of more kinds than these is called values."""
+NOT_SET = "not set"
 BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {}"}
 
 
@@ -52,29 +55,45 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
     )
 
 
-def type_words(annotation: Any) -> str:
-    """A type in words."""
+def type_words(
+    annotation: Any, value: Callable[[str], str] = str, record: Callable[[type], str] = lambda _: "mapping"
+) -> str:
+    """A type in words; `value` marks a value that is written as it is, `record` names a class that has fields."""
+    kinds = _kinds(annotation, value, record)
+    is_listed = len(kinds) <= MOST_KINDS or all(map(_is_choice, _parts(annotation)))
+    return _or(kinds) if is_listed else "values"
+
+
+def _kinds(annotation: Any, value: Callable[[str], str], record: Callable[[type], str]) -> list[str]:
+    """What a value of this type may be, each in words."""
+    if _is_choice(annotation):
+        choices = ("true", "false") if annotation is bool else map(str, typing.get_args(annotation))
+        return [value(each) for each in choices]
+    parts = _parts(annotation)
+    if parts != [annotation]:
+        return [words for part in parts for words in _kinds(part, value, record)]
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return type_words(inner[0])
-    if origin is typing.Literal:
-        return _or([str(each) for each in inner])
-    if origin in (typing.Union, types.UnionType):
-        words = []
-        for each in inner:
-            if each is not type(None):  # "not set" is said of the default, and nobody writes it
-                words += type_words(each).split(" or ")
-        return _or(words)
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         # tuple[int, ...] is a list of any length, tuple[int, int] is two of them
-        kinds = dict.fromkeys(_plural(type_words(each)) for each in inner if each is not Ellipsis)
+        kinds = dict.fromkeys(_plural(type_words(each, value, record)) for each in inner if each is not Ellipsis)
         pair = origin is tuple and Ellipsis not in inner
-        return f"{'two' if pair else 'list of'} {' or '.join(kinds)}"
-    if origin is dict:
-        return f"mapping to {type_words(inner[1])}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "mapping"
-    return WORDS.get(annotation, str(annotation))
+        return [f"{'two' if pair else 'list of'} {' or '.join(kinds)}"]
+    if origin in (dict, Mapping):
+        return [f"mapping to {type_words(inner[1], value, record)}"]
+    return [WORDS[annotation] if annotation in WORDS else record(annotation)]
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """A union's types without None, which is said of the default and written by nobody; any other type by itself."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _parts(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [part for each in typing.get_args(annotation) if each is not type(None) for part in _parts(each)]
+    return [annotation]
+
+
+def _is_choice(annotation: Any) -> bool:
+    return annotation is bool or typing.get_origin(annotation) is typing.Literal
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -99,7 +118,7 @@ def default_of(field: FieldInfo) -> str:
     """A default as YAML would say it."""
     value = field.get_default(call_default_factory=True)
     if value is None:
-        return "not set"
+        return NOT_SET
     if isinstance(value, float):
         # Python writes 1e-05, which YAML 1.1 takes for text
         return format(Decimal(repr(value)).normalize(), "f")

@@ -24,12 +24,12 @@ Project = Callable[["ir.tape.Tape", "ir.Node", "ir.Value", "ir.Value"], "ir.Valu
 
 
 def quantize_tables(
-    model: ir.Model, *, wide_sums: bool, project: Project, only: Collection[str] | None = None
+    model: ir.Model, *, reduce_range: bool, project: Project, only: Collection[str] | None = None
 ) -> Facts:
     """Give each embedding table, or those of `only`, one INT8 copy with a scale per row, in place.
 
     A table is a 2-D float initializer that a Gather looks up. Only one that a projection multiplies
-    with has to keep sums from overflowing where they are not `wide_sums`; a look-up never sums.
+    with needs to `reduce_range`, so that its sums cannot overflow; a look-up never sums.
     """
     from onnx_ir.tape import Tape
 
@@ -37,7 +37,7 @@ def quantize_tables(
     tables = _tables(graph, only)
     for table in tables:
         lookups, projections = _lookups(table), _tied_projections(table)
-        integers, steps = quantize_rows(table.const_value.numpy(), wide_sums=wide_sums or not projections)
+        integers, steps = quantize_rows(table.const_value.numpy(), reduce_range=reduce_range and bool(projections))
         rows = add_weight(graph, f"{table.name}_quantized", integers)
         scales = add_weight(graph, f"{table.name}_scale", steps)
         for gather in lookups:
@@ -51,9 +51,9 @@ def quantize_tables(
     return {"quantized_tables": len(tables), "tied_projections": tied}
 
 
-def quantize_rows(table: Array, *, wide_sums: bool) -> tuple[Array, Array]:
+def quantize_rows(table: Array, *, reduce_range: bool) -> tuple[Array, Array]:
     """Symmetric INT8 rows [R, D] and their float32 scales [R]; a row of zeros has scale 1."""
-    scales = channel_scales(table.T, per_channel=True, wide_sums=wide_sums)
+    scales = channel_scales(table.T, per_channel=True, reduce_range=reduce_range)
     return np.ascontiguousarray(quantize(table.T, scales).T), scales
 
 

@@ -33,10 +33,10 @@ def choose_range(reduce_range: bool | str, cpu_features: tuple[str, ...]) -> tup
     return True, "no VNNI: 16-bit sums would saturate"
 
 
-def channel_scales(weight: Array, *, per_channel: bool, wide_sums: bool) -> Array:
+def channel_scales(weight: Array, *, per_channel: bool, reduce_range: bool) -> Array:
     """Scales [N] of symmetric INT8 weights [K, N]; all equal unless `per_channel`.
 
-    `wide_sums` says that the CPU adds in 32 bits, where the whole range of 8 bits is safe. A channel
+    `reduce_range` keeps sums of 16 bits from saturating (CPUs without VNNI); it costs precision. A channel
     of weights too small for a normal scale becomes zeros: subnormal scales are flushed, or don't grow.
     """
     peaks = np.abs(weight).max(axis=0)
@@ -44,7 +44,7 @@ def channel_scales(weight: Array, *, per_channel: bool, wide_sums: bool) -> Arra
         peaks = np.full_like(peaks, peaks.max(initial=0.0))
     scales: Array = (peaks / 127.0).astype(np.float32)
     scales[scales < np.finfo(np.float32).tiny] = 1.0
-    if wide_sums:
+    if not reduce_range:
         return scales
     pairs = worst_pairs(weight) if per_channel else np.full_like(peaks, worst_pairs(weight).max(initial=0.0))
     scales = np.maximum(scales, (pairs / (PAIR_LIMIT + 1)).astype(np.float32))

@@ -36,12 +36,12 @@ Form = Literal["qdq", "qoperator"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """How numbers become INT8. `wide_sums`: the CPU adds products in 32 bits, so no weight needs to be held back."""
+    """How numbers become INT8. `reduce_range`: weights stay so small that sums of 16 bits cannot saturate."""
 
     activation: Literal["uint8", "int8"] = "uint8"
     symmetric: bool = False
     per_channel: bool = True
-    wide_sums: bool = False
+    reduce_range: bool = True
 
 
 def activation_scale(found: Range, scheme: Scheme) -> tuple[np.float32, int]:
@@ -65,7 +65,7 @@ def round_activations(rows: Array, scheme: Scheme) -> Array:
 
 def round_weights(weight: Array, scheme: Scheme) -> Array:
     """What is left of weights [K, N] after INT8."""
-    scales = channel_scales(weight, per_channel=scheme.per_channel, wide_sums=scheme.wide_sums)
+    scales = channel_scales(weight, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
     return quantize(weight, scales) * scales
 
 
@@ -81,7 +81,7 @@ def build(
     written = quantize_sites(model, products, ranges, scheme) if products else model.clone()
     project = functools.partial(_project, ranges=ranges, scheme=scheme)
     tables = {site.weight for site in sites if site.looks_up}
-    quantize_tables(written, wide_sums=scheme.wide_sums, project=project, only=tables)
+    quantize_tables(written, reduce_range=scheme.reduce_range, project=project, only=tables)
     if form == "qoperator":
         to_integer_operators(written)
     RemoveUnusedNodesPass()(written)
@@ -175,7 +175,7 @@ def _override(kind: QuantType, scale: np.float32, zero: int) -> Override:
 def _weight_overrides(weight: Array, scheme: Scheme) -> list[Override]:
     from onnxruntime.quantization import QuantType
 
-    scales = channel_scales(weight, per_channel=scheme.per_channel, wide_sums=scheme.wide_sums)
+    scales = channel_scales(weight, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
     found = [_override(QuantType.QInt8, scale, 0) for scale in (scales if scheme.per_channel else scales[:1])]
     if scheme.per_channel:
         found[0]["axis"] = 1

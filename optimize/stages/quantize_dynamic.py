@@ -79,7 +79,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     facts = choice.facts()
     if params.embedding:
         _require_lookups(model.graph)
-        facts |= quantize_tables(model, wide_sums=not choice.reduce_range, project=_projection)
+        facts |= quantize_tables(model, reduce_range=choice.reduce_range, project=_projection)
     _quantize_linear(model, out / "model.onnx", choice)
     facts |= _count(out / "model.onnx")
     if not facts["quantized_matmuls"]:

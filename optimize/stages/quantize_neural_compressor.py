@@ -139,7 +139,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     reduced, because = choose_range(params.reduce_range, context.cpu_features)
     with tempfile.TemporaryDirectory() as scratch, undisturbed():
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
-        trials = _try(source, Path(scratch), params, context, judge, wide=not reduced)
+        trials = _try(source, Path(scratch), params, context, judge, reduce_range=reduced)
         chosen = min(trials, key=lambda trial: trial.excess)
         shutil.move(chosen.folder / "model.onnx", out / "model.onnx")
         difference, _ = compare(out, source, context)
@@ -173,7 +173,9 @@ def _samples(params: Params, context: Context) -> tuple[Feature, ...]:
     return context.calibration.features[: params.calibration_samples]
 
 
-def _try(source: Artifact, scratch: Path, params: Params, context: Context, judge: Judge, *, wide: bool) -> list[Trial]:
+def _try(
+    source: Artifact, scratch: Path, params: Params, context: Context, judge: Judge, *, reduce_range: bool
+) -> list[Trial]:
     """Let Neural Compressor go through the settings; those that it tried, in order."""
     settings = list(dict.fromkeys(params.settings))
     sliced = params.readout_slice and context.head.reads == "first token"
@@ -183,7 +185,7 @@ def _try(source: Artifact, scratch: Path, params: Params, context: Context, judg
     def score(converted: GraphModule) -> float:
         folder = scratch / str(len(trials))
         folder.mkdir()
-        graph = _write(converted, folder / "model.onnx", context, sliced=sliced, wide=wide)
+        graph = _write(converted, folder / "model.onnx", context, sliced=sliced, reduce_range=reduce_range)
         loss = judge.assess(context.open("onnx", folder))
         trials.append(Trial(settings[len(trials)], folder, graph, loss, judge.excess(loss)))
         context.progress.step("autotune", len(trials), len(settings))
@@ -193,15 +195,15 @@ def _try(source: Artifact, scratch: Path, params: Params, context: Context, judg
         model,
         [setting.config() for setting in settings],
         samples=_samples(params, context),
-        weight_limit=FULL_RANGE if wide else REDUCED_RANGE,
+        weight_limit=REDUCED_RANGE if reduce_range else FULL_RANGE,
         score=score,
     )
     return trials
 
 
-def _write(converted: GraphModule, path: Path, context: Context, *, sliced: bool, wide: bool) -> Facts:
+def _write(converted: GraphModule, path: Path, context: Context, *, sliced: bool, reduce_range: bool) -> Facts:
     model = write_onnx(converted, context.head)
-    facts = fold(model, wide_sums=wide)
+    facts = fold(model, reduce_range=reduce_range)
     if not facts["quantized_matmuls"]:
         raise StageError(f"{WHERE}: no linear layer was quantized; report the versions of torch and torchao")
     model.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"

@@ -189,7 +189,7 @@ def _refuse_fused(model: ir.Model) -> None:
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
     reduced, because = choose_range(params.reduce_range, context.cpu_features)
-    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, wide_sums=not reduced)
+    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, reduce_range=reduced)
     return scheme, {
         "format": params.format,
         "method": params.method,

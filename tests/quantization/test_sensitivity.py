@@ -33,7 +33,7 @@ def variants(context, apply):
     ranges[reads[FAULTY][0]] = Range(-0.01, 0.01)
     open_model = opener(here)
     judge = make_judge(here, open_model(model), tokens=10**9)
-    return Variants(model, groups, ranges, Scheme(wide_sums=True), "qoperator", judge, open_model)
+    return Variants(model, groups, ranges, Scheme(reduce_range=False), "qoperator", judge, open_model)
 
 
 @pytest.fixture

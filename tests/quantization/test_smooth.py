@@ -17,7 +17,7 @@ from optimize.quantization.write import Scheme
 
 NAMES = sorted(HEADS)
 NEVER = 1e9
-WIDE = Scheme(wide_sums=True)
+WIDE = Scheme(reduce_range=False)
 
 
 @pytest.fixture
@@ -146,7 +146,9 @@ def test_only_what_gains_enough_is_multiplied(context, prepare):
     assert len(found) < len(everything)
 
 
-@pytest.mark.parametrize("scheme", [Scheme(), Scheme(per_channel=False), Scheme(wide_sums=True), Scheme("int8", True)])
+@pytest.mark.parametrize(
+    "scheme", [Scheme(), Scheme(per_channel=False), Scheme(reduce_range=False), Scheme("int8", True)]
+)
 def test_the_exponent_is_the_one_with_the_least_noise(scheme, context, prepare):
     _, groups, _ = prepare(context("token-classification"))
     rows, weight = with_outliers()

@@ -60,30 +60,30 @@ def remaining(arrays, name):
     return arrays[name + "_quantized"].astype(np.float32) * arrays[name + "_scale"][:, None]
 
 
-@pytest.mark.parametrize("wide_sums", [True, False])
+@pytest.mark.parametrize("reduce_range", [True, False])
 @pytest.mark.parametrize("spread", [1e-6, 0.05, 1e4])
-def test_rows_are_off_by_half_a_step_at_most_and_stay_within_the_limit(wide_sums, spread):
+def test_rows_are_off_by_half_a_step_at_most_and_stay_within_the_limit(reduce_range, spread):
     table = np.random.default_rng(0).normal(0, spread, (ROWS, WIDTH)).astype(np.float32)
-    rows, scales = quantize_rows(table, wide_sums=wide_sums)
+    rows, scales = quantize_rows(table, reduce_range=reduce_range)
     error = np.abs(rows * scales[:, None].astype(np.float64) - table)
     assert (error <= 0.5001 * scales[:, None]).all()
-    assert (np.abs(rows.astype(int)).max(axis=1) == 127).all() == wide_sums
-    assert (worst_pairs(rows.T) <= PAIR_LIMIT).all() == (not wide_sums)
+    assert (np.abs(rows.astype(int)).max(axis=1) == 127).all() == (not reduce_range)
+    assert (worst_pairs(rows.T) <= PAIR_LIMIT).all() == reduce_range
     assert (rows.dtype, scales.dtype, scales.shape) == (np.int8, np.float32, (ROWS,))
 
 
-@pytest.mark.parametrize("wide_sums", [True, False])
-def test_an_outlier_in_one_row_costs_the_others_nothing(wide_sums):
+@pytest.mark.parametrize("reduce_range", [True, False])
+def test_an_outlier_in_one_row_costs_the_others_nothing(reduce_range):
     table = np.random.default_rng(0).normal(0, 0.05, (4, WIDTH)).astype(np.float32)
-    alone, _ = quantize_rows(table[1:], wide_sums=wide_sums)
+    alone, _ = quantize_rows(table[1:], reduce_range=reduce_range)
     table[0, 0] = 1e6
-    assert np.array_equal(quantize_rows(table, wide_sums=wide_sums)[0][1:], alone)
+    assert np.array_equal(quantize_rows(table, reduce_range=reduce_range)[0][1:], alone)
 
 
-@pytest.mark.parametrize("wide_sums", [True, False])
+@pytest.mark.parametrize("reduce_range", [True, False])
 @pytest.mark.parametrize("value", [0.0, 1e-45, 2.6e-43])
-def test_rows_of_nothing_or_next_to_nothing_stay_finite_and_small(value, wide_sums):
-    rows, scales = quantize_rows(np.full((2, 4), value, dtype=np.float32), wide_sums=wide_sums)
+def test_rows_of_nothing_or_next_to_nothing_stay_finite_and_small(value, reduce_range):
+    rows, scales = quantize_rows(np.full((2, 4), value, dtype=np.float32), reduce_range=reduce_range)
     restored = rows * scales[:, None]
     assert np.isfinite(restored).all()
     assert (scales > 0).all()
@@ -92,7 +92,7 @@ def test_rows_of_nothing_or_next_to_nothing_stay_finite_and_small(value, wide_su
 
 def test_look_ups_and_the_projection_read_one_int8_table(model):
     before = arrays_of(model)
-    facts = quantize_tables(model, wide_sums=True, project=dequantized_projection)
+    facts = quantize_tables(model, reduce_range=False, project=dequantized_projection)
     after = arrays_of(model)
     assert facts == {"quantized_tables": 2, "tied_projections": 1}
     assert sorted(after) == ["kinds", "positions_quantized", "positions_scale", "words_quantized", "words_scale"]
@@ -102,7 +102,7 @@ def test_look_ups_and_the_projection_read_one_int8_table(model):
 
 def test_outputs_are_those_of_a_float_graph_with_what_is_left_of_the_tables(model):
     plain = model.clone()
-    quantize_tables(model, wide_sums=False, project=dequantized_projection)
+    quantize_tables(model, reduce_range=True, project=dequantized_projection)
     for name in ("words", "positions"):
         plain.graph.initializers[name].const_value = onnx_ir.tensor(remaining(arrays_of(model), name))
     found, expected = run(model), run(plain)
@@ -112,7 +112,7 @@ def test_outputs_are_those_of_a_float_graph_with_what_is_left_of_the_tables(mode
 
 
 def test_only_a_table_that_is_multiplied_with_is_held_back(model):
-    quantize_tables(model, wide_sums=False, project=dequantized_projection)
+    quantize_tables(model, reduce_range=True, project=dequantized_projection)
     words, positions = (arrays_of(model)[name + "_quantized"].T for name in ("words", "positions"))
     assert worst_pairs(words).max() <= PAIR_LIMIT < worst_pairs(positions).max()
 
@@ -120,7 +120,7 @@ def test_only_a_table_that_is_multiplied_with_is_held_back(model):
 @pytest.mark.parametrize(("only", "left"), [(["positions"], {"words"}), (["words"], {"positions"}), ([], None)])
 def test_tables_that_are_not_named_stay_as_they_are(model, only, left):
     before = arrays_of(model)
-    facts = quantize_tables(model, wide_sums=True, project=dequantized_projection, only=only)
+    facts = quantize_tables(model, reduce_range=False, project=dequantized_projection, only=only)
     after = arrays_of(model)
     kept = {name for name in ("words", "positions") if name in after}
     assert kept == (left or {"words", "positions"})

@@ -67,7 +67,7 @@ def test_the_emulation_saturates_where_the_instruction_does():
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_sum_of_two_products_overflows_16_bits(kind, per_channel):
     weight = drawn(kind)
-    rounded = quantize(weight, channel_scales(weight, per_channel=per_channel, wide_sums=False))
+    rounded = quantize(weight, channel_scales(weight, per_channel=per_channel, reduce_range=True))
     assert is_exact(rounded)
     assert WIDEST_ACTIVATION * int(worst_pairs(rounded).max()) <= INT16.max
 
@@ -75,13 +75,13 @@ def test_no_sum_of_two_products_overflows_16_bits(kind, per_channel):
 @pytest.mark.parametrize("kind", ["equal", "one sign", "heavy tails"])
 def test_plain_8_bits_would_overflow_so_holding_back_is_not_idle(kind):
     weight = drawn(kind)
-    assert not is_exact(quantize(weight, channel_scales(weight, per_channel=True, wide_sums=True)))
+    assert not is_exact(quantize(weight, channel_scales(weight, per_channel=True, reduce_range=False)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_scale_is_the_least_that_fits(kind):
     weight = drawn(kind)
-    scales = channel_scales(weight, per_channel=True, wide_sums=False)
+    scales = channel_scales(weight, per_channel=True, reduce_range=True)
     finer = quantize(weight, scales * np.float32(0.98))
     too_fine = worst_pairs(finer) > PAIR_LIMIT
     clipped = np.abs(weight).max(axis=0) / (scales * 0.98) > 127.5
@@ -89,19 +89,19 @@ def test_the_scale_is_the_least_that_fits(kind):
 
 
 def test_large_weights_with_small_neighbours_keep_nearly_8_bits():
-    scales = channel_scales(drawn("lonely"), per_channel=True, wide_sums=False)
-    wide = channel_scales(drawn("lonely"), per_channel=True, wide_sums=True)
-    assert (scales <= wide * 1.05).all()
+    scales = channel_scales(drawn("lonely"), per_channel=True, reduce_range=True)
+    full = channel_scales(drawn("lonely"), per_channel=True, reduce_range=False)
+    assert (scales <= full * 1.05).all()
     equal = drawn("equal")
-    assert (quantize(equal, channel_scales(equal, per_channel=True, wide_sums=False)) == 64).all()
+    assert (quantize(equal, channel_scales(equal, per_channel=True, reduce_range=True)) == 64).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wide_sums", [True, False])
+@pytest.mark.parametrize("reduce_range", [True, False])
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_weights_are_off_by_half_a_step_at_most(kind, wide_sums, per_channel):
+def test_weights_are_off_by_half_a_step_at_most(kind, reduce_range, per_channel):
     weight = drawn(kind)
-    scales = channel_scales(weight, per_channel=per_channel, wide_sums=wide_sums)
+    scales = channel_scales(weight, per_channel=per_channel, reduce_range=reduce_range)
     rounded = quantize(weight, scales)
     assert (scales.dtype, scales.shape, rounded.dtype) == (np.float32, (12,), np.int8)
     assert (np.abs(rounded * scales.astype(np.float64) - weight) <= 0.5001 * scales).all()
@@ -112,15 +112,15 @@ def test_weights_are_off_by_half_a_step_at_most(kind, wide_sums, per_channel):
 def test_weights_times_a_power_of_two_have_the_same_integers(factor):
     weight = drawn("heavy tails")
     both = (weight, weight * np.float32(factor))
-    first, second = (quantize(each, channel_scales(each, per_channel=True, wide_sums=False)) for each in both)
+    first, second = (quantize(each, channel_scales(each, per_channel=True, reduce_range=True)) for each in both)
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("wide_sums", [True, False])
+@pytest.mark.parametrize("reduce_range", [True, False])
 @pytest.mark.parametrize("ulps", [0, 1, 64, 96, 127, 200, 2**20])
-def test_weights_of_nothing_or_next_to_nothing_have_a_normal_scale(ulps, wide_sums):
+def test_weights_of_nothing_or_next_to_nothing_have_a_normal_scale(ulps, reduce_range):
     weight = np.full((BLOCK, 2), ulps, np.uint32).view(np.float32)
-    scales = channel_scales(weight, per_channel=True, wide_sums=wide_sums)
+    scales = channel_scales(weight, per_channel=True, reduce_range=reduce_range)
     assert (scales >= np.finfo(np.float32).tiny).all()
     assert (np.abs(quantize(weight, scales) * scales - weight) <= np.finfo(np.float32).tiny * 128).all()
 

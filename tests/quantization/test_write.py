@@ -28,7 +28,7 @@ NAMES = sorted(HEADS)
 K, N = 48, 8
 SCHEMES = [
     Scheme(),
-    Scheme(wide_sums=True),
+    Scheme(reduce_range=False),
     Scheme("int8"),
     Scheme("uint8", symmetric=True),
     Scheme("int8", symmetric=True),
@@ -96,7 +96,7 @@ def test_rounding_is_off_by_half_a_step_at_most(scheme):
     assert np.abs(round_activations(rows, scheme) - rows).max() <= 1.001 * span
     assert np.median(np.abs(round_activations(rows, scheme) - rows)) <= 0.5 * span
     weight = rows.T
-    scales = channel_scales(weight, per_channel=scheme.per_channel, wide_sums=scheme.wide_sums)
+    scales = channel_scales(weight, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
     assert (np.abs(round_weights(weight, scheme) - weight) <= 0.5001 * scales).all()
 
 
@@ -107,11 +107,11 @@ def test_a_layer_computes_what_integers_by_hand_do(scheme, form):
     arrays, x = arrays_of(model), np.random.default_rng(1).normal(0, 1.5, (5, K)).astype(np.float32)
     written = build(model, group_sites(find_sites(model)), {"hidden": found}, scheme, form)
     scale, zero = activation_scale(found, scheme)
-    if scheme.wide_sums and scheme.activation == "uint8":
+    if not scheme.reduce_range and scheme.activation == "uint8":
         # On a CPU without VNNI two products are summed in 16 bits: 2 × 127 × 127 fits, 2 × 255 × 127 does not.
         x = np.minimum(x, np.float32(scale * (127 - zero)) - arrays["shift"])
     integers = np.clip(np.rint((x + arrays["shift"]) / scale) + zero, *levels(scheme)) - zero
-    steps = channel_scales(arrays["weight"], per_channel=scheme.per_channel, wide_sums=scheme.wide_sums)
+    steps = channel_scales(arrays["weight"], per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
     product = integers.astype(np.int64) @ quantize(arrays["weight"], steps).astype(np.int64)
     session = onnxruntime.InferenceSession(to_proto(written).SerializeToString(), providers=["CPUExecutionProvider"])
     y, residual = session.run(None, {"x": x})
@@ -165,13 +165,13 @@ def test_residual_sums_and_norms_read_float_and_each_tensor_is_quantized_once(he
         assert before == after
 
 
-@pytest.mark.parametrize("scheme", [Scheme(), Scheme(wide_sums=True), Scheme(per_channel=False)])
+@pytest.mark.parametrize("scheme", [Scheme(), Scheme(reduce_range=False), Scheme(per_channel=False)])
 def test_weights_are_written_as_they_were_rounded_when_scales_were_chosen(scheme, context, prepare):
     model, groups, ranges = prepare(context("text-classification"))
     arrays, written = arrays_of(model), arrays_of(build(model, groups, ranges, scheme, "qoperator"))
     for site in (site for group in groups for site in group.sites if not site.looks_up):
         weight = arrays[site.weight]
-        scales = channel_scales(weight, per_channel=scheme.per_channel, wide_sums=scheme.wide_sums)
+        scales = channel_scales(weight, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
         assert np.array_equal(written[site.weight + "_quantized"], quantize(weight, scales))
         assert np.array_equal(written[site.weight + "_scale"], scales if scheme.per_channel else scales[0])
 

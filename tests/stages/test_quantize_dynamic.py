@@ -45,7 +45,7 @@ def looked_up(model, output, feed):
     return session.run([output], feed)[0]
 
 
-def without_wide_sums(context):
+def with_reduced_range(context):
     return dataclasses.replace(context, cpu_features=("avx2",))
 
 
@@ -141,7 +141,7 @@ def test_an_untied_projection_is_quantized_as_a_layer_of_its_own(random_context,
 
 
 def test_a_tied_table_is_held_back_where_sums_are_16_bits_wide_and_other_tables_are_not(context, apply):
-    here = without_wide_sums(context("fill-mask"))
+    here = with_reduced_range(context("fill-mask"))
     arrays = apply(here, "quantize_dynamic", apply(here, "export")).weights()
     words, positions = (arrays[name + "_quantized"] for name in (WORDS, POSITIONS))
     assert worst_pairs(words.T).max() <= 128 < worst_pairs(positions.T).max()
@@ -152,7 +152,7 @@ def test_a_tied_table_is_held_back_where_sums_are_16_bits_wide_and_other_tables_
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("head", NAMES)
 def test_two_products_never_saturate_16_bits_when_the_range_is_reduced(head, fuse, context, apply):
-    here = without_wide_sums(context(head))
+    here = with_reduced_range(context(head))
     source = apply(here, "export")
     source = apply(here, "fuse", source, embedding=False) if fuse else source
     worst = worst_sums(apply(here, "quantize_dynamic", source))

@@ -43,7 +43,7 @@ class Weight:
         return found
 
 
-def fold(model: ir.Model, *, wide_sums: bool) -> Facts:
+def fold(model: ir.Model, *, reduce_range: bool) -> Facts:
     """Make weights and tables INT8 initializers, in place; facts say how many."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
     from onnx_ir.tape import Tape
@@ -59,7 +59,7 @@ def fold(model: ir.Model, *, wide_sums: bool) -> Facts:
         replace([product], tape, _multiply(tape, product, right))
         folded += 1
     RemoveUnusedNodesPass()(model)
-    facts = quantize_tables(model, wide_sums=wide_sums, project=_project)
+    facts = quantize_tables(model, reduce_range=reduce_range, project=_project)
     return {"quantized_matmuls": folded, "float_matmuls": count_float_products(model.graph), **facts}
 
 
