@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from doubles import FEW_RUNS
 from filelock import FileLock
 
+from optimize import running
 from optimize.cli import commands
 from optimize.demo.generate import generate_rows, train_checkpoint
 
@@ -33,6 +35,14 @@ def optimize(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return stopped.value.code
 
     return call
+
+
+@pytest.fixture(scope="module")
+def few_runs() -> Iterator[None]:
+    """Time models no longer than a median needs, in all tests of a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "Settings", FEW_RUNS)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,9 @@ from optimize.measure.rounds import Settings
 FEW = {"calibration_examples": 16, "tuning_examples": 24}
 """Options of a run whose stages look at no more text than they need to work at all."""
 
+LOOSE = {"gates.max_relative_metric_drop": 0.1, "gates.min_agreement": 0.8}
+"""Limits that noise does not miss on so few texts, on whatever CPU rounds them."""
+
 FEW_RUNS = partial(Settings, min_runs=4, min_seconds=0.0, rounds=2)
 """Settings of a run's timing with no more runs than a median needs."""
 

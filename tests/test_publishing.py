@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import FEW, FEW_RUNS, Silent, untimed_engines
+from doubles import FEW, FEW_RUNS, LOOSE, Silent, untimed_engines
 
 import optimize
 from optimize import manifest, running
@@ -78,7 +78,7 @@ def built(request_of) -> Callable[[str], Path]:
 
     @cache
     def make(head: str) -> Path:
-        return run(make_plan(request_of(head, build_only=True)), progress=Silent())[0] / "model"
+        return run(make_plan(request_of(head, build_only=True, settings=LOOSE)), progress=Silent())[0] / "model"
 
     return make
 

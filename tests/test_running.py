@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import FEW, FEW_RUNS, Heard, untimed_engines
+from doubles import FEW, LOOSE, Heard, untimed_engines
 
 import optimize
-from optimize import running
 from optimize.artifact import Artifact, seal
 from optimize.certifying import certify
 from optimize.data.splits import load_splits
@@ -71,7 +70,7 @@ def request_of(checkpoint, data_folder, warm_cache, tmp_path) -> Callable[..., O
 
 
 @pytest.fixture(scope="module")
-def finished(checkpoint, data_folder, warm_cache, tmp_path_factory) -> Callable[[str], Finished]:
+def finished(checkpoint, data_folder, warm_cache, tmp_path_factory, few_runs) -> Callable[[str], Finished]:
     """A head's run, made once; the heads of `TIMED` are timed, with few runs."""
 
     @cache
@@ -84,10 +83,10 @@ def finished(checkpoint, data_folder, warm_cache, tmp_path_factory) -> Callable[
             threads=1,
             out=tmp_path_factory.mktemp("runs"),
             cache=warm_cache,
+            settings=LOOSE,
             **FEW,
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(running, "Settings", FEW_RUNS)
             if head not in TIMED:
                 patch.setattr(subjects, "measure_latency", untimed_engines)
             folder, manifest = run(make_plan(options), progress=Heard())

@@ -16,7 +16,7 @@ from optimize.publishing import publish_folder
 from optimize.running import run
 from optimize.runtimes.openvino import core
 
-pytestmark = needs("openvino", "nncf")
+pytestmark = [needs("openvino", "nncf"), pytest.mark.usefixtures("few_runs")]
 HEAD = "text-classification"
 PIPELINE = """
 target: openvino

@@ -1,0 +1,98 @@
+"""Requests that cannot be met: one line, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hostile.cases import assert_refused, command
+
+from optimize import planning
+
+WORDS: dict[str, tuple[list[str], str]] = {
+    "head": (["run", "--head", "fill-msk"], "head: unknown name 'fill-msk'; did you mean 'fill-mask'?"),
+    "target": (["run", "--target", "cpuu"], "target: unknown name 'cpuu'; did you mean 'cpu'?"),
+    "pipeline": (["run", "--pipeline", "cpu-fuzed"], "pipeline: unknown name 'cpu-fuzed'; did you mean 'cpu-fused'?"),
+    "option": (["run", "--modle", "demo"], "No such option: --modle"),
+    "command": (["rnu"], "No such"),
+    "shape": (["run", "--shapes", "8by128"], "--shapes: '8by128' is not a shape; write BATCHxTOKENS"),
+    "empty shape": (["run", "--shapes", "0x16"], "'0x16' is not a shape"),
+    "negative examples": (["run", "--examples", "-1"], "--examples: -1 is too few; give 1 or more"),
+    "no calibration": (["run", "--calibration-examples", "0"], "--calibration-examples: 0 is too few"),
+    "no threads": (["run", "--threads", "0"], "--threads: 0 is too few"),
+    "no tokens": (["run", "--max-tokens", "2"], "--max-tokens: 2 is too few; give 8 or more"),
+    "negative seed": (["run", "--seed", "-1"], "--seed: -1 is too few; give 0 or more"),
+    "words for examples": (["run", "--examples", "many"], "--examples"),
+    "no share": (
+        ["run", "--fastest-within", "little"],
+        "--fastest-within: 'little' is not a share; write for instance 1%",
+    ),
+    "two settings of one thing": (
+        ["run", "--budget", "0.5", "--set", "prune.budget=0.6"],
+        "--set: sets prune.budget, as --budget does; give one of the two",
+    ),
+    "a setting of no stage": (
+        ["run", "--set", "quantize_statik.method=mse"],
+        "--set: unknown name 'quantize_statik'; did you mean 'quantize_static'?",
+    ),
+    "a setting of no parameter": (
+        ["run", "--set", "quantize_static.mehtod=mse"],
+        "--set: quantize_static: unknown name 'mehtod'; did you mean 'method'?",
+    ),
+    "a setting that is none": (["run", "--set", "quantize_static"], "'quantize_static' is not stage.parameter=value"),
+    "a setting that is not YAML": (["run", "--set", "export.opset=[1"], "'[1' is not YAML"),
+    "a setting out of bounds": (["run", "--set", "export.opset=high"], "--set: export: opset: "),
+    "a setting of another pipeline": (
+        ["run", "--set", "prune.budget=0.5"],
+        "--set: pipeline cpu has no stage 'prune', only export, quantize_static",
+    ),
+    "quiet and verbose": (["run", "-q", "-v"], "--quiet: --verbose asks for the opposite"),
+    "columns": (["run", "--columns", "text"], "--columns: 'text' is not role=column"),
+    "no checkpoint": (["run", "--model", "/no/such/folder", "--data", "d"], "/no/such/folder: no such folder"),
+    "revision of the demo": (["run", "--revision", "main"], "--revision: 'demo' has no revisions"),
+    "split of the demo": (["run", "--certify-on", "dev-2"], "demo: no split 'dev-2'"),
+    "configuration of the demo": (["run", "--data-config", "sst2"], "--data-config: 'demo' has no 'sst2'"),
+    "all heads of a checkpoint": (["run", "--head", "all", "--model", "x"], "--head: 'all' needs --model demo"),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), WORDS.values(), ids=WORDS)
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_request_that_makes_no_sense_is_one_line(optimize, tmp_path: Path, command: str, words, says: str) -> None:
+    asked = optimize(*(command if word == "run" else word for word in words))
+
+    assert_refused(asked, 2, says, tmp_path)
+
+
+STEPS = {
+    "stage": ("- exprot", "stages: unknown name 'exprot'; did you mean 'export'?"),
+    "parameter": ("- export: {opste: 17}", "export: unknown name 'opste'; did you mean 'opset'?"),
+    "value": ("- export: {opset: high}", "export: opset: "),
+    "order": ("- fuse", "'fuse' takes onnx but comes after torch"),
+}
+
+
+@pytest.mark.parametrize(("step", "says"), STEPS.values(), ids=STEPS)
+def test_a_pipeline_that_makes_no_sense_is_one_line(optimize, tmp_path: Path, step: str, says: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"target: cpu\nstages:\n  {step}\n", encoding="utf-8")
+
+    assert_refused(optimize("run", "--pipeline", str(path)), 2, says, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [WORDS["head"], WORDS["no checkpoint"], WORDS["option"]],
+    ids=["head", "no checkpoint", "option"],
+)
+def test_a_process_of_its_own_says_the_same(tmp_path: Path, words: list[str], says: str) -> None:
+    assert_refused(command(*words, tmp_path=tmp_path), 2, says, tmp_path)
+
+
+def test_a_target_that_this_machine_lacks_is_the_environments_fault(optimize, tmp_path, monkeypatch) -> None:
+    from dataclasses import replace
+
+    absent = replace(planning.TARGETS["cpu"], unavailable=lambda _: "no such processor; take another machine")
+    monkeypatch.setitem(planning.TARGETS, "cpu", absent)
+
+    assert_refused(optimize("run"), 3, "target cpu: no such processor; take another machine", tmp_path)
