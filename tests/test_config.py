@@ -296,7 +296,7 @@ def test_a_head_has_the_limits_of_all_but_for_its_own():
         ({"fil-mask": {}}, "did you mean 'fill-mask'?"),
         ({"fill-mask": {"min_agrement": 0.8}}, "did you mean 'min_agreement'?"),
         ({"fill-mask": 0.8}, "limits are a mapping"),
-        ([0.8], "no mapping from heads to limits"),
+        ([0.8], "not a mapping from heads to limits"),
     ],
 )
 def test_wrong_limits_of_a_head_are_refused(head_gates, message):
