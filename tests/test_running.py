@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doubles import FEW, LOOSE, Heard, untimed_engines
+from tiers import EACH_HEAD
 
 import optimize
 from optimize.artifact import Artifact, seal
@@ -114,7 +115,7 @@ def run_folder(out: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_a_run_folder_has_a_telling_name_and_holds_everything(head, finished):
     done = finished(head)
 
@@ -125,7 +126,7 @@ def test_a_run_folder_has_a_telling_name_and_holds_everything(head, finished):
     assert list(done.options.out.iterdir()) == [done.folder]
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_manifest_and_report_on_disk_are_what_the_run_returned(head, finished):
     done = finished(head)
 
@@ -133,7 +134,7 @@ def test_manifest_and_report_on_disk_are_what_the_run_returned(head, finished):
     assert (done.folder / "report.md").read_text(encoding="utf-8") == render(done.manifest, draw(done.manifest))
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_every_reference_and_every_stage_is_measured_by_its_digest(head, finished):
     done = finished(head)
     first, reference, *stages = done.manifest.measurements
@@ -145,7 +146,7 @@ def test_every_reference_and_every_stage_is_measured_by_its_digest(head, finishe
     assert seal(done.folder / "model", "onnx").digest == stages[-1].artifact_digest
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_sizes_are_those_of_the_files(head, finished):
     done = finished(head)
     first, *_, last = done.manifest.measurements
@@ -155,7 +156,7 @@ def test_sizes_are_those_of_the_files(head, finished):
     assert last.size.ratio < 0.5 < first.size.ratio == 1.0
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_scores_are_compared_with_the_reference_on_the_same_examples(head, finished):
     first, _, export, last = finished(head).manifest.measurements
 
@@ -166,7 +167,7 @@ def test_scores_are_compared_with_the_reference_on_the_same_examples(head, finis
     assert first.drift.agreement == 1.0
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_every_distinct_model_keeps_its_score_of_each_example(head, finished):
     done = finished(head)
 
@@ -189,7 +190,7 @@ def test_ratios_of_latency_are_over_both_references(head, finished):
     assert reference.latency[0].speedup["cpu-fp32"] == 1.0
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_the_splits_of_the_data_are_on_record(head, finished, tmp_path):
     done = finished(head)
     plan = make_plan(done.options)

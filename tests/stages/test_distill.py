@@ -16,6 +16,7 @@ from doubles import Heard
 from models import UNTAUGHT
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
+from tiers import EACH_HEAD
 
 import optimize
 from optimize.artifact import seal
@@ -23,7 +24,6 @@ from optimize.checkpoint import encoder_layers, load_model, pruned_sizes, size_o
 from optimize.config import parse_step
 from optimize.errors import RequestError, StageError
 from optimize.evaluate.judge import make_judge
-from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.manifest import read
 from optimize.planning import Options, make_plan
@@ -35,7 +35,6 @@ from optimize.training.distillation import Weights, batch_loss, cosine_loss
 from optimize.training.loop import Plan, expected_steps
 from optimize.training.state import TrainingState
 
-NAMES = sorted(HEADS)
 HARSH = {"budget": 0.3, "neuron_multiple": 8, "search": "fisher", "tune": "none"}
 QUICK = {"epochs": 8, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 4}
 
@@ -75,7 +74,7 @@ def lost(folder, here):
     return judge.assess(here.open("torch", folder))
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_every_pruned_head_comes_nearer_to_the_reference_and_the_facts_are_true(head, distill, pruned):
     out, facts, here = distill(head, **LEARN.get(head, {}))
     before, after = lost(pruned(head).path, here), lost(out, here)

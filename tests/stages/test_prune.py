@@ -10,12 +10,12 @@ import torch
 from dense import copy_of
 from doubles import Heard
 from pydantic import ValidationError
+from tiers import EACH_HEAD
 
 from optimize.artifact import seal
 from optimize.checkpoint import encoder_layers, load_model
 from optimize.errors import SourceError, StageError
 from optimize.evaluate.predict import run_split
-from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.pruning.costs import count_operations
 from optimize.pruning.sites import find_sites
@@ -23,7 +23,6 @@ from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.stages.prune import STAGE, Params
 
-NAMES = sorted(HEADS)
 QUICK = {"budget": 0.6, "neuron_multiple": 8}
 
 
@@ -39,7 +38,7 @@ def prune(context, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_every_head_is_pruned_within_the_budget_and_the_facts_are_true(head, prune):
     out, facts, here = prune(head)
     model, before = load_model(out, here.head.auto_class), copy_of(here)
@@ -161,7 +160,7 @@ def test_where_the_last_layer_is_sliced_its_neurons_are_cheap_and_stay(search, p
     assert all_tokens["layers"] == prune("token-classification", search=search)[1]["layers"]
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_a_pruned_model_is_exported_and_quantized(head, context, apply):
     here = context(head)
     pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)
@@ -172,7 +171,7 @@ def test_a_pruned_model_is_exported_and_quantized(head, context, apply):
     assert dynamic.artifact.model_bytes() < 0.5 * lean.artifact.model_bytes()
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_a_pruned_model_is_fused_with_each_layers_own_number_of_heads(head, context, apply, make_feed, difference):
     here = context(head)
     pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 from pydantic import ValidationError
+from tiers import EACH_HEAD
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
@@ -25,7 +26,6 @@ from optimize.stages import STAGES
 from optimize.stages.quantize_neural_compressor import Params, Setting
 
 STAGE = "quantize_neural_compressor"
-NAMES = sorted(HEADS)
 TWO = (Setting(), Setting(observer="kl"))
 WORDS = "word_embeddings.weight"
 LINEAR_LAYERS = {
@@ -63,7 +63,7 @@ def weights_read(built):
     return found
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_every_product_with_a_weight_reads_integers_in_every_head(head, context, apply):
     built = quantized(context, apply, head)
     found = weights_read(built)
@@ -72,7 +72,7 @@ def test_every_product_with_a_weight_reads_integers_in_every_head(head, context,
     assert built.facts["float_matmuls"] == 0
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_no_large_initializer_stays_in_float_and_tables_are_int8(head, context, apply):
     built = quantized(context, apply, head)
     largest_vector = max(array.size for array in built.weights().values() if array.ndim < 2)
@@ -85,7 +85,7 @@ def test_no_large_initializer_stays_in_float_and_tables_are_int8(head, context, 
 
 
 @pytest.mark.parametrize("kind", ["full", "right-padded", "left-padded", "holed"])
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_outputs_stay_close_to_pytorch_under_any_mask_and_are_not_equal(
     head, kind, context, apply, make_feed, difference
 ):
@@ -97,7 +97,7 @@ def test_outputs_stay_close_to_pytorch_under_any_mask_and_are_not_equal(
 
 
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 1), (1, 64), (5, 2), (2, 16)])
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_nothing_is_specialised_on_the_shapes_of_the_example(
     head, batch, tokens, context, apply, make_feed, difference
 ):
@@ -116,7 +116,7 @@ def test_any_number_of_choices_runs(choices, context, apply):
     assert outputs["logits"].shape == (2, choices)
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_padding_and_batch_mates_change_nothing_but_rounding(head, context, apply, make_feed):
     here = context(head)
     session = quantized(context, apply, head).open(here)
@@ -128,7 +128,7 @@ def test_padding_and_batch_mates_change_nothing_but_rounding(head, context, appl
         assert np.abs(kept - alone[name]).max() < 0.05 * max(1, np.abs(kept).max())
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_inputs_and_outputs_are_named_and_every_axis_of_the_input_is_dynamic(head, context, apply):
     graph = quantized(context, apply, head).model().graph
     axes = ["batch", "choices", "sequence"] if head == "multiple-choice" else ["batch", "sequence"]

@@ -5,19 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 from doubles import Heard
+from tiers import EACH_HEAD
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
 from optimize.gates import Gates
 from optimize.graphs.openvino import count_operators, find_weights
-from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.quantization.nncf.accuracy_control import Control
 from optimize.runtimes.openvino import core, load_openvino, read_model
 from optimize.stages import STAGES
 from optimize.stages.quantize_openvino import Params
 
-NAMES = sorted(HEADS)
 PLAIN = {"accuracy_control": False}
 STAGE = "quantize_openvino"
 
@@ -35,7 +34,7 @@ def weights_of(built):
 
 
 @pytest.mark.parametrize("params", [PLAIN, {"mode": "weights"}], ids=["full", "weights"])
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_every_weight_becomes_int8_in_every_head_and_the_facts_say_so(head, params, context, apply):
     built = quantized(context(head), apply, **params)
     weights = weights_of(built)
@@ -46,7 +45,7 @@ def test_every_weight_becomes_int8_in_every_head_and_the_facts_say_so(head, para
 
 
 @pytest.mark.parametrize("params", [PLAIN, {"mode": "weights"}], ids=["full", "weights"])
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_outputs_stay_close_to_fp32_and_are_not_equal(head, params, context, apply, make_feed, difference):
     here = context(head)
     before, after = converted(here, apply).open(here), quantized(here, apply, **params).open(here)

@@ -8,17 +8,16 @@ import pytest
 from doubles import Heard
 from onnx import numpy_helper
 from pydantic import ValidationError
+from tiers import EACH_HEAD
 
 from optimize.errors import StageError
 from optimize.gates import Gates
-from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.quantization.sites import find_sites, group_sites, normalise
 from optimize.quantization.weights import worst_pairs
 from optimize.stages import STAGES
 from optimize.stages.quantize_static import Params
 
-NAMES = sorted(HEADS)
 QUICK = {"smooth": False, "sensitivity": False, "fallback": False, "reduce_range": False}
 FORMS = ["qdq", "qoperator"]
 METHODS = ["minmax", "moving_average", "percentile", "entropy", "mse"]
@@ -120,7 +119,7 @@ def planted(context, edited):
     return lambda layer: with_limits(made[layer], max_relative_metric_drop=0.01, min_agreement=0.97)
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_no_sum_overflows_where_sums_are_16_bits_wide(head, context, apply):
     here = dataclasses.replace(context(head), cpu_features=())
     built = static(here, apply, reduce_range="auto")
@@ -131,7 +130,7 @@ def test_no_sum_overflows_where_sums_are_16_bits_wide(head, context, apply):
     assert (built.facts["reduce_range"], built.facts["reduce_range_because"][:7]) == (True, "no VNNI")
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_plain_8_bit_weights_would_overflow_so_holding_back_is_not_idle(head, context, apply):
     built = static(context(head), apply, reduce_range=False)
     weights = [weight for weight in integer_weights(built) if weight.shape[1] > 16]
@@ -150,13 +149,13 @@ def test_no_choice_lets_sums_overflow(params, context, apply):
 
 
 @pytest.mark.parametrize("kind", ["right", "left", "mates", "all of it"])
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_an_answer_depends_neither_on_padding_nor_on_batch_mates(head, kind, context, apply):
     here = context(head)
     assert largest_change(here, static(here, apply), surroundings(here, kind)) <= 1e-4
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_with_dynamic_quantization_it_does_depend_on_batch_mates(head, context, apply):
     here = context(head)
     dynamic = apply(here, "quantize_dynamic", apply(here, "export"))
@@ -164,7 +163,7 @@ def test_with_dynamic_quantization_it_does_depend_on_batch_mates(head, context, 
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_all_weights_become_int8_and_facts_say_so(head, form, context, apply):
     here = context(head)
     built = static(here, apply, format=form)
@@ -184,7 +183,7 @@ def test_the_tied_table_of_a_masked_lm_is_kept_once(form, context, apply):
     assert [array.shape for array in matrices(built).values() if vocabulary in array.shape] == [(vocabulary, 128)]
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_outputs_are_close_to_fp32_and_not_equal_in_both_forms(head, context, apply, make_feed, difference):
     here = context(head)
     exported, feed = apply(here, "export").open(here), make_feed(here, "left-padded")

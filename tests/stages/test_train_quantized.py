@@ -10,18 +10,17 @@ import transformers
 from doubles import Heard
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
+from tiers import EACH_HEAD
 
 from optimize.artifact import seal
 from optimize.errors import StageError
 from optimize.evaluate.predict import run_split
-from optimize.heads import HEADS
 from optimize.interfaces import Encoded
 from optimize.quantization.fake import fake_quantized
 from optimize.stages import train_quantized
 from optimize.stages.train_quantized import STAGE, Params
 from optimize.training import loop
 
-NAMES = sorted(HEADS)
 QUICK = {"steps": 4, "evaluate_every": 2, "ranges": "minmax"}
 TABLE = "distilbert.embeddings.word_embeddings.weight"
 
@@ -51,7 +50,7 @@ def weights_of(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_every_head_is_trained_and_what_is_written_is_the_same_checkpoint_in_fp32(head, train):
     out, facts, here = train(head)
     before, after = weights_of(here.reference.path), weights_of(out)
@@ -65,7 +64,7 @@ def test_every_head_is_trained_and_what_is_written_is_the_same_checkpoint_in_fp3
     assert not any("embeddings.weight" in name for name in changed)
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_what_coarse_rounding_takes_away_is_won_back(head, train, coarse):
     out, facts, here = train(head, steps=40, evaluate_every=10, learning_rate=5e-4)
     assert facts["loss_after"] < 0.8 * facts["loss_before"] > 1e-3
@@ -85,7 +84,7 @@ def test_a_tied_projection_stays_tied_and_moves_only_if_asked(train_embedding, t
     assert (facts["kept_step"] > 0, moved) == (True, train_embedding)
 
 
-@pytest.mark.parametrize("head", NAMES)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_facts_say_what_is_so(head, train):
     _, facts, here = train(head)
     losses = {row["step"]: row["loss"] for row in facts["losses"]}
