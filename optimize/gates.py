@@ -139,6 +139,12 @@ def check_speedup(gates: Gates, measurement: Measurement) -> Check | None:
     latency = next((each for each in measurement.latency if each.shape == shape), None)
     if latency is None or over not in latency.speedup:
         return _unverified("min_speedup", limit, _why(measurement, f"latency {shape}", "latency"))
+    if latency.unreliable:
+        return _unverified(
+            "min_speedup",
+            limit,
+            f"latency at {shape} is not reliable: {latency.unreliable}; certify again on a quiet machine",
+        )
     value = latency.speedup[over]
     words = f"speed-up {value:.2f}x over {over} at {shape}"
     check = _compare("min_speedup", limit, value, words=words)

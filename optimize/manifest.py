@@ -118,6 +118,11 @@ class Latency(Record):
     speedup_interval: dict[str, tuple[float, float]] = Field(
         default_factory=dict, description="For each reference, the lower and upper end of the speed-up at 95 %."
     )
+    unreliable: str | None = Field(
+        default=None,
+        description="Why these times cannot be relied on; null where they can. A limit on the speed-up is then "
+        "unverified.",
+    )
 
 
 class Size(Record):

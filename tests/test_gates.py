@@ -158,6 +158,13 @@ def test_with_confidence_a_speedup_counts_by_the_lower_end_of_its_interval() -> 
     assert "not proven" in failed.reason
 
 
+def test_times_of_a_busy_machine_verify_no_speedup() -> None:
+    busy = LATENCY.model_copy(update={"unreliable": "the machine was busy"})
+    check = only(measured(latency=[busy]), min_speedup=1.5)
+    assert (check.outcome, check.value) == ("unverified", None)
+    assert check.reason == "latency at 1x128 is not reliable: the machine was busy; certify again on a quiet machine"
+
+
 def test_without_limits_nothing_is_verified() -> None:
     verdict = judge(Gates(), measured())
     assert (verdict.outcome, verdict.checks) == ("unverified", [])

@@ -11,14 +11,18 @@ from dataclasses import dataclass, field
 
 from optimize.errors import StageError
 from optimize.evaluate.statistics import percentiles_ms, ratio_interval
-from optimize.interfaces import Array, Progress
+from optimize.interfaces import Progress
 from optimize.manifest import Latency
-from optimize.measure.rounds import Settings, time_rounds
+from optimize.measure.rounds import Rounds, Settings, Turn, time_rounds
 from optimize.measure.shapes import ON_DEVICE
 from optimize.measure.workers import PYTORCH, PYTORCH_FP32, Engine, Worker, ask, end, open_workers, run_settled
 from optimize.measure.workload import Workload, feeds_for, why_not
 
 __all__ = ["DeviceMemory", "Engine", "EngineTimes", "Settings", "Workload", "measure_latency", "summarise"]
+
+
+MOST_SPREAD = 1.5
+"""Of an interval's upper end over its lower: a wider one says nothing that anybody could rely on."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,12 @@ def measure_latency(
         for done, shape in enumerate(measured):
             progress.step("latency", done, len(measured))
             for place in (False, True) if device else (False,):
-                times = _time_shape(shape, workers, workload=workload, settings=settings, place=place)
+                rounds = _time_shape(shape, workers, workload=workload, settings=settings, place=place)
                 label = f"{shape}{ON_DEVICE}" if place else shape
+                if rounds.unreliable:
+                    progress.say(f"latency at {label} is not reliable: {rounds.unreliable}")
                 for engine in engines:
-                    summary = summarise(label, engine, times, references=references, seed=workload.seed)
-                    found[engine.name].append(summary)
+                    found[engine.name].append(summarise(label, engine, rounds, references=references))
         progress.step("latency", len(measured), len(measured))
         peaks = {name: ask(worker, "memory") for name, worker in workers.items()}
         # All peaks first: what one worker's end sets free must not be used by another before it is asked.
@@ -97,24 +102,23 @@ def _end_and_see(worker: Worker, device: DeviceMemory | None) -> int | None:
 
 def _time_shape(
     shape: str, workers: Mapping[str, Worker], *, workload: Workload, settings: Settings, place: bool
-) -> dict[str, list[Array]]:
-    """Seconds of all runs at a shape, by engine and round; with `place`, of feeds that lie on the device."""
+) -> Rounds:
+    """Time all engines at a shape; with `place`, on feeds that lie on the device."""
     feeds = feeds_for(shape, workload)
     for worker in workers.values():
         ask(worker, "place" if place else "feeds", feeds)
 
-    def run(name: str, chosen: Sequence[int], passes: int) -> list[float]:
+    def run(name: str, chosen: Sequence[int], passes: int) -> Turn:
         return run_settled(workers[name], chosen, passes)
 
     return time_rounds(list(workers), len(feeds), run=run, settings=settings, seed=workload.seed)
 
 
-def summarise(
-    shape: str, engine: Engine, times: Mapping[str, Sequence[Array]], *, references: Sequence[str], seed: int
-) -> Latency:
+def summarise(shape: str, engine: Engine, rounds: Rounds, *, references: Sequence[str]) -> Latency:
     """Percentiles of an engine's runs, and its speed-up over `references`; of PyTorch's engines over PyTorch's FP32."""
     import numpy as np
 
+    times = rounds.times
     own = np.concatenate(times[engine.name])
     speedup: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
@@ -122,7 +126,7 @@ def summarise(
         if engine.target == PYTORCH and name != PYTORCH_FP32:
             continue
         speedup[name] = float(np.median(np.concatenate(times[name])) / np.median(own))
-        intervals[name] = ratio_interval(times[name], times[engine.name], seed=seed)
+        intervals[name] = _around(speedup[name], ratio_interval(times[name], times[engine.name]))
     p50, p90, p99 = percentiles_ms(own)
     return Latency(
         shape=shape,
@@ -132,4 +136,19 @@ def summarise(
         runs=len(own),
         speedup=speedup,
         speedup_interval=intervals,
+        unreliable=rounds.unreliable or _spread(intervals),
     )
+
+
+def _around(ratio: float, interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval that holds the ratio: all runs together need not have the rounds' middle one."""
+    low, high = interval
+    return min(low, ratio), max(high, ratio)
+
+
+def _spread(intervals: Mapping[str, tuple[float, float]]) -> str | None:
+    """What rounds that contradict each other leave to say of a speed-up, whatever disturbed them."""
+    for name, (low, high) in intervals.items():
+        if high > MOST_SPREAD * low:
+            return f"rounds contradict each other: over {name} the speed-up was from {low:.2f}x to {high:.2f}x"
+    return None

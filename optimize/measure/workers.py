@@ -24,7 +24,9 @@ from optimize.artifact import Artifact
 from optimize.errors import OptimizeError, StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Params, Session
+from optimize.measure import quiet
 from optimize.measure.kinds import KINDS
+from optimize.measure.rounds import Turn
 
 PYTORCH, PYTORCH_FP32 = "pytorch", "pytorch-fp32"
 """What engines in PyTorch have for a target, which TARGETS lacks, and the engine that all others are compared with."""
@@ -102,6 +104,13 @@ def time_runs(
     return seconds
 
 
+def time_turn(session: Session, feeds: Sequence[Feed], passes: int) -> Turn:
+    """Time each run, and what other processes took of that time."""
+    before = quiet.taken()
+    seconds = time_runs(session, feeds, passes)
+    return Turn(seconds, quiet.share_lost(before, quiet.taken(), sum(seconds)))
+
+
 @contextlib.contextmanager
 def open_workers(engines: Sequence[Engine], threads: int) -> Iterator[dict[str, Worker]]:
     """Start a process per engine, one after the other; end all of them whatever happens."""
@@ -131,11 +140,11 @@ def ask(worker: Worker, request: str, payload: object = None) -> Any:
     return answer
 
 
-def run_settled(worker: Worker, feeds: Sequence[int], passes: int) -> list[float]:
+def run_settled(worker: Worker, feeds: Sequence[int], passes: int) -> Turn:
     """Let the engine before settle, then run; seconds of each run, as the worker's clock saw them."""
     time.sleep(SETTLE_SECONDS)
-    seconds: list[float] = ask(worker, "run", (list(feeds), passes))
-    return seconds
+    turn: Turn = ask(worker, "run", (list(feeds), passes))
+    return turn
 
 
 def log_levels() -> dict[str, int]:
@@ -172,7 +181,7 @@ def serve(connection: Pipe, engine: Engine, threads: int, levels: Mapping[str, i
                 elif request == "place":
                     feeds = _place(engine, payload)
                 elif request == "run" and session is not None:
-                    answer = time_runs(session, [feeds[index] for index in payload[0]], payload[1])
+                    answer = time_turn(session, [feeds[index] for index in payload[0]], payload[1])
                 elif request == "memory":
                     answer = peak_memory_bytes()
                 connection.send(("done", answer))

@@ -1,4 +1,4 @@
-"""What a table does not say: where and why INT8 is not faster than the target's own FP32, and what zeros are good for.
+"""What a table does not say: why times cannot be relied on, where INT8 is not faster and why, what zeros are good for.
 
 INT8 that is not faster is common: without instructions for 8-bit products it saves size and memory, not time. Zeros
 among the weights save nothing but size, and that only where the model is compressed.
@@ -14,8 +14,8 @@ INTEGERS = ("int8", "uint8")
 
 
 def remarks(manifest: Manifest) -> list[str]:
-    """What to say of each INT8 model that is not faster at some shape, and of zeros among the weights."""
-    return [*_slow_integers(manifest), *zeros(manifest)]
+    """What to say of times that cannot be relied on, of INT8 that is not faster at some shape, and of zeros."""
+    return [*_unreliable(manifest), *_slow_integers(manifest), *zeros(manifest)]
 
 
 def zeros(manifest: Manifest) -> list[str]:
@@ -26,6 +26,17 @@ def zeros(manifest: Manifest) -> list[str]:
 def is_int8(measurement: Measurement) -> bool:
     """Whether a model holds weights in INT8."""
     return not measurement.size.by_dtype.keys().isdisjoint(INTEGERS)
+
+
+def _unreliable(manifest: Manifest) -> list[str]:
+    """Why times cannot be relied on, each reason once: all models of a shape share the machine."""
+    reasons = {
+        f"Latency at {each.shape} is **not reliable**: {each.unreliable}. Certify the run again on a quiet machine."
+        for measurement in manifest.measurements
+        for each in measurement.latency
+        if each.unreliable
+    }
+    return sorted(reasons)
 
 
 def _of_zeros(manifest: Manifest, record: StageRecord) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optimize.measure.calibration_memory import Row
 
 Rows = list[tuple[str, ...]]
+UNRELIABLE = "not reliable"
 MISSING = "–"
 REFERENCE = "pytorch-fp32"
 """The measurement that drops, drift and speed-ups refer to."""
@@ -108,7 +109,8 @@ def _latency_cell(latency: Latency | None) -> str:
         return MISSING
     # FP32 alone: a target may have references of other precision, which would make three ratios or more of two.
     ratios = " / ".join(f"{ratio:.2f}×" for name, ratio in latency.speedup.items() if name.endswith("-fp32"))
-    return f"{latency.p50_ms:.2f} ({ratios})" if ratios else f"{latency.p50_ms:.2f}"
+    text = f"{latency.p50_ms:.2f} ({ratios})" if ratios else f"{latency.p50_ms:.2f}"
+    return f"{text}, {UNRELIABLE}" if latency.unreliable else text
 
 
 def percentile_rows(measurements: Sequence[Measurement]) -> Rows:
@@ -237,7 +239,9 @@ def speedup_text(latency: Latency | None, over: str) -> str:
         return MISSING
     text = f"{latency.speedup[over]:.2f}×"
     interval = latency.speedup_interval.get(over)
-    return f"{text} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else text
+    if interval:
+        text += f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return f"{text}, {UNRELIABLE}" if latency.unreliable else text
 
 
 def megabytes(size: int | None) -> str:

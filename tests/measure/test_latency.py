@@ -15,6 +15,7 @@ from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Feed, Params
 from optimize.measure import latency, workers
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Workload, measure_latency, summarise
+from optimize.measure.rounds import Rounds
 from optimize.runtimes.pytorch import TorchRuntime
 
 NOWHERE = Artifact(kind="onnx", path=Path("nowhere"), digest="0", size_bytes=0)
@@ -68,7 +69,7 @@ def test_a_speedup_is_the_ratio_of_medians_over_each_reference() -> None:
     seconds = {"pytorch-fp32": 0.4, "cpu-fp32": 0.3, "quantize_dynamic": 0.1, "fuse": 0.2}
     times = {name: [np.full(2, each)] * 10 for name, each in seconds.items()}
     references = ("pytorch-fp32", "cpu-fp32")
-    found = summarise("1x128", engine("quantize_dynamic"), times, references=references, seed=0)
+    found = summarise("1x128", engine("quantize_dynamic"), Rounds(times), references=references)
     assert found.speedup == pytest.approx({"pytorch-fp32": 4.0, "cpu-fp32": 3.0})
     assert found.speedup_interval["cpu-fp32"] == pytest.approx((3.0, 3.0))
     assert (found.p50_ms, found.p90_ms) == pytest.approx((100.0, 100.0))
@@ -79,8 +80,8 @@ def test_pytorchs_own_ways_are_compared_with_its_fp32_and_ours_with_all() -> Non
     seconds = {"pytorch-fp32": 0.4, "pytorch-fp16": 0.2, "cuda-fp32": 0.3, "convert_fp16": 0.1}
     times = {name: [np.full(2, each)] * 10 for name, each in seconds.items()}
     references = ("pytorch-fp32", "pytorch-fp16", "cuda-fp32")
-    half = summarise("1x128", engine("pytorch-fp16", target="pytorch"), times, references=references, seed=0)
-    ours = summarise("1x128", engine("convert_fp16"), times, references=references, seed=0)
+    half = summarise("1x128", engine("pytorch-fp16", target="pytorch"), Rounds(times), references=references)
+    ours = summarise("1x128", engine("convert_fp16"), Rounds(times), references=references)
     assert half.speedup == pytest.approx({"pytorch-fp32": 2.0})
     assert ours.speedup == pytest.approx({"pytorch-fp32": 4.0, "pytorch-fp16": 2.0, "cuda-fp32": 3.0})
 
@@ -122,9 +123,38 @@ def test_a_target_without_a_device_places_nothing(tiny: Artifact) -> None:
 def test_a_machine_that_slows_down_in_some_rounds_leaves_the_ratio_alone() -> None:
     drift = np.linspace(1.0, 3.0, 10)
     reference, candidate = [np.full(2, 0.2 * each) for each in drift], [np.full(2, 0.1 * each) for each in drift]
-    low, high = ratio_interval(reference, candidate, seed=0)
-    assert (low, high) == pytest.approx((2.0, 2.0), rel=0.15)
-    assert ratio_interval(reference, candidate[::-1], seed=0)[1] > 3.0
+    assert ratio_interval(reference, candidate) == pytest.approx((2.0, 2.0))
+    assert ratio_interval(reference, candidate[::-1])[1] > 3.0
+
+
+@pytest.mark.parametrize("rounds", [6, 10, 20])
+@pytest.mark.parametrize("noise", ["normal", "heavy-tailed"])
+def test_of_equal_engines_the_interval_holds_1_as_often_as_it_says(noise: str, rounds: int) -> None:
+    rng = np.random.default_rng(rounds)
+    draw = rng.standard_normal if noise == "normal" else lambda size: rng.standard_cauchy(size).clip(-50, 50)
+    held = 0
+    for _ in range(1000):
+        one, other = np.exp(0.02 * draw((2, rounds)))
+        low, high = ratio_interval([*one[:, None]], [*other[:, None]])
+        held += low <= 1.0 <= high
+    assert 950 - 3 * 7 <= held < 1000  # three standard deviations; an interval of everything would say nothing
+
+
+def test_one_round_in_ten_that_went_wrong_does_not_reach_the_interval() -> None:
+    one, other = [np.full(3, 0.1)] * 10, [np.full(3, 0.1)] * 9 + [np.full(3, 40.0)]
+    assert ratio_interval(one, other) == (1.0, 1.0)
+
+
+def test_times_of_a_busy_machine_say_so() -> None:
+    times = {name: [np.full(2, 0.1)] * 10 for name in ("cpu-fp32", "fuse")}
+    found = summarise("1x8", engine("fuse"), Rounds(times, "the machine was busy"), references=("cpu-fp32",))
+    assert found.unreliable == "the machine was busy"
+
+
+def test_rounds_that_contradict_each_other_say_so_whatever_the_machine_says() -> None:
+    times = {"cpu-fp32": [np.full(2, 0.1 * (1 + turn % 3)) for turn in range(10)], "fuse": [np.full(2, 0.1)] * 10}
+    found = summarise("1x8", engine("fuse"), Rounds(times), references=("cpu-fp32",))
+    assert found.unreliable == "rounds contradict each other: over cpu-fp32 the speed-up was from 1.00x to 3.00x"
 
 
 def test_only_the_session_is_timed() -> None:

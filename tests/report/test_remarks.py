@@ -30,6 +30,21 @@ def remarks_on(ratio: float, *, dtype="int8", features=("avx2",), device=None, m
     return remarks(manifest)
 
 
+def test_times_that_are_not_reliable_are_marked_wherever_they_stand_and_explained_once():
+    busy = {**latency("1x128", 10.0, pytorch_fp32=3.0), "unreliable": "the machine was busy"}
+    models = [measurement(name, 0.9, 200_000_000, [busy]) for name in ("pytorch-fp32", "export")]
+    manifest = make_manifest(measurements=models)
+
+    assert remarks(manifest) == [
+        "Latency at 1x128 is **not reliable**: the machine was busy. Certify the run again on a quiet machine."
+    ]
+    page = render(manifest)
+    assert remarks(manifest)[0] in page
+    assert "3.00× [2.90, 3.10], not reliable" in page
+    assert "10.00 (3.00×), not reliable" in page
+    assert "3.00× [2.90, 3.10], not reliable" in render_card(manifest)
+
+
 def test_without_instructions_for_it_int8_is_said_to_save_size_and_not_time():
     (remark,) = remarks_on(0.88)
     assert remark == (

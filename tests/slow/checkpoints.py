@@ -42,7 +42,7 @@ def carry_out(unpacked: Path):
 
     @cache
     def make(
-        name: str, pipeline: str, calibration: int = 128, tuning: int = 512, *, build_only: bool = False
+        name: str, pipeline: str, calibration: int = 128, tuning: int = 256, *, build_only: bool = False
     ) -> tuple[Path, Manifest]:
         dataset, examples = CASES[name]
         path = unpacked / f"{abs(hash(pipeline))}.yaml"

@@ -36,7 +36,7 @@ stages:
 gates: {max_relative_metric_drop: 0.05, min_agreement: 0.8}
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(ABSENT, reason=REASON)]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(ABSENT, reason=REASON), pytest.mark.usefixtures("few_runs")]
 
 
 @pytest.fixture

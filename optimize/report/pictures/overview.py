@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optimize.manifest import Manifest, Measurement, Metric
 from optimize.report.pictures import canvas
-from optimize.report.tables import REFERENCE, at_shape, judged_shape, megabytes
+from optimize.report.tables import REFERENCE, UNRELIABLE, at_shape, judged_shape, megabytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def draw_overview(manifest: Manifest, *, title: str) -> bytes | None:
         _mark(axes, points, last)
         _limits(axes, manifest)
         _frame(axes, points)
-        axes.set_xlabel(f"median ms at {judged_shape(manifest)}, batch x tokens (lower is better)")
+        axes.set_xlabel(f"median ms at {_shape(manifest)} (lower is better)")
         axes.set_ylabel(f"{metric.name} on {metric.examples:,} examples (higher is better)")
         canvas.write_title(figure, title)
         handles = _key(axes, metric.confidence)
@@ -91,6 +91,14 @@ def draw_overview(manifest: Manifest, *, title: str) -> bytes | None:
         _label(figure, axes, points, last)
 
     return canvas.draw_png(HEIGHT_INCHES, paint)
+
+
+def _shape(manifest: Manifest) -> str:
+    """The shape at which models are compared, and that its times are not reliable, if they are not."""
+    shape = judged_shape(manifest)
+    times = [at_shape(each, shape) for each in manifest.measurements]
+    doubt = f", {UNRELIABLE}" if any(each.unreliable for each in times if each) else ""
+    return f"{shape}, batch x tokens{doubt}"
 
 
 def _colour(point: Point, last: str) -> str:
