@@ -113,6 +113,7 @@ def test_a_publication_holds_the_model_under_the_names_that_others_look_for(fini
     core().read_model(tmp_path / "out" / "openvino_model.xml")
 
 
+@pytest.mark.slow
 def test_the_shipped_pipeline_takes_the_fastest_that_meets_the_limits(options, place):
     asked = replace(options, target="openvino", pipeline=None, shapes=("1x128",), out=place / "chosen")
     made = make_plan(asked)
@@ -130,6 +131,7 @@ def test_the_shipped_pipeline_takes_the_fastest_that_meets_the_limits(options, p
     assert done.request.runtime == chosen.tuning.runtime
 
 
+@pytest.mark.slow
 def test_weights_in_bf16_and_in_fp32_are_two_subjects(options, place):
     if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not compute in BF16")
