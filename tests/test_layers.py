@@ -21,6 +21,7 @@ LAYERS = [
     {"cli"},
     {"bench"},
     {"running", "certifying", "publishing"},
+    {"assembling"},
     {"choosing"},
     {"building"},
     {"planning", "report"},
