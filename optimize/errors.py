@@ -9,7 +9,8 @@
     └── StageError                3  a stage could not do its work, or broke a promise it must keep
 
 A message reads *where: what; what to do* and fits on one line. Exit codes 0, 1 and 4 are not
-errors: they are verdicts (see `optimize.gates`).
+errors: they are verdicts (see `optimize.gates`). Signals end with 128 and their number, and what
+else was not foreseen with 3; nothing but a verdict ends with 1 (see `optimize.cli.ending`).
 """
 
 from __future__ import annotations

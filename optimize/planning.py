@@ -6,6 +6,7 @@ parameters, checkpoint, data columns, hardware and extras are checked, and defau
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +58,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     """
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
+    check_encoding(options)
     pipeline = pipeline or with_options(choose_pipeline(options.target, options.pipeline), options)
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
@@ -220,6 +222,18 @@ def check_choice(options: Options, pipeline: Pipeline) -> None:
     """Refuse to choose among candidates without what they are to be compared by."""
     if not options.tuning_examples:
         raise RequestError(f"--tuning-examples: '{pipeline.name}' has none to choose on; give 1 or more")
+
+
+def check_encoding(options: Options) -> None:
+    """Refuse names that are not UTF-8: neither manifests nor the libraries that open models can say them."""
+    named = {each.flag: getattr(options, name) for name, each in declared().items()}
+    for flag, value in {**named, "--cache": options.cache or cache_root()}.items():
+        text = json.dumps(value, ensure_ascii=False, default=str)  # as it is, where Python would escape it
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            said = text.encode(errors="backslashreplace").decode()
+            raise RequestError(f"{flag}: {said} is not UTF-8; rename it, or name a link to it") from error
 
 
 def check_numbers(options: Options) -> None:

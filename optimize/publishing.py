@@ -8,11 +8,11 @@ destination and renamed, so it is there whole or not at all.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from optimize import manifest
 from optimize.artifact import file_digest
+from optimize.assembling import assembled
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
 from optimize.report.card import render_card
@@ -32,13 +32,10 @@ def publish_folder(run: Path, destination: Path) -> None:
     if record.verdict.outcome != "passed":
         raise RequestError(f"{run}: its verdict is {record.verdict.outcome}; only a passed run is published")
     manifest.final_model(run, record)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
-    try:
+    destination = destination.resolve()  # where it is a link, the publication goes where that leads
+    with assembled(destination.parent, destination.name) as partial:
         assemble(run, record, partial)
         _put(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def assemble(run: Path, record: Manifest, folder: Path) -> None:
@@ -53,7 +50,6 @@ def assemble(run: Path, record: Manifest, folder: Path) -> None:
     # As sha256sum writes them, so that `sha256sum --check` reads them.
     lines = [f"{file_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-    folder.chmod(0o755)  # mkdtemp makes folders that nobody else may read
 
 
 def published_files(folder: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ LAYERS = [
     {"cli"},
     {"bench"},
     {"running", "certifying", "publishing"},
+    {"assembling"},
     {"choosing"},
     {"building"},
     {"planning", "report"},
@@ -33,7 +34,7 @@ LAYERS = [
     {"evaluate", "runtimes"},
     {"interfaces"},
     {"gates"},
-    {"artifact", "checkpoint", "manifest"},
+    {"artifact", "checkpoint", "leftovers", "manifest"},
     {"request"},
     {"errors"},
 ]

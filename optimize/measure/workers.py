@@ -11,7 +11,6 @@ import contextlib
 import gc
 import logging
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from optimize.errors import OptimizeError, StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.measure import quiet
+from optimize.measure.children import follow_parent
 from optimize.measure.kinds import KINDS
 from optimize.measure.rounds import Turn
 
@@ -168,8 +168,7 @@ def set_log_levels(levels: Mapping[str, int]) -> None:
 def serve(connection: Pipe, engine: Engine, threads: int, levels: Mapping[str, int]) -> None:
     """The worker's life: answer requests until the parent says goodbye, or is gone. It logs as little as its parent."""
     set_log_levels(levels)
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent()
     feeds: list[Feed] = []
     session: Session | None = None
     with contextlib.suppress(EOFError, OSError):
