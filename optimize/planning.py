@@ -15,7 +15,7 @@ from optimize.data.splits import Wanted, inspect_data
 from optimize.environment import cache_root, usable_cores
 from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
-from optimize.interfaces import Head, Target
+from optimize.interfaces import Head, Progress, Target
 from optimize.measure.shapes import parse_shape
 from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of
 from optimize.source.acquire import Found, inspect_checkpoint
@@ -50,10 +50,13 @@ class Plan:
     added_shape: str | None = None
 
 
-def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool = False) -> Plan:
+def make_plan(
+    options: Options, pipeline: Pipeline | None = None, *, built: bool = False, progress: Progress | None = None
+) -> Plan:
     """Check a request and fill in its defaults; `pipeline` stands in for the one that options name and set.
 
-    Of one that is `built` already, nothing has to be there that its stages read.
+    Of one that is `built` already, nothing has to be there that its stages read. `progress` hears of it where the Hub
+    lets wait.
     """
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
@@ -69,7 +72,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
     longest = longest_text(options, (pipeline, *candidates))
-    found, head = inspect_checkpoint(options.model, options.revision, options.head)
+    found, head = inspect_checkpoint(options.model, options.revision, options.head, progress=progress)
     for each in () if built else (pipeline, *candidates):
         check_steps(each, head)
     wanted = Wanted(
@@ -84,7 +87,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
         revision=options.data_revision,
         training_examples=options.training_examples if any(map(trains, (pipeline, *candidates))) else 0,
     )
-    wanted = replace(wanted, revision=inspect_data(wanted, head))
+    wanted = replace(wanted, revision=inspect_data(wanted, head, progress=progress))
     pipeline = pipeline.for_head(head.name)
     if candidates:
         check_choice(options, pipeline)

@@ -242,13 +242,15 @@ def inspect_rows(name: str) -> object:
 
 
 @pytest.mark.parametrize("inspect", [inspect_checkpoint, inspect_rows])
-@pytest.mark.parametrize("down", ["refuses connections", "answers 503"])
-def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, monkeypatch, down: str, inspect) -> None:
+@pytest.mark.parametrize(
+    ("down", "says"), [("refuses connections", "cannot be reached"), ("answers 503", "is out of order")]
+)
+def test_a_hub_that_is_down_is_no_fault_of_the_request(here: Hub, monkeypatch, down: str, says: str, inspect) -> None:
     here.model("tester/away").refuses = here.dataset("tester/away").refuses = (503, "Unavailable")
     if down == "refuses connections":
         point_to(NOWHERE, monkeypatch)
 
-    with pytest.raises(UnavailableError, match="tester/away: the Hub cannot be reached") as refused:
+    with pytest.raises(UnavailableError, match=f"tester/away: no such folder, and the Hub {says}") as refused:
         inspect("tester/away")
 
     assert (refused.value.exit_code, len(str(refused.value).splitlines())) == (3, 1)
@@ -259,7 +261,7 @@ def test_a_model_that_goes_away_before_the_download_is_named(here: Hub, files, m
     found, head = inspect_checkpoint(MODEL)
     point_to(NOWHERE, monkeypatch)
 
-    with pytest.raises(UnavailableError, match=f"{MODEL}: the Hub cannot be reached"):
+    with pytest.raises(UnavailableError, match=f"{MODEL}: no such folder, and the Hub cannot be reached"):
         acquire_checkpoint(found, head, root=tmp_path / "cache", seed=0, progress=silent)
 
 
@@ -269,7 +271,7 @@ def test_data_that_go_away_before_the_download_are_named(here: Hub, data_folder,
     point_to(NOWHERE, monkeypatch)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub waits between its attempts
 
-    with pytest.raises(UnavailableError, match=f"{REVIEWS}: the Hub cannot be reached"):
+    with pytest.raises(UnavailableError, match=f"{REVIEWS}: no such folder, and the Hub cannot be reached"):
         load_splits(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
 
 
@@ -292,5 +294,5 @@ def test_a_hub_that_is_down_is_one_line_and_an_exit_code_of_its_own(tmp_path: Pa
     done = optimize("run", "--model", MODEL, "--data", "x", hub=Hub(NOWHERE), home=tmp_path)
 
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith(f"optimize: {MODEL}: the Hub cannot be reached")
+    assert done.stderr.startswith(f"optimize: {MODEL}: no such folder, and the Hub cannot be reached")
     assert done.stderr.count("\n") == 1
