@@ -12,7 +12,7 @@ from pathlib import Path
 
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
-from optimize.environment import cache_root, usable_cores
+from optimize.environment import cache_root, host_cores, usable_cores
 from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
@@ -22,6 +22,8 @@ from optimize.source.acquire import Found, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
+MOST_THREADS_PER_CORE = 4
+"""More than any processor runs at a time on one core; above, threads only wait for one another."""
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
 
 
@@ -64,6 +66,8 @@ def make_plan(
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
+    if not built:  # where the machine that built had more cores, its threads are part of what is measured again
+        check_threads(options.threads)
     check_stages(pipeline)
     check_libraries(pipeline)
     # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
@@ -235,6 +239,16 @@ def check_numbers(options: Options) -> None:
         raise RequestError("--shapes: names no shape; write for instance 1x128,data")
     for shape in options.shapes:
         parse_shape(shape, where="--shapes")
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse more threads than this machine could ever run well."""
+    most = MOST_THREADS_PER_CORE * host_cores()
+    if threads is not None and threads > most:
+        raise RequestError(
+            f"--threads: {threads} is more than {most}, {MOST_THREADS_PER_CORE} for each core of this machine; "
+            f"give {usable_cores()}, or leave it out"
+        )
 
 
 def check_runs(pipeline: Pipeline) -> None:

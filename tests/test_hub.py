@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import Hub, read_folder, serve
+from hub_server import Hub, point_to, read_folder
 
 from optimize import planning
 from optimize.data.splits import Wanted, inspect_data, load_splits
@@ -35,35 +35,6 @@ dataset_info:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stages that the runs of this module share, so that only the first one builds."""
     return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
-    """Let this process use the Hub; the libraries read their environment when they are imported."""
-    import datasets
-    import huggingface_hub
-
-    point_to(hub.address, monkeypatch)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "home"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    return hub
-
-
-def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-    import huggingface_hub
-
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ LAYERS = [
     {"gates"},
     {"artifact", "checkpoint", "manifest"},
     {"request"},
-    {"errors", "privacy"},
+    {"errors", "privacy", "allowance"},
 ]
 STRANGERS = {"stages", "targets", "heads"}
 """Modules of one row that never import one another; in other rows neighbours may."""

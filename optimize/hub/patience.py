@@ -89,3 +89,5 @@ def _stream(raw: Any, amount: int, decode_content: bool | None = None) -> Iterat
                 raise requests.ReadTimeout(f"{received} bytes in {seconds:.0f} s")
     except ReadTimeoutError as error:
         raise requests.ReadTimeout("it fell silent") from error
+    finally:
+        raw.close()

@@ -48,10 +48,10 @@ def _ask_what_it_is(asked: Repository) -> tuple[str, set[str]]:
     import huggingface_hub
 
     info = huggingface_hub.HfApi().repo_info(asked.name, repo_type=asked.kind, revision=asked.revision)
-    names = {str(sibling.rfilename) for sibling in info.siblings or ()}
+    names = {sibling.rfilename for sibling in info.siblings or ()}
     if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
         raise ValueError("it names no commit")
-    if not names:
+    if not names or not all(isinstance(name, str) for name in names):
         raise ValueError("it lists no files")
     return info.sha, names
 
