@@ -1,7 +1,7 @@
 """What control groups leave a process of the machine: a share of its cores, and memory.
 
-A container sees the whole machine. How much of it a process gets is written in a folder of its group and in those of all
-groups around it, of which the tightest counts. Version 1 has a tree of folders for each controller, version 2 one tree.
+A container sees the whole machine. How much of it a process gets is written in the folder of its group and in those of
+all groups around it, of which the tightest counts. Version 1 has a tree of folders for each controller, version 2 one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     own = dict(_own_groups(root, controller))
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
-        kind, _, options = (after.split(" ", 2) + ["", "", ""])[:3]
-        fields = before.split(" ")
-        if kind not in own or len(fields) < 5 or (kind == "cgroup" and controller not in options.split(",")):
+        fields, (kind, *options) = before.split(" "), after.split(" ")
+        if kind not in own or len(fields) < 5 or (kind == "cgroup" and controller not in ",".join(options).split(",")):
             continue
         shown, point = PurePosixPath(fields[3]), root / fields[4].lstrip("/")
         group = own[kind]
@@ -51,7 +50,8 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 def _own_groups(root: Path, controller: str) -> Iterator[tuple[str, PurePosixPath]]:
     """The group of this process, by the file system of its tree: cgroup2, or version 1's with the controller."""
     for line in _lines(root / "proc/self/cgroup"):
-        number, controllers, path = (line.split(":", 2) + ["", "", ""])[:3]
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
             yield "cgroup2", PurePosixPath(path)
         elif controller in controllers.split(","):
@@ -59,10 +59,10 @@ def _own_groups(root: Path, controller: str) -> Iterator[tuple[str, PurePosixPat
 
 
 def _quota(folder: Path) -> float | None:
-    quota, period = (*_numbers(folder / "cpu.max"), None, None)[:2]
-    if quota is None:
-        (quota,) = _numbers(folder / "cpu.cfs_quota_us")[:1] or [None]
-        (period,) = _numbers(folder / "cpu.cfs_period_us")[:1] or [None]
+    numbers = _numbers(folder / "cpu.max")
+    if not numbers:
+        numbers = [*_numbers(folder / "cpu.cfs_quota_us")[:1], *_numbers(folder / "cpu.cfs_period_us")[:1]]
+    quota, period = (*numbers, None, None)[:2]
     return quota / period if quota and period and quota > 0 and period > 0 else None
 
 

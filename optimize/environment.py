@@ -104,7 +104,9 @@ def cache_root() -> Path:
     try:
         return platformdirs.user_cache_path(CACHE_NAME, appauthor=False)
     except RuntimeError as error:
-        raise UnavailableError("cache: this user has no home folder; set HOME, or name a folder with --cache") from error
+        raise UnavailableError(
+            "cache: this user has no home folder; set HOME, or name a folder with --cache"
+        ) from error
 
 
 def version(distribution: str) -> str:

@@ -258,7 +258,8 @@ class Environment(Record):
     features: list[str] = Field(description="Features of the CPU that matter here, such as `avx512_vnni`.")
     cores: int = Field(description="Cores that the process may use, after affinity and quota.")
     cpu_quota: float | None = Field(
-        default=None, description="Cores' worth of time that a container has, such as 1.5; null where nothing limits it."
+        default=None,
+        description="Cores' worth of time that a container has, such as 1.5; null where nothing limits it.",
     )
     memory_bytes: int = Field(description="Memory of the machine, in bytes.")
     memory_limit_bytes: int | None = Field(

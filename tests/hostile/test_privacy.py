@@ -45,6 +45,14 @@ if sys.argv[1] == "python":
 else:
     ctypes.CDLL(None).getaddrinfo(b"reports.invalid", b"443", None, ctypes.byref(ctypes.c_void_p()))
 """
+FEW_RUNS = """
+from functools import partial
+from optimize import running
+from optimize.cli.commands import main
+running.Settings = partial(running.Settings, min_runs=4, min_seconds=0.0, rounds=2)
+main()
+"""
+"""The command, timing models no longer than a median needs."""
 WITHOUT_ORT_SWITCH = """
 import sys, onnx, onnxruntime
 from onnx import helper, TensorProto
@@ -111,7 +119,7 @@ def local_run(checkpoint, data_folder, tmp_path_factory: pytest.TempPathFactory)
     few = ("--examples", "8", "--calibration-examples", "4", "--tuning-examples", "4", "--shapes", "1x16")
     own = ("--out", str(folder / "out"), "--cache", str(folder / "cache"), "--pipeline", "cpu-dynamic")
     words = ("run", "--model", str(checkpoint(HEAD)), "--data", str(data_folder(HEAD)), *few, *own)
-    return watch(folder, "-m", "optimize", *words, HF_UPDATE_DOWNLOAD_COUNTS="1", ORT_DISABLE_TELEMETRY="0")
+    return watch(folder, "-c", FEW_RUNS, *words, HF_UPDATE_DOWNLOAD_COUNTS="1", ORT_DISABLE_TELEMETRY="0")
 
 
 def test_a_local_run_asks_nothing_of_any_network_in_python(local_run: Watched) -> None:
