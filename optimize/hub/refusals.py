@@ -51,7 +51,8 @@ def asking_hub(asked: Repository) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        network = isinstance(error, ConnectionError | TimeoutError)
+        if isinstance(error, OSError) and error.errno is not None and not network:
             raise  # the disk's, not the Hub's
         raise _refusal(error, asked) from error
 
