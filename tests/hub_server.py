@@ -13,7 +13,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -152,16 +152,18 @@ class _Handler(BaseHTTPRequestHandler):
         if manner.does == "hesitates":
             hub.closed.wait(0.3)
             return False
+        if manner.does is None:
+            self._send(manner.status, manner.says or b"", manner.headers)
+            return True
+        self.close_connection = True
         if manner.does == "silent":
             hub.closed.wait()
-        elif manner.does is not None:
-            start = b"HTTP/1.1 200 OK\r\n" if manner.does == "drips headers" else b"HTTP/1.1 200 OK\r\nETag: 1\r\n\r\n"
-            self.wfile.write(start)
+            return True
+        status = b"HTTP/1.1 200 OK\r\n"
+        with suppress(OSError):  # whoever asked has had enough
+            self.wfile.write(status if manner.does == "drips headers" else status + b"ETag: 1\r\n\r\n")
             while not hub.closed.wait(0.05):
                 self.wfile.write(b"X-Y: z\r\n" if manner.does == "drips headers" else b" ")
-        else:
-            self._send(manner.status, manner.says or b"", manner.headers)
-        self.close_connection = True
         return True
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
