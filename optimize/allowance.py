@@ -6,10 +6,12 @@ all groups around it, of which the tightest counts. Version 1 has a tree of fold
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+NUMBER = re.compile(r"-?\d{1,20}", re.ASCII)
 UNLIMITED_BYTES = 2**60
 """Version 1 has no word for memory without a limit, only a number that no machine reaches."""
 
@@ -74,7 +76,7 @@ def _memory(folder: Path) -> int | None:
 def _numbers(path: Path) -> list[int | None]:
     """The numbers of a file; None for a word, such as "max"."""
     words = " ".join(_lines(path)).split()
-    return [int(word) if word.lstrip("-").isdecimal() else None for word in words]
+    return [int(word) if NUMBER.fullmatch(word) else None for word in words]
 
 
 def _lines(path: Path) -> list[str]:

@@ -51,6 +51,7 @@ MACHINES: dict[str, tuple[dict[str, str], float | None, int | None]] = {
     "2: a period of nothing": (v2() | at("", cpu__max="400000 0\n"), None, None),
     "2: an empty file": (v2() | at("", cpu__max="", memory__max=""), None, None),
     "2: nonsense": (v2() | at("", cpu__max="lots of it", memory__max="\x00\xff"), None, None),
+    "2: half a number": (v2() | at("", cpu__max="--5 100000", memory__max="9" * 5000), None, None),
     "2: the innermost": (
         v2(DEEP) | at(DEEP, cpu__max="100000 100000", memory__max="5") | at("/a", cpu__max="800000 100000"),
         1.0,

@@ -28,7 +28,7 @@ def is_offline() -> bool:
 def inspect_repository(asked: Repository, progress: Progress) -> tuple[str, set[str]]:
     """The commit that is meant, and the names of its files; offline, those that are in the Hub's cache.
 
-    Refuses, without asking, a name that no repository can have.
+    Refuses, without asking, a name that no repository can have, and that of something that is here.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id  # `utils` does not say that it exports it
@@ -37,6 +37,8 @@ def inspect_repository(asked: Repository, progress: Progress) -> tuple[str, set[
         validate_repo_id(asked.name)
     except HFValidationError as error:
         raise asked.refusal(f"{asked.name}: no such folder; check {asked.option}") from error
+    if Path(asked.name).exists():
+        raise asked.refusal(f"{asked.name}: is no folder; check {asked.option}")
     if is_offline():
         found = _cached(asked)
         return found.commit_hash, {str(file.file_path.relative_to(found.snapshot_path)) for file in found.files}

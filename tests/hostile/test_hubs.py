@@ -256,6 +256,20 @@ def test_the_hub_is_not_asked_for_what_can_be_no_id(
     assert here.requests == []
 
 
+@pytest.mark.parametrize("option", ["--model", "--data"])
+def test_the_hub_is_not_asked_for_what_is_here_and_no_folder(
+    optimize, here: Hub, checkpoint, tmp_path: Path, monkeypatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    model = "pipe" if option == "--model" else str(checkpoint(HEAD))
+
+    asked = optimize("plan", "--model", model, "--data", "pipe")
+
+    assert_refused(asked, 2, f"pipe: is no folder; check {option}", tmp_path)
+    assert here.requests == []
+
+
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Say in this process what HF_HUB_OFFLINE says to a new one, with no Hub to fall back on."""
