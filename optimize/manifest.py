@@ -261,8 +261,15 @@ class Environment(Record):
 
     cpu: str = Field(description="Name of the CPU.")
     features: list[str] = Field(description="Features of the CPU that matter here, such as `avx512_vnni`.")
-    cores: int = Field(description="Cores that the process may use.")
+    cores: int = Field(description="Cores that the process may use, after affinity and quota.")
+    cpu_quota: float | None = Field(
+        default=None,
+        description="Cores' worth of time that a container has, such as 1.5; null where nothing limits it.",
+    )
     memory_bytes: int = Field(description="Memory of the machine, in bytes.")
+    memory_limit_bytes: int | None = Field(
+        default=None, description="Memory that a container has, in bytes; null where it has the machine's."
+    )
     gpu: str | None = Field(description="Name of the GPU; null where there is none.")
     system: str = Field(description="Operating system and Python.")
     versions: dict[str, str] = Field(description="Versions of the libraries that took part.")

@@ -13,16 +13,18 @@ from pathlib import Path
 
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
-from optimize.environment import cache_root, usable_cores
+from optimize.environment import cache_root, host_cores, usable_cores
 from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
-from optimize.interfaces import Head, Target
+from optimize.interfaces import Head, Progress, Target
 from optimize.measure.shapes import parse_shape
 from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of
 from optimize.source.acquire import Found, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
+MOST_THREADS_PER_CORE = 4
+"""More than any processor runs at a time on one core; above, threads only wait for one another."""
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
 
 
@@ -51,10 +53,13 @@ class Plan:
     added_shape: str | None = None
 
 
-def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool = False) -> Plan:
+def make_plan(
+    options: Options, pipeline: Pipeline | None = None, *, built: bool = False, progress: Progress | None = None
+) -> Plan:
     """Check a request and fill in its defaults; `pipeline` stands in for the one that options name and set.
 
-    Of one that is `built` already, nothing has to be there that its stages read.
+    Of one that is `built` already, nothing has to be there that its stages read. `progress` hears of it where the Hub
+    lets wait.
     """
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
@@ -63,6 +68,8 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
+    if not built:  # where the machine that built had more cores, its threads are part of what is measured again
+        check_threads(options.threads)
     check_stages(pipeline)
     check_libraries(pipeline)
     # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
@@ -71,7 +78,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
     longest = longest_text(options, (pipeline, *candidates))
-    found, head = inspect_checkpoint(options.model, options.revision, options.head)
+    found, head = inspect_checkpoint(options.model, options.revision, options.head, progress=progress)
     for each in () if built else (pipeline, *candidates):
         check_steps(each, head)
     wanted = Wanted(
@@ -86,7 +93,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
         revision=options.data_revision,
         training_examples=options.training_examples if any(map(trains, (pipeline, *candidates))) else 0,
     )
-    wanted = replace(wanted, revision=inspect_data(wanted, head))
+    wanted = replace(wanted, revision=inspect_data(wanted, head, progress=progress))
     pipeline = pipeline.for_head(head.name)
     if candidates:
         check_choice(options, pipeline)
@@ -246,6 +253,16 @@ def check_numbers(options: Options) -> None:
         raise RequestError("--shapes: names no shape; write for instance 1x128,data")
     for shape in options.shapes:
         parse_shape(shape, where="--shapes")
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse more threads than this machine could ever run well."""
+    most = MOST_THREADS_PER_CORE * host_cores()
+    if threads is not None and threads > most:
+        raise RequestError(
+            f"--threads: {threads} is more than {most}, {MOST_THREADS_PER_CORE} for each core of this machine; "
+            f"give {usable_cores()}, or leave it out"
+        )
 
 
 def check_runs(pipeline: Pipeline) -> None:

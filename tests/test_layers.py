@@ -36,7 +36,7 @@ LAYERS = [
     {"gates"},
     {"artifact", "checkpoint", "leftovers", "manifest"},
     {"request"},
-    {"errors"},
+    {"errors", "privacy", "allowance"},
 ]
 STRANGERS = {"stages", "targets", "heads"}
 """Modules of one row that never import one another; in other rows neighbours may."""

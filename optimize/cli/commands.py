@@ -31,6 +31,7 @@ from optimize.cli.output import print_json
 from optimize.errors import RequestError, StageError
 
 if TYPE_CHECKING:
+    from optimize.planning import Plan
     from optimize.request import Options
 
 EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
@@ -101,12 +102,10 @@ def run(options: Options, *, as_json: bool) -> None:
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_overview, show_run
     from optimize.manifest import dump
-    from optimize.planning import make_plan
     from optimize.running import run
 
-    # All requests are checked before the first is carried out: a refusal after an hour would be late.
     manifests = []
-    for made in list(map(make_plan, each_head(options))):
+    for made in make_plans(options):
         with progress() as shown:
             folder, manifest = run(made, progress=shown)
         manifests.append(manifest)
@@ -124,14 +123,22 @@ def plan(options: Options, *, as_json: bool) -> None:
     """Check a request and show what `run` would do."""
     from optimize.cli.output import dump_request
     from optimize.cli.tables import show_plan
-    from optimize.planning import make_plan
 
-    plans = list(map(make_plan, each_head(options)))
+    plans = make_plans(options)
     if as_json:
         print_json(dump_request(made.request) for made in plans)
     elif not verbosity.is_quiet():
         for made in plans:
             show_plan(made)
+
+
+def make_plans(options: Options) -> list[Plan]:
+    """One plan a head. All are checked before the first is carried out: a refusal after an hour would be late."""
+    from optimize.cli.progress import progress
+    from optimize.planning import make_plan
+
+    with progress() as shown:
+        return [make_plan(each, progress=shown) for each in each_head(options)]
 
 
 def each_head(options: Options) -> list[Options]:

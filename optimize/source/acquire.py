@@ -7,8 +7,8 @@ raises it to FP32, and seals it as the torch artifact that every number is compa
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +19,9 @@ from optimize.demo.generate import train_checkpoint
 from optimize.environment import version
 from optimize.errors import SourceError
 from optimize.heads import DEFAULT_HEAD, HEADS
-from optimize.hub import asking_hub
-from optimize.interfaces import Facts, Head, Progress
+from optimize.hub.refusals import Repository
+from optimize.hub.repository import download, download_small, inspect_repository
+from optimize.interfaces import Facts, Head, Progress, Silence
 from optimize.source.load import raise_to_fp32
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
@@ -40,10 +41,13 @@ class Found:
     config: Config
 
 
-def inspect_checkpoint(model: str, revision: str | None = None, head: str | None = None) -> tuple[Found, Head]:
+def inspect_checkpoint(
+    model: str, revision: str | None = None, head: str | None = None, *, progress: Progress | None = None
+) -> tuple[Found, Head]:
     """Find a checkpoint and its head; refuse what is plainly unusable.
 
-    `head` overrules the checkpoint's own. Raises SourceError, or UnavailableError without network.
+    `head` overrules the checkpoint's own; `progress` hears of it where the Hub lets wait. Raises SourceError, or
+    UnavailableError without network.
     """
     folder = Path(model).expanduser()
     if revision is not None and (model == "demo" or folder.is_dir()):
@@ -51,7 +55,7 @@ def inspect_checkpoint(model: str, revision: str | None = None, head: str | None
     if model == "demo":
         chosen = HEADS[head or DEFAULT_HEAD]
         return Found("demo", "demo", None, None, {}), chosen
-    found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision)
+    found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision, progress or Silence())
     kind = found.config.get("model_type")
     if kind != "distilbert":
         what = f"is a '{kind}' model" if kind else "its config names no model_type"
@@ -68,18 +72,17 @@ def _inspect_folder(folder: Path) -> Found:
     return Found("folder", folder.resolve().name, None, folder, read_config(folder))
 
 
-def _inspect_hub(model: str, revision: str | None) -> Found:
+def _inspect_hub(model: str, revision: str | None, progress: Progress) -> Found:
     if Path(model).is_file():
         raise SourceError(f"{model}: is a file; name the folder that holds it")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
-        raise SourceError(f"{model}: no such folder; check --model")
-    import huggingface_hub
+    commit, names = inspect_repository(_repository(model, revision), progress)
+    _check_files(model, names)
+    path = download_small(_repository(model, commit), CONFIG_FILE, progress)
+    return Found("hub", model, commit, None, read_config(path.parent, where=f"{model}/{CONFIG_FILE}"))
 
-    with asking_hub(model, revision, option="--model", refusal=SourceError):
-        info = huggingface_hub.HfApi().model_info(model, revision=revision)
-        _check_files(model, {sibling.rfilename for sibling in info.siblings or ()})
-        path = Path(huggingface_hub.hf_hub_download(model, CONFIG_FILE, revision=info.sha))
-    return Found("hub", model, info.sha, None, read_config(path.parent, where=f"{model}/{CONFIG_FILE}"))
+
+def _repository(model: str, revision: str | None) -> Repository:
+    return Repository("model", model, revision, "--model", SourceError)
 
 
 def _check_files(where: str, names: set[str]) -> None:
@@ -138,13 +141,12 @@ def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
 
 
 def _download(found: Found, progress: Progress) -> Path:
-    import huggingface_hub
-
     progress.say(f"downloading {found.id} at {found.revision}")
-    with asking_hub(found.id, found.revision, option="--model", refusal=SourceError):
-        names = set(huggingface_hub.HfApi().list_repo_files(found.id, revision=found.revision))
-        weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
-        folder = huggingface_hub.snapshot_download(
-            found.id, revision=found.revision, allow_patterns=[*COMPANIONS, *weights]
-        )
-    return Path(folder)
+    asked = _repository(found.id, found.revision)
+    _, names = inspect_repository(asked, progress)
+    weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
+    patterns = (*COMPANIONS, *weights)
+    # What lies in folders of its own, such as "onnx/", is another model.
+    return download(
+        asked, [name for name in names if "/" not in name and any(fnmatch(name, each) for each in patterns)]
+    )
