@@ -33,7 +33,7 @@ LAYERS = [
     {"evaluate", "runtimes"},
     {"interfaces"},
     {"gates"},
-    {"artifact", "checkpoint", "manifest"},
+    {"artifact", "checkpoint", "leftovers", "manifest"},
     {"request"},
     {"errors"},
 ]
