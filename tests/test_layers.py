@@ -33,7 +33,7 @@ LAYERS = [
     {"evaluate", "runtimes"},
     {"interfaces"},
     {"gates"},
-    {"artifact", "checkpoint", "leftovers", "manifest"},
+    {"artifact", "checkpoint", "copies", "leftovers", "manifest"},
     {"request"},
     {"errors"},
 ]
