@@ -63,6 +63,7 @@ def prepare(options: Options, *, progress: Progress) -> tuple[Loaded, list[Subje
         | {"versions": {name: environment.version(name) for name in ("torch", "transformers")}},
         "torch",
         lambda out: write_random(out, options.seed),
+        progress=progress,
     )
     loaded = load_data(plan, origin, progress)
     subjects = reference_subjects(loaded)

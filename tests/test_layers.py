@@ -34,7 +34,7 @@ LAYERS = [
     {"evaluate", "runtimes"},
     {"interfaces"},
     {"gates"},
-    {"artifact", "checkpoint", "leftovers", "manifest"},
+    {"artifact", "checkpoint", "copies", "leftovers", "manifest"},
     {"request"},
     {"errors", "privacy", "allowance"},
 ]

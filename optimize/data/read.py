@@ -75,8 +75,11 @@ def _first_row(path: Path) -> object:
     return next(iter(row), {}) if path.suffix == ".json" and isinstance(row, list) else row
 
 
-def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Dataset:
-    """The table of one split's file."""
+def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
+    """The table of one split's file, which lies in `place` from then on.
+
+    `datasets` knows a file by its size and time, so `place` has to be new: nothing from before is to be found there.
+    """
     import datasets
 
     _silence_datasets()
@@ -88,7 +91,7 @@ def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Dataset:
         options["delimiter"] = "\t"
     try:
         return datasets.load_dataset(
-            READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(cache / "datasets"), **options
+            READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(place), **options
         )
     except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
         _raise_if_full(error)

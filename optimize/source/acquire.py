@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from optimize import cache
-from optimize.artifact import file_digest
 from optimize.checkpoint import CONFIG_FILE, Config, pruned_sizes, read_config
+from optimize.copies import Files, digests_of, private_copy
 from optimize.demo.generate import train_checkpoint
 from optimize.environment import version
 from optimize.errors import SourceError
@@ -26,7 +26,10 @@ from optimize.source.load import raise_to_fp32
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
-COMPANIONS = (CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
+COMPANIONS = (
+    *(CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json"),
+    *(SAFETENSORS[1], PICKLES[1]),
+)
 NEEDS = ("transformers", "torch", "safetensors")
 
 
@@ -117,20 +120,34 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
             "seed": seed,
             "versions": {"torch": version("torch")},
         }
-        return cache.fetch(root, material, "torch", lambda out: _train_demo(head, out, seed, progress))
+        return cache.fetch(
+            root, material, "torch", lambda out: _train_demo(head, out, seed, progress), progress=progress
+        )
     folder = found.folder or _download(found, progress)
     check_weights(folder, head, where=found.id)
-    files = set(weight_files(folder))
-    for pattern in COMPANIONS:
-        files.update(folder.glob(pattern))
+    files = _files_of(folder)
+    digests = digests_of(files)
     # The name that the checkpoint was asked for by is not in here: what it holds decides.
     material = {
         "source": found.kind,
         "head": head.name,
-        "files": {path.name: file_digest(path) for path in sorted(files)},
+        "files": digests,
         "versions": {name: version(name) for name in NEEDS},
     }
-    return cache.fetch(root, material, "torch", lambda out: raise_to_fp32(folder, head, out, where=found.id))
+
+    def build(out: Path) -> Facts:
+        with private_copy(files, digests, root) as copy:
+            return raise_to_fp32(copy, head, out, where=found.id)
+
+    return cache.fetch(root, material, "torch", build, progress=progress)
+
+
+def _files_of(folder: Path) -> Files:
+    """The files of a checkpoint that shape what becomes of it."""
+    files = set(weight_files(folder))
+    for pattern in COMPANIONS:
+        files.update(folder.glob(pattern))
+    return {path.name: path for path in sorted(files)}
 
 
 def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
