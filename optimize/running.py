@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from optimize import environment, gates, manifest
+from optimize.artifact import copy_sealed
 from optimize.building import (
     Loaded,
     Made,
@@ -140,9 +141,9 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
     partial = out / f".{name}.partial"
     # A killed process leaves at most a folder whose name begins with a dot, which nobody takes for a run.
     try:
-        shutil.copytree(made.model.path, partial / manifest.MODEL)
+        copy_sealed(made.model, partial / manifest.MODEL)
         if made.checkpoint:
-            shutil.copytree(made.checkpoint.path, partial / manifest.CHECKPOINT)
+            copy_sealed(made.checkpoint, partial / manifest.CHECKPOINT)
         write_scores(made.results.scores, partial)
         write_report(result, partial)
         manifest.write(result, partial)
