@@ -43,7 +43,7 @@ def require_whole_onnx(artifact: Artifact, head: Head) -> None:
         raise SealError(f"{path}: is not a readable ONNX model ({first_line(error)}); run it again") from error
     inputs = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
     _require_head(path, head, inputs=inputs, outputs={value.name for value in model.graph.output})
-    files = set(sealed_files(artifact.path))
+    files = {*artifact.model_files()} & {*sealed_files(artifact.path)}  # what is counted as its size, and is no link
     for tensor in external_tensors(model):
         _require_inside(path, tensor, files)
 
@@ -73,7 +73,7 @@ def _require_inside(path: Path, tensor: onnx.TensorProto, files: set[Path]) -> N
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive
     if absolute or ".." in apart or path.parent / location not in files:
         raise SealError(
-            f"{path}: keeps tensor '{tensor.name}' in '{location}', which is no file of its folder; run it again"
+            f"{path}: keeps tensor '{tensor.name}' in '{location}', which is no file of the model's; run it again"
         )
     offset, length = said.get("offset", "0"), said.get("length", "0")
     size = (path.parent / location).stat().st_size
