@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from optimize.artifact import Artifact, Kind, seal
@@ -68,7 +68,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
-Finite = Annotated[float | None, BeforeValidator(_finite)]
+Finite = Annotated[float | None, AfterValidator(_finite)]
 """A number, or null where a broken model gave none: JSON has no NaN."""
 
 
