@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
+import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from optimize.errors import SourceError, first_line
+from optimize.errors import SealError, SourceError, first_line
 
 Kind = Literal["torch", "onnx", "openvino"]
 
@@ -109,18 +111,55 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sealed_files(folder: Path) -> list[Path]:
+    """All files below a folder of ours, sorted; the one walk that digests, sizes and copies are made by.
+
+    Raises SealError where there is no such folder, or anything in it is neither a file nor a folder: what a link leads
+    to can change without the folder, so no digest speaks of it.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise SealError(f"{folder}: {_what_is(folder)}, where there has to be a folder of files; run it again")
+    return sorted(_files_below(folder))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path
+            else:
+                raise SealError(f"{path}: {_what_is(path)}, where there has to be a file; put the file itself there")
+
+
+def _what_is(path: Path) -> str:
+    """What lies at a path, in words that follow its name."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    return "is a link" if stat.S_ISLNK(mode) else "is a file" if stat.S_ISREG(mode) else "is a pipe, socket or device"
+
+
 def folder_digest(folder: Path) -> str:
-    """SHA-256 over the sorted relative names and content digests of all files below `folder`."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            total.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
-    return total.hexdigest()
+    """SHA-256 over the sorted relative names and content digests of all files below a folder of ours."""
+    return _digest_of(folder, sealed_files(folder))
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of what a file or a folder holds, wherever it lies."""
-    return folder_digest(path) if path.is_dir() else file_digest(path)
+    """SHA-256 of what a user's file or folder holds, wherever it lies; files that are links are followed."""
+    if not path.is_dir():
+        return file_digest(path)
+    return _digest_of(path, sorted(each for each in path.rglob("*") if each.is_file()))
+
+
+def _digest_of(folder: Path, files: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+    return total.hexdigest()
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -136,8 +175,19 @@ def tokenizer_digest(folder: Path) -> str:
 
 def seal(folder: Path, kind: Kind) -> Artifact:
     """Describe a finished folder; nobody writes into it afterwards."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in sealed_files(folder))
     return Artifact(kind=kind, path=folder, digest=folder_digest(folder), size_bytes=size)
+
+
+def copy_sealed(artifact: Artifact, out: Path) -> None:
+    """Copy an artifact into a folder that is new or empty; refuse a copy that is not what was sealed."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sealed_files(artifact.path):
+        copied = out / path.relative_to(artifact.path)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copied, follow_symlinks=False)
+    if folder_digest(out) != artifact.digest:
+        raise SealError(f"{artifact.path}: is not what was sealed any more; run it again")
 
 
 def copy_companions(source: Path, kind: Kind, out: Path) -> None:

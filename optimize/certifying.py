@@ -9,6 +9,7 @@ from optimize import gates, manifest
 from optimize.building import Loaded, Made, load, stage_names
 from optimize.config import Pipeline, parse_pipeline
 from optimize.errors import RequestError
+from optimize.finished import judged_model, read_run
 from optimize.interfaces import Progress
 from optimize.manifest import Manifest
 from optimize.measure.subjects import Subject
@@ -26,9 +27,9 @@ def certify(
     `model` and `data` say where the checkpoint and the data lie here, if not where they were.
     Refuses a model, checkpoint or data that are not those of the run.
     """
-    old = manifest.read(folder)
-    final = manifest.final_model(folder, old)
-    pipeline = pipeline_of(old, where=f"{folder}/manifest.json")
+    old = read_run(folder)
+    final = judged_model(folder, old)
+    pipeline = pipeline_of(old, where=f"{folder / manifest.FILE}")
     options = options_of(old.request, out=folder.parent, cache=cache)
     if model:
         options = replace(options, model=model, revision=None)
@@ -69,5 +70,5 @@ def _require_same(folder: Path, old: Manifest, loaded: Loaded) -> None:
     if loaded.origin.artifact.digest != old.source.digest:
         raise RequestError(f"{folder}: the checkpoint is not the one of the manifest; give it with --model")
     for name, split in loaded.splits.records.items():
-        if split.digest != old.data[name].digest:
+        if name not in old.data or split.digest != old.data[name].digest:
             raise RequestError(f"{folder}: split '{name}' is not the one of the manifest; give the data with --data")

@@ -4,6 +4,7 @@
     ├── RequestError              2  the request cannot be met as it was written
     │   ├── UnknownNameError      2  a name that is in no table; suggests the nearest
     │   ├── SourceError           2  the checkpoint is missing, damaged, or not a DistilBERT
+    │   ├── SealError             2  a model folder is not what was sealed
     │   └── DataError             2  the data set is missing, unreadable, or does not fit the head
     ├── UnavailableError          3  this machine lacks the hardware or the extra that is needed
     └── StageError                3  a stage could not do its work, or broke a promise it must keep
@@ -41,6 +42,13 @@ class SourceError(RequestError):
 
 class DataError(RequestError):
     """The data set cannot be used."""
+
+
+class SealError(RequestError, OSError):
+    """A model folder of ours is not what was sealed.
+
+    An OSError as well: who reads a cache takes it, as a file that cannot be read, for damage and builds anew.
+    """
 
 
 class UnavailableError(OptimizeError):

@@ -207,7 +207,8 @@ def _more_examples(metric: Metric, limit: float) -> str:
     if not (room > ROUNDING and metric.standard_error > 0):
         return "no number of examples would decide it"
     z = NormalDist().inv_cdf((1.0 + metric.confidence) / 2.0)
-    needed = metric.examples * (z * metric.standard_error / room) ** 2
+    errors = z * metric.standard_error / room
+    needed = metric.examples * errors * errors
     more = float(f"{needed - metric.examples:.2g}")
     if more < 1:
         return "some more examples would decide it"

@@ -7,21 +7,29 @@ Reports and publications are functions of a manifest and its folder alone.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 from optimize.artifact import Artifact, Kind, seal
-from optimize.errors import RequestError
+from optimize.errors import RequestError, first_line
 from optimize.request import Request
 
 Outcome = Literal["passed", "failed", "unverified"]
 MODEL, CHECKPOINT = "model", "checkpoint"
 """Folders of a run's and a publication's models: what the target runs, and what PyTorch loads of it."""
+FILE = "manifest.json"
+MOST_BYTES = 2**24
+"""Of a file that is read as a manifest; those of large runs have some hundred thousand."""
+MOST = 2.0**63
+"""What every number is below."""
 
 
 class Record(BaseModel):
@@ -45,7 +53,7 @@ class Metric(Record):
     interval: tuple[float, float] = Field(
         description="Lower and upper end of the drop at `confidence`, by a paired bootstrap."
     )
-    confidence: float = Field(description="Confidence of `interval`, such as 0.95.")
+    confidence: float = Field(description="Confidence of `interval`, such as 0.95.", gt=0, lt=1)
     standard_error: float = Field(description="The bootstrap's standard error of the drop.")
     examples: int = Field(description="Examples that were scored.")
     p_value: float | None = Field(
@@ -60,7 +68,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
-Finite = Annotated[float | None, BeforeValidator(_finite)]
+Finite = Annotated[float | None, AfterValidator(_finite)]
 """A number, or null where a broken model gave none: JSON has no NaN."""
 
 
@@ -319,7 +327,7 @@ class Manifest(Record):
         description="The splits, by name: `calibration`, `tuning`, `certification`, and `training` where a stage "
         "trains."
     )
-    stages: list[StageRecord] = Field(description="The stages, in order.")
+    stages: list[StageRecord] = Field(description="The stages, in order.", min_length=1)
     measurements: list[Measurement] = Field(
         description="What was measured, the references first and the judged model last."
     )
@@ -337,6 +345,13 @@ class Manifest(Record):
             return {**_from_schema_1(content), "schema": 2}
         return content
 
+    @model_validator(mode="after")
+    def _has_its_splits(self) -> Manifest:
+        wanted = ["tuning", "certification"] if self.candidates else ["certification"]
+        if missing := [name for name in wanted if name not in self.data]:
+            raise ValueError(f"data has no split '{missing[0]}'")
+        return self
+
 
 def dump(manifest: Manifest) -> str:
     """The manifest as JSON, two-space indented, in the fixed order of its fields."""
@@ -345,26 +360,58 @@ def dump(manifest: Manifest) -> str:
 
 def write(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json` into `folder` in one step: readers see all of it or none."""
-    partial = folder / "manifest.json.partial"
+    partial = folder / f"{FILE}.partial"
     partial.write_text(dump(manifest), encoding="utf-8")
-    os.replace(partial, folder / "manifest.json")
+    os.replace(partial, folder / FILE)
 
 
 def read(folder: Path) -> Manifest:
     """Read the manifest of a run folder; refuse a folder without one, or one of another schema."""
-    path = folder / "manifest.json"
+    path = folder / FILE
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        content = from_json(_content(path), allow_inf_nan=False)
+        _require_numbers(content)
+        return Manifest.model_validate(content)
     except OSError as error:
         raise RequestError(
-            f"{folder}: no readable manifest.json ({error.strerror}); name the folder of a finished run"
+            f"{folder}: no readable {FILE} ({error.strerror}); name the folder of a finished run"
         ) from error
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+    except ValueError as error:
         raise RequestError(
-            f"{path}: not a manifest of schema 1 or 2 (at '{where}': {error.errors()[0]['msg']}); "
-            "run the pipeline again with this version"
+            f"{path}: not a manifest of schema 1 or 2 ({_what_is_wrong(error)}); run the pipeline again with this "
+            "version"
         ) from error
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; a pipe would never end, and no manifest is as large as what is refused here."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a file")
+    if status.st_size > MOST_BYTES:
+        raise ValueError(f"it has {status.st_size:,} bytes, and at most {MOST_BYTES:,} are read")
+    return path.read_bytes()
+
+
+def _require_numbers(content: Any) -> None:
+    """Refuse numbers that are too large to be computed with; floats without bound are read as infinite."""
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, int | float) and not abs(value) < MOST:
+            raise ValueError("it has a number that is too large")
+
+
+def _what_is_wrong(error: ValueError) -> str:
+    """The first thing that is wrong with a manifest, and where."""
+    if not isinstance(error, ValidationError):
+        return first_line(error)
+    first = error.errors()[0]
+    return f"at '{'.'.join(map(str, first['loc']))}': {first['msg']}"
 
 
 def final_model(folder: Path, manifest: Manifest) -> Artifact:
@@ -375,7 +422,7 @@ def final_model(folder: Path, manifest: Manifest) -> Artifact:
 def kept_checkpoint(folder: Path, manifest: Manifest) -> Artifact | None:
     """What PyTorch loads of a run's model, where a stage made one; refuse one that is not the run's."""
     made = [record.artifact for record in manifest.stages if record.artifact.kind == "torch"]
-    if not made or not (folder / CHECKPOINT).exists():
+    if not made or not os.path.lexists(folder / CHECKPOINT):
         return None
     return _as_recorded(folder / CHECKPOINT, made[-1])
 

@@ -1,8 +1,8 @@
 """Publish a passed run as a folder to hand on: model, tokenizer, model card, pictures, manifest, checksums.
 
-What is published is what was judged: the run must have passed, and its model's digest must be the
-manifest's. The card and its pictures are made from measurements alone. The folder is assembled beside its
-destination and renamed, so it is there whole or not at all.
+What is published is what was judged: the run must pass by its measurements, these must be of its model, and its model's
+digest must be the manifest's. The card and its pictures are made from measurements alone. The folder is assembled
+beside its destination and renamed, so it is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,42 +11,56 @@ import shutil
 from pathlib import Path
 
 from optimize import manifest
-from optimize.artifact import file_digest
+from optimize.artifact import Artifact, copy_sealed, file_digest, sealed_files
 from optimize.assembling import assembled
-from optimize.errors import RequestError
+from optimize.errors import RequestError, SealError
+from optimize.finished import as_stated, judge_again, judged_model, read_run
+from optimize.heads import HEADS
 from optimize.manifest import Manifest
+from optimize.measure.kinds import KINDS
 from optimize.report.card import render_card
+from optimize.report.pictures.draw import FILES
 from optimize.report.write import write_pictures, write_report
 
 CHECKSUMS = "SHA256SUMS"
+CARD_FILE = "README.md"
 CARD = "card.md"
+"""The card of a publication, and of a run beside its report."""
+OURS = (CARD_FILE, CHECKSUMS, manifest.FILE, manifest.CHECKPOINT, *FILES)
+"""What a publication has beside the files of its model."""
 
 
 def publish_folder(run: Path, destination: Path) -> None:
     """Write the publication of a run folder.
 
-    Refuses a verdict other than passed, a model that is not the manifest's, and a destination
-    with other content. Publishing the same run again to the same place changes nothing.
+    Refuses a run that has not passed by its own measurements, a model that is not the manifest's, and a destination
+    with other content, in the run or around it. Publishing the same run again to the same place changes nothing.
     """
-    record = manifest.read(run)
-    if record.verdict.outcome != "passed":
-        raise RequestError(f"{run}: its verdict is {record.verdict.outcome}; only a passed run is published")
-    manifest.final_model(run, record)
+    record = read_run(run)
+    _require_free(run, destination)
+    final = judged_model(run, record)
+    record = record.model_copy(update={"verdict": judge_again(run, record, final)})
     destination = destination.resolve()  # where it is a link, the publication goes where that leads
     with assembled(destination.parent, destination.name) as partial:
-        assemble(run, record, partial)
+        assemble(run, record, final, partial)
         _put(partial, destination)
 
 
-def assemble(run: Path, record: Manifest, folder: Path) -> None:
-    """Fill `folder` with the publication; checksums of all other files come last."""
-    shutil.copytree(run / manifest.MODEL, folder, dirs_exist_ok=True)
-    if checkpoint := manifest.kept_checkpoint(run, record):
-        shutil.copytree(checkpoint.path, folder / manifest.CHECKPOINT)
-    shutil.copyfile(run / "manifest.json", folder / "manifest.json")
-    pictures = write_pictures(record, folder)
-    card = render_card(record, pictures, checkpoint=checkpoint is not None)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+def assemble(run: Path, record: Manifest, final: Artifact, folder: Path) -> None:
+    """Fill the empty `folder` with the publication; checksums of all other files come last."""
+    copy_sealed(final, folder)
+    for path in folder.iterdir():
+        if path.name in OURS:
+            raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
+    checkpoint = manifest.kept_checkpoint(run, record)
+    if checkpoint:
+        KINDS[checkpoint.kind].require_whole(checkpoint, HEADS[record.request.head])
+        copy_sealed(checkpoint, folder / manifest.CHECKPOINT)
+    shutil.copyfile(run / manifest.FILE, folder / manifest.FILE)
+    with as_stated(run):
+        pictures = write_pictures(record, folder)
+        card = render_card(record, pictures, checkpoint=checkpoint is not None)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     # As sha256sum writes them, so that `sha256sum --check` reads them.
     lines = [f"{file_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
@@ -66,24 +80,40 @@ def render_again(run: Path, *, card: bool) -> list[Path]:
 
     Refuses a publication, whose checksums would not be true any more.
     """
-    record = manifest.read(run)
+    record = read_run(run)
     if (run / CHECKSUMS).exists():
         raise RequestError(f"{run}: is a publication, whose checksums hold its files; publish its run again")
     if card and not record.measurements:
         raise RequestError(f"{run}: nothing was measured, so there is nothing to put on a card; leave out --card")
-    pictures = write_report(record, run)
+    with as_stated(run):
+        pictures = write_report(record, run)
     written = [run / "report.md", *(run / picture.file for picture in pictures)]
     if card:
         checkpoint = manifest.kept_checkpoint(run, record)
-        text = render_card(record, pictures, checkpoint=checkpoint is not None)
+        with as_stated(run):
+            text = render_card(record, pictures, checkpoint=checkpoint is not None)
         (run / CARD).write_text(text, encoding="utf-8")
         written.append(run / CARD)
     return written
 
 
+def _require_free(run: Path, destination: Path) -> None:
+    """Refuse a destination that is a link, lies in the run or around it, or has no place to be."""
+    if destination.is_symlink():
+        raise RequestError(f"{destination}: is a link; name the folder itself, which must be new or empty")
+    place = destination.resolve()
+    for folder in (place, *place.parents):
+        if folder.exists() and folder.samefile(run):
+            raise RequestError(f"{destination}: lies in the run that is published; name a folder outside {run}")
+        if folder.exists() and not folder.is_dir():
+            raise RequestError(f"{folder}: is not a folder; name a new or empty folder to publish to")
+    if place.exists() and any(folder.samefile(place) for folder in run.resolve().parents):
+        raise RequestError(f"{destination}: holds the run that is published; name a new or empty folder")
+
+
 def _put(partial: Path, destination: Path) -> None:
     """Rename into place; a destination with the same content is left alone, any other is refused."""
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+    if destination.exists() and any(destination.iterdir()):
         sums = destination / CHECKSUMS
         if sums.is_file() and sums.read_bytes() == (partial / CHECKSUMS).read_bytes() and _intact(destination):
             return
@@ -93,12 +123,15 @@ def _put(partial: Path, destination: Path) -> None:
 
 def _files(folder: Path) -> list[str]:
     """The files of a folder, those of folders in it as well."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in sealed_files(folder)]
 
 
 def _intact(folder: Path) -> bool:
     """Whether a folder holds exactly what its checksums say."""
     stated = published_files(folder)
     # Names first: a digest of every file is slow, and pointless where one is missing or too many.
-    found = set(_files(folder)) - {CHECKSUMS}
+    try:
+        found = set(_files(folder)) - {CHECKSUMS}
+    except SealError:
+        return False
     return found == set(stated) and all(file_digest(folder / name) == digest for name, digest in stated.items())

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from optimize import environment, gates, manifest
+from optimize.artifact import copy_sealed
 from optimize.assembling import assembled
 from optimize.building import (
     Loaded,
@@ -140,9 +140,9 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
     name = f"{stamp}-{Path(result.request.pipeline).stem}-{result.request.head}-{result.id}"
     # A killed process leaves at most a folder whose name begins with a dot, which nobody takes for a run.
     with assembled(out, name) as partial:
-        shutil.copytree(made.model.path, partial / manifest.MODEL)
+        copy_sealed(made.model, partial / manifest.MODEL)
         if made.checkpoint:
-            shutil.copytree(made.checkpoint.path, partial / manifest.CHECKPOINT)
+            copy_sealed(made.checkpoint, partial / manifest.CHECKPOINT)
         write_scores(made.results.scores, partial)
         write_report(result, partial)
         manifest.write(result, partial)

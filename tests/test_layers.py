@@ -20,7 +20,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"bench"},
-    {"running", "certifying", "publishing"},
+    {"running", "certifying", "publishing", "finished"},
     {"assembling"},
     {"choosing"},
     {"building"},

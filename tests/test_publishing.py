@@ -183,7 +183,7 @@ def test_a_publication_that_was_changed_is_refused_and_left_alone(change, passed
 def test_a_destination_that_is_a_file_is_refused_and_left_alone(passed, tmp_path):
     (tmp_path / "out").write_text("mine", encoding="utf-8")
 
-    with pytest.raises(RequestError, match="has other content"):
+    with pytest.raises(RequestError, match="out: is not a folder"):
         publish_folder(passed, tmp_path / "out")
     assert contents(tmp_path) == {"out": b"mine"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optimize.manifest import Candidate, Manifest
+from optimize.report.markdown import plain
 from optimize.report.tables import (
     MISSING,
     REFERENCE,
@@ -23,8 +24,9 @@ def section(manifest: Manifest) -> str:
     tuning = manifest.data["tuning"]
     return (
         f"## Candidates\n\n{markdown_table(candidate_rows(manifest))}\n\n"
-        f"Compared on {tuning.count:,} tuning examples of split {tuning.origin}, with latency and size as measured "
-        "then. The choice used no certification data; the verdict above rests on them, for the chosen model alone."
+        f"Compared on {tuning.count:,} tuning examples of split {plain(tuning.origin)}, with latency and size as "
+        "measured then. The choice used no certification data; the verdict above rests on them, for the chosen model "
+        "alone."
     )
 
 

@@ -13,6 +13,7 @@ from optimize.manifest import Manifest, Metric
 from optimize.measure.kinds import KINDS, ModelKind
 from optimize.report import tables
 from optimize.report.facts import fact_rows
+from optimize.report.markdown import code, code_block, plain
 from optimize.report.page import command, show
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.remarks import is_int8, zeros
@@ -37,7 +38,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
     manifest = _without_paths(manifest)
     parts = (
         f"---\n{card_data(manifest).to_yaml()}\n---",
-        f"# {manifest.source.id}, optimized for {manifest.request.target}",
+        f"# {plain(manifest.source.id)}, optimized for {plain(manifest.request.target)}",
         _origin(manifest),
         "## Measurements",
         _score(manifest),
@@ -54,9 +55,9 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
         _usage(HEADS[manifest.request.head], KINDS[manifest.stages[-1].artifact.kind]),
         CHECKPOINT_USAGE if checkpoint else "",
         "## Limits that it met",
-        "\n".join(f"- {check.name}: {check.reason}" for check in manifest.verdict.checks),
+        "\n".join(f"- {plain(check.name)}: {plain(check.reason)}" for check in manifest.verdict.checks),
         "## Reproduce",
-        f"```\n{command(manifest.request, chosen=bool(manifest.candidates))}\n```",
+        code_block(command(manifest.request, chosen=bool(manifest.candidates))),
         "`manifest.json` holds everything that was measured, and `SHA256SUMS` the digest of every file.",
     )
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -110,10 +111,10 @@ def _is_on_hub(manifest: Manifest) -> bool:
 
 def _origin(manifest: Manifest) -> str:
     source = manifest.source
-    revision = f" at revision `{source.revision}`" if source.revision else ""
-    stages = " → ".join(record.stage for record in manifest.stages)
+    revision = f" at revision {code(source.revision)}" if source.revision else ""
+    stages = " → ".join(plain(record.stage) for record in manifest.stages)
     return (
-        f"An optimized form of `{source.id}`{revision} for {manifest.request.head}, made by the stages {stages}. "
+        f"An optimized form of {code(source.id)}{revision} for {manifest.request.head}, made by the stages {stages}. "
         "All numbers below were measured on this model itself."
     )
 
@@ -125,7 +126,7 @@ def _score(manifest: Manifest) -> str:
         return "Accuracy was not measured."
     relative = f" ({metric.relative_drop:+.2%} relative)" if metric.relative_drop is not None else ""
     return (
-        f"{metric.name} {metric.value:.4f} against {metric.reference:.4f} in FP32: "
+        f"{plain(metric.name)} {metric.value:.4f} against {metric.reference:.4f} in FP32: "
         f"a drop of {metric.drop:+.4f}{relative}, "
         f"{metric.confidence:.0%} interval {metric.interval[0]:+.4f} to {metric.interval[1]:+.4f}. "
         f"Size {tables.megabytes(last.size.bytes)} against {tables.megabytes(reference.size.bytes)}."
@@ -136,9 +137,9 @@ def _conditions(manifest: Manifest) -> str:
     """What was measured on."""
     split, request = manifest.data["certification"], manifest.request
     return (
-        f"Accuracy: `{request.data}`, split {split.origin}, {split.count:,} examples that no stage used. "
-        f"Latency: {manifest.environment.cpu}, {request.threads} threads; it differs between machines, so measure on "
-        "yours."
+        f"Accuracy: {code(request.data)}, split {plain(split.origin)}, {split.count:,} examples that no stage used. "
+        f"Latency: {plain(manifest.environment.cpu)}, {request.threads} threads; it differs between machines, so "
+        "measure on yours."
     )
 
 
@@ -161,7 +162,7 @@ def _left_in_float(manifest: Manifest) -> str:
     for record in manifest.stages:
         for row in fact_rows(record, "reverted"):
             if "group" in row:
-                names.append(f"`{row['group']}`")
+                names.append(code(str(row["group"])))
     return f"Left in float to keep accuracy: {', '.join(names)}." if names else ""
 
 
@@ -178,6 +179,7 @@ def _without_paths(manifest: Manifest) -> Manifest:
         request,
         model=manifest.source.id if manifest.source.kind == "folder" else request.model,
         data=request.data if _is_on_hub(manifest) else Path(request.data).name,
+        pipeline=Path(request.pipeline).name,
         runtime=runtime,
         vocabulary=Path(request.vocabulary).name if request.vocabulary else None,
         settings=settings,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from optimize.manifest import StageRecord
+from optimize.report.markdown import Markdown, code, plain
 from optimize.report.tables import MISSING, Rows, in_order
 
 FactRow = Mapping[str, bool | int | float | str]
@@ -155,18 +156,18 @@ def _yes_or_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def fact_words(record: StageRecord) -> str:
+def fact_words(record: StageRecord) -> Markdown:
     """Names and single values in words; tables stand elsewhere."""
     return _words({name: value for name, value in record.facts.items() if not isinstance(value, list)})
 
 
-def param_words(record: StageRecord) -> str:
+def param_words(record: StageRecord) -> Markdown:
     """Names and values of parameters in words; lists of records, which only the manifest spells out, are counted."""
     return _words(record.params)
 
 
-def _words(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{_name(name)}: {_word(value)}" for name, value in values.items())
+def _words(values: Mapping[str, object]) -> Markdown:
+    return Markdown(", ".join(f"{plain(_name(name))}: {_word(value)}" for name, value in values.items()))
 
 
 def _name(name: str) -> str:
@@ -189,9 +190,9 @@ def _word(value: object) -> str:
             return f"{len(value)} given"
         case list():
             # As code: a pattern such as * would turn the text after it into italics.
-            return " ".join(f"`{item}`" for item in value)
+            return " ".join(code(str(item)) for item in value)
         case _:
-            return str(value)
+            return plain(str(value))
 
 
 def in_short(record: StageRecord) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from optimize.manifest import Manifest
 from optimize.measure.shapes import DATA
 from optimize.report import candidates, facts, tables
+from optimize.report.markdown import code, code_block, plain
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
 from optimize.report.tables import REFERENCE, markdown_table
@@ -63,7 +64,10 @@ def _title(manifest: Manifest) -> str:
     for check in verdict.checks:
         value = tables.MISSING if check.value is None else f"{check.value:.4g}"
         rows.append((check.name, f"{check.limit:.4g}", value, check.outcome, check.reason))
-    lines = [f"# {request.head} on {request.target}: {manifest.source.id}", VERDICTS[verdict.outcome]]
+    lines = [
+        f"# {plain(request.head)} on {plain(request.target)}: {plain(manifest.source.id)}",
+        VERDICTS[verdict.outcome],
+    ]
     lines += [markdown_table(rows)] if verdict.checks else ["No limit was checked."]
     return "\n\n".join(lines)
 
@@ -88,12 +92,12 @@ def _models(manifest: Manifest) -> str:
 
 def _which_models(manifest: Manifest) -> str:
     """What the rows are."""
-    plain = f"{manifest.request.target}-fp32"
-    converted = f" `{plain}` is the same converted for the target, without any optimization."
+    converted_name = f"{manifest.request.target}-fp32"
+    converted = f" {code(converted_name)} is the same converted for the target, without any optimization."
     kind = "candidate" if manifest.candidates else "stage"
     return (
         f"`{REFERENCE}` is the checkpoint in PyTorch, the reference for all others."
-        f"{converted if any(each.name == plain for each in manifest.measurements) else ''} "
+        f"{converted if any(each.name == converted_name for each in manifest.measurements) else ''} "
         f"A row named after a {kind} is the model that it made; the last row is the result, which the limits are "
         "checked on."
     )
@@ -114,7 +118,8 @@ def _what_columns_mean(manifest: Manifest) -> str:
     if untimed:
         sentences.append(
             "The models were judged by their outputs alone, which this machine computed in the target's place, and "
-            f"not timed: {untimed}. Certify the run with `optimize certify` on a machine that the target runs on."
+            f"not timed: {plain(untimed)}. Certify the run with `optimize certify` on a machine that the target "
+            "runs on."
         )
     return " ".join(filter(None, sentences))
 
@@ -131,7 +136,7 @@ def _same_models(manifest: Manifest) -> str:
     names: dict[tuple[str, str], list[str]] = {}
     for measurement in manifest.measurements:
         names.setdefault(measurement.subject, []).append(measurement.name)
-    same = [" and ".join(group) for group in names.values() if len(group) > 1]
+    same = [" and ".join(map(plain, group)) for group in names.values() if len(group) > 1]
     return f"The same model, measured once: {'; '.join(same)}." if same else ""
 
 
@@ -155,7 +160,7 @@ def _stages(manifest: Manifest) -> str:
     for record in manifest.stages:
         params, did = facts.param_words(record), facts.fact_words(record)
         seconds = f"{record.seconds:.1f}" + (" (cached)" if record.cached else "")
-        rows.append((record.stage, params, did, seconds, f"`{record.artifact.digest[:12]}`"))
+        rows.append((record.stage, params, did, seconds, code(record.artifact.digest[:12])))
     return "## Stages\n\n" + markdown_table(rows)
 
 
@@ -171,7 +176,7 @@ def _fact_tables(manifest: Manifest, pictures: Sequence[Picture]) -> str:
             if len(table.rows) > LONG_TABLE + 1:
                 count = len(table.rows) - 1
                 body = f"<details><summary>All {count} rows</summary>\n\n{body}\n\n</details>"
-            parts += [f"### {table.heading}", table.about, picture, body]
+            parts += [f"### {plain(table.heading)}", table.about, picture, body]
     return "\n\n".join(filter(None, parts))
 
 
@@ -187,7 +192,7 @@ def _latency(manifest: Manifest) -> str:
         return ""
     about = (
         f"Median ms at batch x tokens, {manifest.request.threads} threads; in brackets, how many times as fast as "
-        f"{REFERENCE} / as {manifest.request.target}-fp32."
+        f"{REFERENCE} / as {plain(manifest.request.target)}-fp32."
     )
     if DATA in rows[0]:
         about += f" Shape `{DATA}` is one example of the data set at a time, at its own length."
@@ -220,49 +225,49 @@ def _not_measured(manifest: Manifest) -> str:
     lines = []
     for measurement in manifest.measurements:
         for what, why in measurement.not_measured.items():
-            lines.append(f"- {measurement.name}, {what}: {why}")
+            lines.append(f"- {plain(measurement.name)}, {plain(what)}: {plain(why)}")
         if measurement.drift and measurement.drift.left_out:
             why = "its own tokenizer splits them into other tokens than the reference's"
-            lines.append(f"- {measurement.name}, drift of {measurement.drift.left_out:,} examples: {why}")
+            lines.append(f"- {plain(measurement.name)}, drift of {measurement.drift.left_out:,} examples: {why}")
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 
 
 def _data(manifest: Manifest) -> str:
     rows = [("split", "from", "examples", "truncated", "digest")]
     for name, split in manifest.data.items():
-        rows.append((name, split.origin, f"{split.count:,}", f"{split.truncated:,}", f"`{split.digest[:12]}`"))
+        rows.append((name, split.origin, f"{split.count:,}", f"{split.truncated:,}", code(split.digest[:12])))
     about = (
         "No text is in two of these splits. Stages calibrate, tune and train on theirs; certification examples are "
         "for the measurements above alone."
     )
-    return f"## Data\n\n`{manifest.request.data}`. {about}\n\n{markdown_table(rows)}"
+    return f"## Data\n\n{code(manifest.request.data)}. {about}\n\n{markdown_table(rows)}"
 
 
 def _environment(manifest: Manifest) -> str:
     machine, source = manifest.environment, manifest.source
-    revision = f" at `{source.revision}`" if source.revision else ""
-    features = ", ".join(machine.features) or "no features known"
+    revision = f" at {code(source.revision)}" if source.revision else ""
+    features = plain(", ".join(machine.features)) or "no features known"
     lines = [
-        f"- checkpoint: {source.kind} `{source.id}`{revision}, stored as {source.stored_as}, converted to FP32; "
-        f"digest `{source.digest[:12]}`",
+        f"- checkpoint: {source.kind} {code(source.id)}{revision}, stored as {plain(source.stored_as)}, converted to "
+        f"FP32; digest {code(source.digest[:12])}",
         f"- geometry: {_listed(source.geometry)}",
-        f"- machine: {machine.cpu}, {machine.cores} cores ({features}), {machine.memory_bytes / 2**30:.0f} GiB; "
-        f"GPU: {machine.gpu or 'none'}; {machine.system}",
+        f"- machine: {plain(machine.cpu)}, {machine.cores} cores ({features}), {machine.memory_bytes / 2**30:.0f} GiB; "
+        f"GPU: {plain(machine.gpu or 'none')}; {plain(machine.system)}",
         f"- libraries: {_listed(machine.versions)}",
     ]
     for what, value in machine.device.items():
-        lines.append(f"- {what.replace('_', ' ')}: {value}")
+        lines.append(f"- {plain(what.replace('_', ' '))}: {plain(value)}")
     return "## Checkpoint and machine\n\n" + "\n".join(lines)
 
 
 def _listed(values: Mapping[str, int | str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return plain(", ".join(f"{name} {value}" for name, value in values.items()))
 
 
 def _reproduce(request: Request, manifest: Manifest) -> str:
     words = command(request, chosen=bool(manifest.candidates))
     files = "`model` beside this page is the result, and `manifest.json` holds every number"
-    return f"## Reproduce\n\n```\n{words}\n```\n\nRun {manifest.id}, {manifest.created}; {files}."
+    return f"## Reproduce\n\n{code_block(words)}\n\nRun {plain(manifest.id)}, {plain(manifest.created)}; {files}."
 
 
 def command(request: Request, *, chosen: bool = False) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from optimize.manifest import Latency, Manifest, Measurement, StageRecord
 from optimize.quantization.weights import WIDE_SUMS
+from optimize.report.markdown import plain
 from optimize.report.tables import megabytes
 
 INTEGERS = ("int8", "uint8")
@@ -31,7 +32,8 @@ def is_int8(measurement: Measurement) -> bool:
 def _unreliable(manifest: Manifest) -> list[str]:
     """Why times cannot be relied on, each reason once: all models of a shape share the machine."""
     reasons = {
-        f"Latency at {each.shape} is **not reliable**: {each.unreliable}. Certify the run again on a quiet machine."
+        f"Latency at {plain(each.shape)} is **not reliable**: {plain(each.unreliable)}. Certify the run again on a "
+        "quiet machine."
         for measurement in manifest.measurements
         for each in measurement.latency
         if each.unreliable
@@ -47,7 +49,8 @@ def _of_zeros(manifest: Manifest, record: StageRecord) -> str:
     if last is not None and last.compressed_bytes is not None:
         size = f" (gzip makes {megabytes(last.compressed_bytes)} of {megabytes(last.bytes)})"
     return (
-        f"**{record.stage}** made {share} zero ({pattern}). That makes the model smaller once it is compressed{size}, "
+        f"**{plain(record.stage)}** made {share} zero ({plain(str(pattern))}). That makes the model smaller once it is "
+        f"compressed{size}, "
         f"{_gain(manifest, str(pattern))}."
     )
 
@@ -69,8 +72,8 @@ def _slow_integers(manifest: Manifest) -> list[str]:
         slow = not_faster(measurement, reference)
         if slow:
             what = "slower" if all(each.speedup[reference] < 1.0 for each in slow) else "not clearly faster"
-            shapes = ", ".join(f"{each.shape} ({each.speedup[reference]:.2f}×)" for each in slow)
-            remark = f"**{measurement.name}** is INT8 and {what} than {reference} at {shapes}"
+            shapes = ", ".join(f"{plain(each.shape)} ({each.speedup[reference]:.2f}×)" for each in slow)
+            remark = f"**{plain(measurement.name)}** is INT8 and {what} than {plain(reference)} at {shapes}"
             found.append(f"{remark}: {why(manifest, measurement)}.")
     return found
 
@@ -95,7 +98,7 @@ def why(manifest: Manifest, measurement: Measurement) -> str:
     device = machine.device.get("device", "CPU")
     if device != "CPU":
         able = "INT8" in machine.device.get("capabilities", "")
-        return f"device {device} {'has INT8, but gains nothing by it at these sizes' if able else 'has no INT8'}"
+        return f"device {plain(device)} {'has INT8, but gains nothing by it at these sizes' if able else 'has no INT8'}"
     fast = sorted(set(WIDE_SUMS) & set(machine.features))
     if _weights_alone(manifest, measurement) and not (fast and measurement.runtime.get("dynamic_quantization")):
         return "only its weights are INT8, and they are dequantized for every product"

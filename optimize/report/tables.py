@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optimize.manifest import Latency, Manifest, Measurement
 from optimize.measure.shapes import ON_DEVICE
+from optimize.report.markdown import Markdown, plain
 
 if TYPE_CHECKING:
     from optimize.measure.calibration_memory import Row
@@ -20,18 +21,18 @@ REFERENCE = "pytorch-fp32"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its header."""
+    """A Markdown table, its first row the header; cells are shown as they are, unless they are Markdown already."""
     header, *body = map(_line, rows)
     return "\n".join([header, _line(["---"] * len(rows[0])), *body])
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_one_line, cells))} |"
+    return f"| {' | '.join(map(_cell, cells))} |"
 
 
-def _one_line(cell: str) -> str:
-    # A line break would end the row, and a bar the cell.
-    return " ".join(cell.splitlines()).replace("|", "\\|")
+def _cell(text: str) -> str:
+    shown = text if isinstance(text, Markdown) else plain(text)
+    return shown.replace("|", "\\|")  # a bar would end the cell
 
 
 def model_rows(manifest: Manifest) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from optimize.manifest import Manifest
@@ -11,16 +12,22 @@ from optimize.report.pictures.draw import FILES, Picture, draw
 
 def write_report(manifest: Manifest, folder: Path) -> list[Picture]:
     """Write `report.md` and its pictures; a picture of an earlier report that is no longer drawn is removed."""
-    pictures = write_pictures(manifest, folder)
-    (folder / "report.md").write_text(render(manifest, pictures), encoding="utf-8")
+    pictures = draw(manifest)
+    page = render(manifest, pictures)  # before anything is written: what cannot be shown leaves the folder as it is
+    _put(pictures, folder)
+    (folder / "report.md").write_text(page, encoding="utf-8")
     return pictures
 
 
 def write_pictures(manifest: Manifest, folder: Path) -> list[Picture]:
     """Write the pictures that the manifest has numbers for, and no others."""
     pictures = draw(manifest)
+    _put(pictures, folder)
+    return pictures
+
+
+def _put(pictures: Sequence[Picture], folder: Path) -> None:
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
     for picture in pictures:
         (folder / picture.file).write_bytes(picture.content)
-    return pictures

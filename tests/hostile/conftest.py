@@ -15,17 +15,33 @@ from optimize.cli import commands
 
 
 @pytest.fixture
-def optimize(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Asked]:
+def optimize(invoke: Callable[..., Asked], tmp_path: Path) -> Callable[..., Asked]:
     """Run the command in this process, its output and cache in the test's own folder."""
+    return lambda *words: invoke(*words, "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Asked]:
+    """Run the command in this process, with these words and no others."""
 
     def act(*words: str) -> Asked:
-        folders = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
-        monkeypatch.setattr(sys, "argv", ["optimize", *words, *folders])
+        monkeypatch.setattr(sys, "argv", ["optimize", *words])
         with pytest.raises(SystemExit) as ended:
             commands.main()
         return Asked(ended.value.code, *capfd.readouterr())
+
+    return act
+
+
+@pytest.fixture
+def refuse(invoke: Callable[..., Asked]) -> Callable[..., str]:
+    """Run a command that refuses at once, in one line and with exit code 2; gives the line."""
+
+    def act(*words: str) -> str:
+        asked = invoke(*words)
+        (line,) = asked.err.splitlines()
+        assert (asked.code, asked.out, line[:10]) == (2, "", "optimize: ")
+        return line
 
     return act
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from optimize.manifest import Manifest, StageRecord
 from optimize.report.facts import fact_rows
+from optimize.report.markdown import plain
 from optimize.report.pictures.layers import draw_layers
 from optimize.report.pictures.overview import draw_overview, milliseconds, points_of
 from optimize.report.pictures.sensitivity import draw_sensitivity
@@ -26,7 +28,7 @@ class Picture:
     @property
     def markdown(self) -> str:
         """The link that shows it."""
-        alt = " ".join(self.alt.split()).replace("[", "\\[").replace("]", "\\]")
+        alt = re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", plain(self.alt))
         return f"![{alt}]({self.file})"
 
 
