@@ -1,6 +1,7 @@
 """Artifacts: one digest for one content, and headers read without trusting them."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -8,8 +9,17 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
-from optimize.artifact import Artifact, copy_companions, folder_digest, model_files, seal, stored_tensors
-from optimize.errors import SourceError
+from optimize.artifact import (
+    Artifact,
+    content_digest,
+    copy_companions,
+    copy_sealed,
+    folder_digest,
+    model_files,
+    seal,
+    stored_tensors,
+)
+from optimize.errors import SealError, SourceError
 
 
 @pytest.fixture
@@ -173,3 +183,50 @@ def test_a_file_that_ends_elsewhere_than_its_header_says_is_refused(data, tmp_pa
     path.write_bytes(framed(json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()) + data)
     with pytest.raises(SourceError, match=r"not fully covered\); copy or download it again"):
         stored_tensors(path)
+
+
+@pytest.mark.parametrize("to", ["model.onnx", "onnx", "nowhere", "/etc", "more"])
+@pytest.mark.parametrize("place", ["more", "onnx/more"])
+def test_a_folder_with_a_link_has_no_digest_and_is_not_copied(place, to, folder, tmp_path):
+    artifact = seal(folder, "onnx")
+    (folder / place).symlink_to(to)
+
+    with pytest.raises(SealError, match=f"{place}: is a link"):
+        folder_digest(folder)
+    with pytest.raises(SealError, match=f"{place}: is a link"):
+        copy_sealed(artifact, tmp_path / "copy")
+
+
+def test_a_pipe_has_no_digest(folder):
+    os.mkfifo(folder / "onnx" / "pipe")
+
+    with pytest.raises(SealError, match="onnx/pipe: is a pipe"):
+        seal(folder, "onnx")
+
+
+def test_a_copy_has_all_that_was_sealed(folder, tmp_path):
+    artifact = seal(folder, "onnx")
+
+    copy_sealed(artifact, tmp_path / "deep" / "copy")
+
+    assert seal(tmp_path / "deep" / "copy", "onnx").digest == artifact.digest
+
+
+def test_what_changed_after_it_was_sealed_is_not_copied(folder, tmp_path):
+    artifact = seal(folder, "onnx")
+    (folder / "config.json").write_text("{ }")
+
+    with pytest.raises(SealError, match="is not what was sealed any more"):
+        copy_sealed(artifact, tmp_path / "copy")
+
+
+def test_what_users_keep_may_be_links(folder, tmp_path):
+    """The Hub's snapshots are folders of links to files."""
+    links = tmp_path / "links"
+    links.mkdir()
+    for name in ("model.onnx", "config.json"):
+        (links / name).symlink_to(folder / name)
+    before = content_digest(links)
+    (folder / "config.json").write_text("{ }")
+
+    assert content_digest(links) != before

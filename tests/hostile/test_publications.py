@@ -16,8 +16,9 @@ from doubles import FEW, FEW_RUNS, Silent
 from hostile.cases import HEAD, Change, remove, write
 from onnx import TensorProto, helper
 
-from optimize import running
+from optimize import cache, running
 from optimize.artifact import folder_digest
+from optimize.interfaces import Facts
 from optimize.planning import Options, make_plan
 from optimize.publishing import CHECKSUMS
 
@@ -354,3 +355,19 @@ def test_a_run_that_is_named_by_a_link_is_published(run, tmp_path, invoke):
 
     assert invoke("publish", str(tmp_path / "latest"), str(tmp_path / "new" / "out")).code == 0
     assert (tmp_path / "new" / "out" / CHECKSUMS).is_file()
+
+
+@pytest.mark.parametrize("name", ["more", "model.onnx"])
+def test_an_entry_of_the_cache_with_a_link_in_it_is_built_anew(name, tmp_path):
+    def build(out: Path) -> Facts:
+        (out / "model.onnx").write_bytes(b"weights")
+        return {}
+
+    made = cache.fetch(tmp_path / "cache", {"input": "abc"}, "onnx", build)
+    (tmp_path / "outside").write_bytes(b"weights")
+    link(f"artifact/{name}", str(tmp_path / "outside"))(made.artifact.path.parent)
+
+    again = cache.fetch(tmp_path / "cache", {"input": "abc"}, "onnx", build)
+
+    assert (again.cached, again.artifact.digest) == (False, made.artifact.digest)
+    assert [path.name for path in again.artifact.path.iterdir() if not path.is_symlink()] == ["model.onnx"]
