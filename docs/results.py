@@ -12,6 +12,7 @@ from pathlib import Path
 
 from optimize.manifest import Manifest, Measurement, StageRecord
 from optimize.report import tables
+from optimize.report.markdown import Markdown
 from optimize.report.tables import MISSING, Rows, at_shape, markdown_table, megabytes, speedup_text
 from optimize.request import Request, words_of
 from optimize.targets import DEFAULT_TARGET, TARGETS
@@ -93,7 +94,7 @@ def pipelines_of(manifest: Manifest) -> list[tuple[str, Sequence[StageRecord], M
     """Pipeline, stages and measurement of every candidate that was measured, or of the one pipeline of the run."""
     by_name = {each.name: each for each in manifest.measurements}
     found: list[tuple[str, Sequence[StageRecord], Measurement]] = [
-        (f"**{each.pipeline}**" if each.chosen else each.pipeline, each.stages, by_name[each.measurement])
+        (Markdown(f"**{each.pipeline}**") if each.chosen else each.pipeline, each.stages, by_name[each.measurement])
         for each in manifest.candidates
         if each.measurement in by_name
     ]

@@ -40,7 +40,7 @@ def publish_folder(run: Path, destination: Path) -> None:
     _require_free(run, destination)
     final = judged_model(run, record)
     record = record.model_copy(update={"verdict": judge_again(run, record, final)})
-    destination = destination.resolve()  # where it is a link, the publication goes where that leads
+    destination = destination.resolve()
     with assembled(destination.parent, destination.name) as partial:
         assemble(run, record, final, partial)
         _put(partial, destination)

@@ -199,19 +199,6 @@ def test_an_interrupted_publication_leaves_nothing(passed, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_destination_that_is_a_link_is_followed(passed, tmp_path, there):
-    if there:
-        (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
-
-    publish_folder(passed, tmp_path / "out")
-
-    assert (tmp_path / "out").is_symlink()
-    assert (tmp_path / "elsewhere" / CHECKSUMS).is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]
-
-
 def test_the_command_publishes_and_says_where(passed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["optimize", "publish", str(passed), str(tmp_path / "deep" / "out")])
 
