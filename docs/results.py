@@ -49,7 +49,7 @@ def render_summary(manifests: Sequence[Manifest]) -> str:
         rows.append(
             (
                 f"{request.head} ({Path(request.data).name})",
-                f"`{chosen.pipeline}`",
+                Markdown(f"`{chosen.pipeline}`"),
                 f"{metric.reference:.4f}",
                 f"{metric.value:.4f}",
                 f"{measured.size.ratio:.3f}",

@@ -40,11 +40,13 @@ from optimize.leftovers import owned_partial, sweep
 
 SHAPES_NOTHING = (
     "__main__",
+    "assembling",
     "bench",
     "certifying",
     "choosing",
     "cli",
     "config",
+    "finished",
     "planning",
     "publishing",
     "report",

@@ -34,6 +34,7 @@ LAYERS = [
     {"evaluate", "runtimes"},
     {"interfaces"},
     {"gates"},
+    {"evidence"},
     {"artifact", "checkpoint", "copies", "leftovers", "manifest"},
     {"request"},
     {"errors", "privacy", "allowance"},
