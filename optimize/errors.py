@@ -61,7 +61,7 @@ class StageError(OptimizeError):
 
 def unknown_name(where: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Build the refusal of `name`, with the nearest of `known` as a suggestion."""
-    names = sorted(known)
+    names, name = sorted(known), brief(name)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(names)}"
     return UnknownNameError(f"{where}: unknown name '{name}'; {hint}")
@@ -71,3 +71,11 @@ def first_line(error: BaseException) -> str:
     """The first non-empty line of another library's message, for quoting in one of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def brief(value: object, most: int = 80) -> str:
+    """A value of the user's for quoting in a message: one line of what can be printed, cut to `most` characters."""
+    text = str(value)
+    # Only what is shown is looked at: a value may be as long as a file.
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:most])
+    return f"{shown}…" if len(text) > most else shown

@@ -175,6 +175,17 @@ def check_settings(settings: Sequence[Setting], pipelines: Sequence[Pipeline]) -
             )
 
 
+def _candidate(pipeline: Pipeline, name: str) -> Pipeline:
+    """A pipeline that another one names; refuse one that is for another target, or is to be chosen itself."""
+    where = f"pipeline {pipeline.name}: candidate {name}"
+    candidate = choose_pipeline(pipeline.target, AUTO) if name == AUTO else load_pipeline(name)
+    if candidate.target != pipeline.target:
+        raise RequestError(f"{where}: is for target '{candidate.target}', not '{pipeline.target}'; name another")
+    if not candidate.stages:
+        raise RequestError(f"{where}: has no stages of its own; name another")
+    return candidate
+
+
 def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
     """The candidates that can be built and run here, and the reasons why others cannot; refuse if none can."""
     if not pipeline.candidates:
@@ -184,11 +195,8 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
         raise RequestError(f"--build-only: '{pipeline.name}' has to measure to choose; leave it out or name {first}")
     found: list[Pipeline] = []
     left_out: dict[str, str] = {}
-    settings, candidates = settings_of(options), []
-    for name in pipeline.candidates:
-        candidates.append(choose_pipeline(pipeline.target, name))
-        if not candidates[-1].stages:
-            raise RequestError(f"pipeline {pipeline.name}: candidate {name} has no stages of its own; name another")
+    settings = settings_of(options)
+    candidates = [_candidate(pipeline, name) for name in pipeline.candidates]
     # A setting may be of a stage that one of them alone has.
     check_settings(settings, candidates)
     for each in candidates:

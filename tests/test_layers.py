@@ -37,6 +37,7 @@ LAYERS = [
     {"evidence"},
     {"artifact", "checkpoint", "copies", "leftovers", "manifest"},
     {"request"},
+    {"small_files"},
     {"errors", "privacy", "allowance"},
 ]
 STRANGERS = {"stages", "targets", "heads"}
