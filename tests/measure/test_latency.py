@@ -99,7 +99,8 @@ def test_on_a_device_each_shape_is_timed_from_here_and_from_there(
     in_use = iter([900, 500, 500, 200])
     found = measure(engine("a-fp32", tiny), engine("b", tiny), device=DeviceMemory(lambda: next(in_use)))
     assert [each.shape for each in found["b"].latency] == ["1x8", "1x8@device"]
-    assert asked.count(("b", "place")) == asked.count(("b", "feeds")) >= 3
+    # Once to warm up and once in each round; a round that others disturb is repeated at one place alone.
+    assert min(asked.count(("b", "place")), asked.count(("b", "feeds"))) >= 3
     assert {name: times.device_memory_bytes for name, times in found.items()} == {"a-fp32": 400, "b": 300}
     assert set(found["b"].latency[1].speedup) == {"a-fp32"}
     assert not multiprocessing.active_children()
