@@ -12,7 +12,7 @@ from pathlib import Path
 
 from optimize.manifest import Manifest, Measurement, StageRecord
 from optimize.report import tables
-from optimize.report.tables import MISSING, Rows, at_shape, markdown_table, megabytes, speedup_text
+from optimize.report.tables import MISSING, Rows, at_shape, lay_out, megabytes, speedup_text
 from optimize.request import Request, words_of
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
@@ -56,7 +56,7 @@ def render_summary(manifests: Sequence[Manifest]) -> str:
                 speedup_text(latency, f"{request.target}-fp32").split(" ")[0],
             )
         )
-    return markdown_table(rows)
+    return lay_out(rows)
 
 
 def _of_target(target: str, manifests: Sequence[Manifest]) -> str:
@@ -69,7 +69,7 @@ def _of_target(target: str, manifests: Sequence[Manifest]) -> str:
     if reasons:
         times = f"Answers were computed there in the target's place; latency is not measured: {'; '.join(reasons)}."
     return (
-        f"### {TARGETS[target].library}\n\n{markdown_table(result_rows(target, manifests))}\n\n"
+        f"### {TARGETS[target].library}\n\n{lay_out(result_rows(target, manifests))}\n\n"
         f"Measured on {'; '.join(machines)}. {times} Made by\n\n{commands}"
     )
 
