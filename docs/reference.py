@@ -83,6 +83,18 @@ head_gates:
 Limits also steer stages. `quantize_static` and `quantize_openvino` put layers back to float until the limits on the
 metric and on agreement are met on tuning data."""
 
+GATES_NOTHING = """## Data that prove nothing
+
+Limits on answers may all be met by data that would not show a loss. The verdict is then *unverified* (exit code 4), and
+one of these checks stands beside the limits:
+
+- `enough_examples`: there are fewer than 20 examples, or so few answers that the tightest limit would not be proven
+  even if the model gave every one of them as the reference does. At 95 %, a limit of 1 % takes 299 answers, one of 5 %
+  takes 59.
+- `better_than_constant`: the reference is not proven better than the best answer that is the same for every text, or
+  that answer would meet all limits on answers. So it is where a checkpoint knows nothing, where its weights are zeros,
+  and where nearly all examples are of one class."""
+
 TARGETS_INTRO = """# Targets and their settings
 
 A target is where a model runs. `--target` chooses one; a pipeline names its own.
@@ -178,7 +190,7 @@ def _order(name: str) -> list[str]:
 
 def gates_page() -> str:
     """The table of limits."""
-    return _page(GATES_INTRO, parameter_table(Gates, "limit"))
+    return _page(GATES_INTRO, parameter_table(Gates, "limit"), GATES_NOTHING)
 
 
 def targets_page() -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from optimize.manifest import Manifest, Measurement, StageRecord
 from optimize.report import tables
-from optimize.report.tables import MISSING, Rows, at_shape, lay_out, megabytes, speedup_text
+from optimize.report.markdown import Markdown
+from optimize.report.tables import MISSING, Rows, at_shape, markdown_table, megabytes, speedup_text
 from optimize.request import Request, words_of
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
@@ -48,7 +49,7 @@ def render_summary(manifests: Sequence[Manifest]) -> str:
         rows.append(
             (
                 f"{request.head} ({Path(request.data).name})",
-                f"`{chosen.pipeline}`",
+                Markdown(f"`{chosen.pipeline}`"),
                 f"{metric.reference:.4f}",
                 f"{metric.value:.4f}",
                 f"{measured.size.ratio:.3f}",
@@ -56,7 +57,7 @@ def render_summary(manifests: Sequence[Manifest]) -> str:
                 speedup_text(latency, f"{request.target}-fp32").split(" ")[0],
             )
         )
-    return lay_out(rows)
+    return markdown_table(rows)
 
 
 def _of_target(target: str, manifests: Sequence[Manifest]) -> str:
@@ -69,7 +70,7 @@ def _of_target(target: str, manifests: Sequence[Manifest]) -> str:
     if reasons:
         times = f"Answers were computed there in the target's place; latency is not measured: {'; '.join(reasons)}."
     return (
-        f"### {TARGETS[target].library}\n\n{lay_out(result_rows(target, manifests))}\n\n"
+        f"### {TARGETS[target].library}\n\n{markdown_table(result_rows(target, manifests))}\n\n"
         f"Measured on {'; '.join(machines)}. {times} Made by\n\n{commands}"
     )
 
@@ -93,7 +94,7 @@ def pipelines_of(manifest: Manifest) -> list[tuple[str, Sequence[StageRecord], M
     """Pipeline, stages and measurement of every candidate that was measured, or of the one pipeline of the run."""
     by_name = {each.name: each for each in manifest.measurements}
     found: list[tuple[str, Sequence[StageRecord], Measurement]] = [
-        (f"**{each.pipeline}**" if each.chosen else each.pipeline, each.stages, by_name[each.measurement])
+        (Markdown(f"**{each.pipeline}**") if each.chosen else each.pipeline, each.stages, by_name[each.measurement])
         for each in manifest.candidates
         if each.measurement in by_name
     ]

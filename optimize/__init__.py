@@ -8,6 +8,8 @@
 
 All that is heavy is imported by the functions that need it, so that importing this package takes milliseconds. Errors
 are those of `optimize.errors`; each has the exit code that the command line would end with.
+
+Import it before onnxruntime, datasets and their like: it turns off what they report of their use (`optimize.privacy`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from optimize.errors import OptimizeError
+from optimize.privacy import report_nothing
 from optimize.request import Options
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["OptimizeError", "Options", "Run", "certify", "load_model", "plan", "run"]
 __version__ = "0.1.0"
 
+report_nothing()
+
 
 class Run(NamedTuple):
     """A finished run: its folder (model, report, scores, `manifest.json`), and the manifest, as it was read."""
@@ -36,15 +41,16 @@ class Run(NamedTuple):
     manifest: Manifest
 
 
-def plan(options: Options) -> Plan:
+def plan(options: Options, *, progress: Progress | None = None) -> Plan:
     """Check a request and fill in its defaults, without doing anything.
 
-    `plan(options).request` is what a run's manifest would say was asked for. Raises RequestError where the request
+    `plan(options).request` is what a run's manifest would say was asked for. `progress` hears of it where the Hub lets
+    wait. Raises RequestError where the request
     cannot be met as it is, and UnavailableError where this machine lacks something.
     """
     from optimize.planning import make_plan
 
-    return make_plan(options)
+    return make_plan(options, progress=progress)
 
 
 def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
@@ -57,7 +63,7 @@ def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
     from optimize.interfaces import Silence
     from optimize.running import run as carry_out
 
-    made = plan(request) if isinstance(request, Options) else request
+    made = plan(request, progress=progress) if isinstance(request, Options) else request
     return Run(*carry_out(made, progress=progress or Silence()))
 
 

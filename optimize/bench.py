@@ -55,7 +55,7 @@ def prepare(options: Options, *, progress: Progress) -> tuple[Loaded, list[Subje
     """
     chosen = with_options(choose_pipeline(options.target, options.pipeline), options)
     pipelines, left_out = ((chosen,), {}) if chosen.stages else find_candidates(chosen, options)
-    plans = [make_plan(options, replace(each, gates=Gates(), head_gates={})) for each in pipelines]
+    plans = [make_plan(options, replace(each, gates=Gates(), head_gates={}), progress=progress) for each in pipelines]
     plan = replace(plans[0], left_out=left_out)
     origin = cache.fetch(
         plan.cache,
@@ -63,6 +63,7 @@ def prepare(options: Options, *, progress: Progress) -> tuple[Loaded, list[Subje
         | {"versions": {name: environment.version(name) for name in ("torch", "transformers")}},
         "torch",
         lambda out: write_random(out, options.seed),
+        progress=progress,
     )
     loaded = load_data(plan, origin, progress)
     subjects = reference_subjects(loaded)

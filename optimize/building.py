@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optimize import cache, environment
-from optimize.artifact import Artifact, Kind, content_digest, copy_companions, tokenizer_digest
+from optimize.artifact import Artifact, Kind, copy_companions, folder_digest, tokenizer_digest
 from optimize.checkpoint import read_config
 from optimize.config import Step, parse_step
+from optimize.copies import Files, digests_of, files_below, private_copy
 from optimize.data.splits import Splits, load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
+from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
 from optimize.measure.kinds import KINDS
@@ -230,7 +233,7 @@ def say_if_cached(loaded: Loaded, records: Iterable[StageRecord]) -> None:
 def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
     """One stage, from the cache or carried out."""
     stage, request = STAGES[step.stage], loaded.plan.request
-    material: dict[str, object] = {
+    material: dict[str, Any] = {
         "stage": step.stage,
         "params": params_of(step),
         "input": artifact.digest,
@@ -243,21 +246,49 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
         **{name: material_of(loaded, name) for name in sorted(stage.depends(step.params))},
     }
 
-    scratch = cache.scratch_of(loaded.plan.cache, material)
+    root = loaded.plan.cache
+    scratch = cache.scratch_of(root, material)
 
     def build(out: Path) -> Facts:
-        facts = stage.run(artifact, out, step.params, dataclasses.replace(loaded.context, scratch=scratch))
+        context = dataclasses.replace(loaded.context, scratch=scratch)
+        with private_params(step, material["params"], root) as params:
+            facts = stage.run(artifact, out, params, context)
         copy_companions(artifact.path, artifact.kind, out)
+        for read in {artifact, context.reference}:
+            require_unchanged(read)
         return facts
 
-    return cache.fetch(loaded.plan.cache, material, stage.gives, build)
+    return cache.fetch(root, material, stage.gives, build, progress=loaded.progress)
+
+
+def require_unchanged(artifact: Artifact) -> None:
+    """Refuse what was made of a folder that somebody changed meanwhile: it would be kept as made of what it was."""
+    if folder_digest(artifact.path) != artifact.digest:
+        raise StageError(f"{artifact.path}: changed while it was read; run again, and it is built anew")
 
 
 def params_of(step: Step) -> dict[str, Any]:
     """What stands in a cache key for a stage's parameters: of files, what they hold in place of where they lie."""
     values: dict[str, Any] = step.params.model_dump(mode="json")
-    named = {name for name in STAGES[step.stage].reads if values[name] is not None}
-    return {**values, **{name: content_digest(Path(values[name]).expanduser()) for name in named}}
+    return values | {name: digests_of(files) for name, files in files_read(step).items()}
+
+
+@contextmanager
+def private_params(step: Step, known: Mapping[str, Any], root: Path) -> Iterator[Params]:
+    """A stage's parameters, with the files that they name copied, so that what is read is what the key is made of."""
+    with ExitStack() as stack:
+        copies = {}
+        for name, files in files_read(step).items():
+            folder = stack.enter_context(private_copy(files, known[name], root))
+            named = Path(getattr(step.params, name)).expanduser()
+            copies[name] = folder if named.is_dir() else folder / next(iter(files))
+        yield step.params.model_copy(update=copies)
+
+
+def files_read(step: Step) -> dict[str, Files]:
+    """The files that a stage's parameters name, by the parameter."""
+    values = {name: getattr(step.params, name) for name in STAGES[step.stage].reads}
+    return {name: files_below(Path(path).expanduser(), name) for name, path in values.items() if path is not None}
 
 
 def material_of(loaded: Loaded, name: str) -> object:

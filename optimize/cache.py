@@ -5,10 +5,12 @@ beside it, so "why did it rerun" is a diff of two files. An entry is written int
 own, sealed, and renamed into place: it exists whole or not at all. Whoever loses the race uses the
 winner's. Each hit is verified against its digest, and an entry that does not match is rebuilt.
 
-    <root>/<key>/material.json    what the key was made from
-    <root>/<key>/entry.json       kind, digest, size, facts, seconds
-    <root>/<key>/artifact/        the sealed folder
-    <root>/.partial-<host>-<pid>-<n>/  being written; removed once its process is gone
+    <root>/<key>/material.json    what the key was made from; the key is its digest
+    <root>/<key>/entry.json       kind, digest, facts, seconds
+    <root>/<key>/entry.sha256     the digest of entry.json
+    <root>/<key>/artifact/        the sealed folder: files and folders, no links
+    <root>/.partial-optimize-…/   being written, see `optimize.leftovers`
+    <root>/.discarded-…/          an entry on its way out
     <root>/.scratch-<key>/        what long work keeps to go on from after a kill; removed with the work's end,
                                   and where nobody came back to it for two weeks
 """
@@ -19,10 +21,10 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import re
+import secrets
 import shutil
-import tempfile
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,15 +35,18 @@ from typing import Any
 
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import StageError
-from optimize.interfaces import Facts
+from optimize.interfaces import Facts, Progress, Silence
+from optimize.leftovers import owned_partial, sweep
 
 SHAPES_NOTHING = (
     "__main__",
+    "assembling",
     "bench",
     "certifying",
     "choosing",
     "cli",
     "config",
+    "finished",
     "planning",
     "publishing",
     "report",
@@ -54,6 +59,13 @@ the keys without anybody having thought of it.
 """
 
 SCRATCH_SECONDS = 14 * 24 * 3600.0
+DISCARDED = ".discarded-"
+ARTIFACT, MATERIAL, RECORD, SUM = "artifact", "material.json", "entry.json", "entry.sha256"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+"""What the system says of a rename where something is there already: a folder with content, or no folder at all."""
+UNSOUND = (OSError, ValueError, LookupError, TypeError, RecursionError)
+"""What reading an entry fails with that somebody changed."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +79,44 @@ class Entry:
     key: str
 
 
-def fetch(root: Path, material: Mapping[str, Any], kind: Kind, build: Callable[[Path], Facts]) -> Entry:
-    """The entry for `material`, built with `build(folder)` if it is missing or damaged.
+def fetch(
+    root: Path,
+    material: Mapping[str, Any],
+    kind: Kind,
+    build: Callable[[Path], Facts],
+    *,
+    progress: Progress | None = None,
+) -> Entry:
+    """The entry for `material`, built with `build(folder)` if it is missing or, which `progress` hears of, damaged.
 
-    Raises StageError where the disk is full; whatever `build` raises passes through. Either way
-    nothing half-written stays.
+    Raises StageError where the disk is full or the cache cannot be written to; whatever `build` raises passes through.
+    Either way nothing half-written stays.
     """
     key, text = _key_of(material)
-    hit = _read(root / key, kind, key)
-    if hit is not None:
+    hit = read_entry(root / key)
+    if hit is not None and hit.artifact.kind == kind:
+        with suppress(OSError):  # somebody else's cache may be read all the same
+            os.utime(root / key)  # when it was last used, for who makes room
         return hit
     try:
+        if os.path.lexists(root / key):
+            (progress or Silence()).say(f"cache: entry {key[:12]} is damaged; it is built again")
+            discard(root / key)
         entry = _write(root, key, text, kind, build)
-        shutil.rmtree(_scratch(root, key), ignore_errors=True)
-        return entry
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StageError(
-                f"{root}: the disk is full; free some space or name another folder with --cache"
-            ) from error
-        raise
+        raise _explained(error, root) from error
+    shutil.rmtree(_scratch(root, key), ignore_errors=True)
+    return entry
+
+
+def _explained(error: OSError, root: Path) -> OSError | StageError:
+    """The failure in words that name the cache, where it is the cache that failed."""
+    if error.errno in FULL:
+        return StageError(f"{root}: the disk is full; free some space or name another folder with --cache")
+    if not os.access(f"{root}/.", os.W_OK | os.X_OK):
+        why = error.strerror or type(error).__name__
+        return StageError(f"{root}: cannot be written to ({why}); mend it, or name another folder with --cache")
+    return error
 
 
 def scratch_of(root: Path, material: Mapping[str, Any]) -> Path:
@@ -102,49 +132,71 @@ def _key_of(material: Mapping[str, Any]) -> tuple[str, str]:
     """The key, and the text that it is the digest of."""
     full = {**material, "code": code_digest()}
     text = json.dumps(full, indent=2, sort_keys=True, default=str) + "\n"
-    return hashlib.sha256(text.encode()).hexdigest(), text
+    return _sum(text.encode()), text
 
 
-def _read(folder: Path, kind: Kind, key: str) -> Entry | None:
-    """The entry in `folder`, or None where there is none or it is not what was sealed."""
+def read_entry(folder: Path) -> Entry | None:
+    """The entry in a folder that is named by its key; None where there is none, or it is not what was sealed."""
     try:
-        record = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-        artifact = seal(folder / "artifact", kind)
-        if (artifact.digest, artifact.kind) == (record["digest"], record["kind"]):
-            with suppress(OSError):  # somebody else's cache may be read all the same
-                os.utime(folder)  # when it was last used, for who makes room
-            return Entry(artifact, record["facts"], record["seconds"], cached=True, key=key)
-    except FileNotFoundError:
-        if not folder.exists():
+        if stranger_in(folder):
             return None
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    discard(folder)
+        text = (folder / RECORD).read_bytes()
+        if _sum((folder / MATERIAL).read_bytes()) != folder.name or _sum(text) != (folder / SUM).read_text("utf-8"):
+            return None
+        record = json.loads(text)
+        artifact = seal(folder / ARTIFACT, record["kind"])
+        if artifact.digest != record["digest"]:
+            return None
+        return Entry(artifact, record["facts"], record["seconds"], cached=True, key=folder.name)
+    except UNSOUND:
+        return None
+
+
+def stranger_in(folder: Path) -> Path | None:
+    """The first thing, `folder` itself included, that is neither a file nor a folder, or None.
+
+    A link leads elsewhere, a pipe keeps its reader waiting; nothing of ours has them.
+    """
+    for path in (folder, *folder.rglob("*")):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return path
     return None
 
 
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _write(root: Path, key: str, material: str, kind: Kind, build: Callable[[Path], Facts]) -> Entry:
-    root.mkdir(parents=True, exist_ok=True)
-    sweep_partials(root)
-    partial = Path(tempfile.mkdtemp(prefix=f"{_partial_name()}-", dir=root))
-    try:
-        (partial / "artifact").mkdir()
-        start = time.perf_counter()
-        with _safetensors_as_oserror():
-            facts = build(partial / "artifact")
-        seconds = time.perf_counter() - start
-        artifact = seal(partial / "artifact", kind)
-        record = {"kind": kind, "digest": artifact.digest, "facts": facts, "seconds": round(seconds, 3)}
-        (partial / "material.json").write_text(material, encoding="utf-8")
-        (partial / "entry.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    sweep_leftovers(root)
+    with owned_partial(root, key) as partial:
+        artifact, facts, seconds = _fill(partial, material, kind, build)
         while not _place(partial, root / key):
-            theirs = _read(root / key, kind, key)
-            if theirs is not None:
+            theirs = read_entry(root / key)
+            if theirs is not None and theirs.artifact.kind == kind:
                 return theirs
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    moved = artifact.model_copy(update={"path": root / key / "artifact"})
+            discard(root / key)
+    moved = artifact.model_copy(update={"path": root / key / ARTIFACT})
     return Entry(moved, facts, seconds, cached=False, key=key)
+
+
+def _fill(partial: Path, material: str, kind: Kind, build: Callable[[Path], Facts]) -> tuple[Artifact, Facts, float]:
+    """Build into a folder and write beside it what the entry needs: the sealed folder, its facts, the seconds."""
+    (partial / ARTIFACT).mkdir()
+    start = time.perf_counter()
+    with _safetensors_as_oserror():
+        facts = build(partial / ARTIFACT)
+    seconds = time.perf_counter() - start
+    if stranger := stranger_in(partial / ARTIFACT):
+        raise StageError(f"{stranger.name}: is neither a file nor a folder, in a model that was just built; report it")
+    artifact = seal(partial / ARTIFACT, kind)
+    record = {"kind": kind, "digest": artifact.digest, "facts": facts, "seconds": round(seconds, 3)}
+    text = json.dumps(record, indent=2) + "\n"
+    (partial / MATERIAL).write_text(material, encoding="utf-8")
+    (partial / RECORD).write_text(text, encoding="utf-8")
+    (partial / SUM).write_text(_sum(text.encode()), encoding="utf-8")
+    return artifact, facts, seconds
 
 
 @contextmanager
@@ -166,7 +218,7 @@ def _place(partial: Path, final: Path) -> bool:
     try:
         partial.rename(final)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno in TAKEN:
             return False
         raise
     return True
@@ -174,50 +226,40 @@ def _place(partial: Path, final: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Move an entry aside in one step, then delete it."""
-    aside = folder.parent / f"{_partial_name()}-{folder.name[:16]}"
+    # Beside it: whoever may rename somebody else's folder may not always move it into another one.
+    aside = folder.parent / f"{DISCARDED}{secrets.token_hex(8)}"
     try:
         folder.rename(aside)
     except FileNotFoundError:
         return
-    shutil.rmtree(aside, ignore_errors=True)
+    _delete(aside)
 
 
-def sweep_partials(root: Path) -> None:
+def _delete(path: Path) -> None:
+    """Delete a folder, or whatever somebody put in its place, as far as that can be done."""
+    with suppress(OSError, RecursionError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep_leftovers(root: Path) -> None:
     """Remove what killed processes left behind."""
-    for folder in root.glob(f".partial-{_host()}-*"):
-        owner = folder.name.removeprefix(f".partial-{_host()}-").split("-")[0]
-        if owner.isdigit() and int(owner) != os.getpid() and not _alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-    for folder in root.glob(".scratch-*"):
-        if time.time() - _modified(folder) > SCRATCH_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    sweep(root)
+    for path in root.glob(f"{DISCARDED}*"):
+        _delete(path)
+    for path in root.glob(".scratch-*"):
+        if time.time() - _modified(path) > SCRATCH_SECONDS:
+            _delete(path)
 
 
-def _modified(folder: Path) -> float:
-    """When the folder last changed; now where it is gone."""
+def _modified(path: Path) -> float:
+    """When something last changed; now where it is gone."""
     try:
-        return folder.stat().st_mtime
+        return path.lstat().st_mtime
     except FileNotFoundError:
         return time.time()
-
-
-def _host() -> str:
-    """This machine's name as one word: a process number means nothing on another machine."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _partial_name() -> str:
-    return f".partial-{_host()}-{os.getpid()}"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @cache

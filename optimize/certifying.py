@@ -35,7 +35,7 @@ def certify(
         options = replace(options, model=model, revision=None)
     if data:
         options = replace(options, data=data, data_config=None, data_revision=None)
-    plan = make_plan(options, pipeline, built=True)
+    plan = make_plan(options, pipeline, built=True, progress=progress)
     plan = replace(plan, request=old.request)
     loaded = load(plan, progress)
     _require_same(folder, old, loaded)

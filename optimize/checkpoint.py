@@ -12,14 +12,14 @@ of the original model says which one it `stands_for`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optimize.errors import SourceError, first_line
+from optimize.errors import SourceError
+from optimize.small_files import read_json
 
 if TYPE_CHECKING:
     from torch.nn import Module, ModuleList
@@ -167,10 +167,7 @@ def read_config(folder: Path, *, where: str | None = None) -> dict[str, Any]:
     `where` names the file to the user instead of its path, such as that of a file that was fetched from the Hub.
     """
     where = where or str(folder / CONFIG_FILE)
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{where}: cannot be read ({first_line(error)}); save the model again") from error
+    config = read_json(folder / CONFIG_FILE, where=where, refusal=SourceError, advice="save the model again")
     if not isinstance(config, dict):
         raise SourceError(f"{where}: holds no JSON object; save the model again")
     return config

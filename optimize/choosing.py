@@ -140,7 +140,7 @@ def stand(loaded: Loaded, tuned: Measurement) -> Standing:
     limits = loaded.plan.pipeline.gates
     latency = next((each for each in tuned.latency if each.shape == limits.speedup_shape), None)
     return Standing(
-        checks=gates.judge(limits, tuned).checks,
+        checks=gates.check_limits(limits, tuned),
         relative_drop=tuned.metric.relative_drop if tuned.metric else None,
         latency_ms=latency.p50_ms if latency else None,
     )

@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from optimize.errors import RequestError, unknown_name
+from optimize.errors import RequestError, brief, unknown_name
 from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.interfaces import Params, Trait, Traits
+from optimize.request import user_path
+from optimize.small_files import read_yaml
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -131,19 +133,11 @@ def shipped_pipelines() -> dict[str, Path]:
 
 def load_pipeline(name: str) -> Pipeline:
     """Load a shipped pipeline by name, or one of the user's by the path of its YAML file."""
-    import yaml
-
     shipped = shipped_pipelines()
-    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped.get(name)
+    path = user_path(name, "--pipeline") if name.endswith((".yaml", ".yml")) else shipped.get(name)
     if path is None:
         raise unknown_name("pipeline", name, shipped)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror}); check --pipeline") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise RequestError(f"{path}: not YAML ({where}); mend the file") from error
+    content = read_yaml(path, advice="check --pipeline")
     return parse_pipeline(content, name=path.stem, where=str(path))
 
 
@@ -186,6 +180,9 @@ def parse_candidates(content: object, *, where: str) -> tuple[str, ...]:
     names = [] if content is None else content
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError(f"{where}: candidates is not a list of names; write 'candidates: [cpu-static, mine.yaml]'")
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise RequestError(f"{where}: candidates: '{brief(name)}' is there twice; leave one out")
     return tuple(names)
 
 
@@ -214,7 +211,7 @@ def parse_head_gates(content: object, gates: Gates, target: str, *, where: str) 
         if head not in HEADS:
             raise unknown_name(where, str(head), HEADS)
         if not isinstance(limits, Mapping):
-            raise RequestError(f"{where}: {head}: limits are a mapping, not '{limits}'; write 'limit: value'")
+            raise RequestError(f"{where}: {head}: limits are a mapping, not '{brief(limits)}'; write 'limit: value'")
         everything = {**gates.model_dump(exclude_unset=True), **limits}
         found[head] = parse_gates(everything, target, where=f"{where}: {head}")
     return found
@@ -227,7 +224,7 @@ def parse_step(entry: object, *, where: str) -> Step:
     elif isinstance(entry, str):
         stage, params = entry, {}
     else:
-        raise RequestError(f"{where}: '{entry}' is not a stage; write 'name' or 'name: {{parameter: value}}'")
+        raise RequestError(f"{where}: '{brief(entry)}' is not a stage; write 'name' or 'name: {{parameter: value}}'")
     if stage not in STAGES:
         raise unknown_name(f"{where}: stages", str(stage), STAGES)
     return Step(stage=stage, params=_closed(STAGES[stage].params, params, f"{where}: {stage}"))
@@ -275,16 +272,33 @@ def _closed(model: type[M], values: object, where: str) -> M:
     """Validate `values`, of which None are the defaults; the first thing wrong becomes one line."""
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise RequestError(f"{where}: parameters are a mapping, not '{values}'; write 'parameter: value'")
+        raise RequestError(f"{where}: parameters are a mapping, not '{brief(values)}'; write 'parameter: value'")
     for key in values:
         if key not in model.model_fields:
             raise unknown_name(where, str(key), model.model_fields)
     try:
-        return model.model_validate(dict(values))
+        checked = model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
-        found = f"; was '{first['input']}'" if place else ""  # what is wrong with several together has no place
+        place = brief(".".join(str(part) for part in first["loc"]))
+        problem = brief(first["msg"].removeprefix("Value error, "), 300)
+        found = f"; was '{brief(first['input'])}'" if place else ""  # what is wrong with several together has no place
         problem = f"{problem[0].lower()}{problem[1:]}"
         raise RequestError(f"{where}: {f'{place}: ' if place else ''}{problem}{found}") from error
+    for name, value in values.items():
+        if _became_a_number(value, getattr(checked, name)):
+            was = brief(str(value).lower())
+            raise RequestError(f"{where}: {name}: true and false are not numbers; write a number; was '{was}'")
+    return checked
+
+
+def _became_a_number(given: object, taken: object) -> bool:
+    """Whether a boolean, such as YAML makes of `yes` and `no`, was taken for a number, on its own or within a value."""
+    if isinstance(given, bool):
+        return not isinstance(taken, bool)
+    if isinstance(given, Mapping):
+        fields = taken if isinstance(taken, Mapping) else dict(taken) if isinstance(taken, BaseModel) else {}
+        return any(_became_a_number(value, fields[name]) for name, value in given.items() if name in fields)
+    if isinstance(given, list | tuple) and isinstance(taken, list | tuple):
+        return any(map(_became_a_number, given, taken))
+    return False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import platform
 from functools import cache
 from pathlib import Path
 
+from optimize.allowance import find_allowance
+from optimize.errors import UnavailableError
 from optimize.manifest import Environment
 from optimize.runtimes import nvidia
 
@@ -34,11 +37,14 @@ def detect() -> Environment:
     """Describe this machine."""
     import psutil
 
+    allowed, total = find_allowance(), psutil.virtual_memory().total
     return Environment(
         cpu=cpu_name(),
         features=list(cpu_features()),
         cores=usable_cores(),
-        memory_bytes=psutil.virtual_memory().total,
+        cpu_quota=allowed.cpu_quota,
+        memory_bytes=total,
+        memory_limit_bytes=allowed.memory_bytes if (allowed.memory_bytes or total) < total else None,
         gpu=gpu_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions={name: version(name) for name in LIBRARIES},
@@ -69,10 +75,17 @@ def cpu_features() -> tuple[str, ...]:
     return tuple(sorted(flags & set(FEATURES)))
 
 
-def usable_cores() -> int:
-    """Cores this process may use."""
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use, or the time of so many; see `find_allowance` for `root`."""
     # Under taskset, or in a container with a CPU set, these are fewer than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else host_cores()
+    quota = find_allowance(root).cpu_quota
+    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
+
+
+def host_cores() -> int:
+    """Cores of the machine, whoever may use them."""
+    return os.cpu_count() or 1
 
 
 def gpu_name() -> str | None:
@@ -82,10 +95,18 @@ def gpu_name() -> str | None:
 
 
 def cache_root() -> Path:
-    """The user's folder for what can be built again: `$XDG_CACHE_HOME`, or where the system keeps such things."""
+    """The user's folder for what can be built again: `$XDG_CACHE_HOME`, or where the system keeps such things.
+
+    Raises UnavailableError for a user without a home, as containers have them.
+    """
     import platformdirs
 
-    return platformdirs.user_cache_path(CACHE_NAME, appauthor=False)
+    try:
+        return platformdirs.user_cache_path(CACHE_NAME, appauthor=False)
+    except RuntimeError as error:
+        raise UnavailableError(
+            "cache: this user has no home folder; set HOME, or name a folder with --cache"
+        ) from error
 
 
 def version(distribution: str) -> str:

@@ -10,7 +10,8 @@
     └── StageError                3  a stage could not do its work, or broke a promise it must keep
 
 A message reads *where: what; what to do* and fits on one line. Exit codes 0, 1 and 4 are not
-errors: they are verdicts (see `optimize.gates`).
+errors: they are verdicts (see `optimize.gates`). Signals end with 128 and their number, and what
+else was not foreseen with 3; nothing but a verdict ends with 1 (see `optimize.cli.ending`).
 """
 
 from __future__ import annotations
@@ -60,13 +61,30 @@ class StageError(OptimizeError):
 
 def unknown_name(where: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Build the refusal of `name`, with the nearest of `known` as a suggestion."""
-    names = sorted(known)
+    names, name = sorted(known), brief(name)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(names)}"
     return UnknownNameError(f"{where}: unknown name '{name}'; {hint}")
+
+
+def shown(value: object, *, longest: int = 60) -> str:
+    """A value of somebody's data as a message quotes it: on one line, and cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        text = f"a number of {type(value).__name__} that is too long to print"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def first_line(error: BaseException) -> str:
     """The first non-empty line of another library's message, for quoting in one of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def brief(value: object, most: int = 80) -> str:
+    """A value of the user's for quoting in a message: one line of what can be printed, cut to `most` characters."""
+    text = str(value)
+    # Only what is shown is looked at: a value may be as long as a file.
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:most])
+    return f"{shown}…" if len(text) > most else shown

@@ -1,7 +1,8 @@
 """The limits that a result must meet, and what meets them: pure functions of limits and measurements.
 
-A limit without a measurement never passes, nor does one that was measured as NaN. With a
-confidence, meeting a limit on the examples at hand is not enough: the interval has to meet it.
+A limit without a measurement never passes, nor does one that was measured as NaN, nor a model whose
+data would not show a loss (see `optimize.evidence`). With a confidence, meeting a limit on the
+examples at hand is not enough: the interval has to meet it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from statistics import NormalDist
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from optimize.evidence import doubts
 from optimize.manifest import Check, Latency, Measurement, Metric, Outcome, Verdict
 
 # A score that differs from its limit by less than this differs by rounding: 0.88 - 0.87 > 0.01.
@@ -88,14 +90,35 @@ def excess(name: str, limit: float, value: float) -> float:
 
 
 def judge(gates: Gates, measurement: Measurement) -> Verdict:
-    """Check every limit that is set; no limit at all verifies nothing."""
-    checks = [check for check in (gate(gates, measurement) for gate in GATES) if check is not None]
+    """Check every limit that is set, and whether the data can prove them; no limit at all verifies nothing."""
+    checks = check_limits(gates, measurement)
+    checks += check_evidence(gates, measurement) if checks else []
     outcomes = {check.outcome for check in checks}
     if "failed" in outcomes:
         return Verdict(outcome="failed", checks=checks)
     if not checks or "unverified" in outcomes:
         return Verdict(outcome="unverified", checks=checks)
     return Verdict(outcome="passed", checks=checks)
+
+
+def check_limits(gates: Gates, measurement: Measurement) -> list[Check]:
+    """The outcome of every limit that is set."""
+    return [check for check in (gate(gates, measurement) for gate in GATES) if check is not None]
+
+
+def check_evidence(gates: Gates, measurement: Measurement) -> list[Check]:
+    """What keeps the data from proving that the limits are met; none where they can."""
+    metric = measurement.metric
+    if metric is None:
+        return []
+    drop, relative, agreement = gates.max_metric_drop, gates.max_relative_metric_drop, gates.min_agreement
+    drops = [drop, None if relative is None else relative * abs(metric.reference)]
+    shares = [drop, relative, None if agreement is None else 1.0 - agreement]
+    return list(doubts(metric, share=_least(shares), drop=_least(drops), agreement=agreement))
+
+
+def _least(limits: Iterable[float | None]) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def check_metric_drop(gates: Gates, measurement: Measurement) -> Check | None:

@@ -9,7 +9,7 @@ Shapes used throughout: T tokens of one feature, C classes, V vocabulary, D hidd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -163,6 +163,7 @@ class Head:
     `encode(rows, text)` tokenizes. `read(feature, outputs)` picks from one feature's unpadded
     outputs the rows that decide, [decisions, width]. `decide(feature, rows)` boils them down to
     what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
+    `constants(encoded)` gives the answers that score best of those that are the same whatever the text says.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
     may be absent. `labels` names the role that holds class labels.
 
@@ -184,6 +185,7 @@ class Head:
     read: Callable[[Feature, Feed], np.ndarray[Any, Any]]
     decide: Callable[[Feature, np.ndarray[Any, Any]], Any]
     score: Callable[[Encoded, Sequence[Any]], Score]
+    constants: Callable[[Encoded], Iterable[Sequence[Any]]]
     labels: str | None = None
     max_tokens: int = 512
     axes: tuple[str, ...] = ("batch", "sequence")

@@ -38,6 +38,17 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Constant(Record):
+    """The best answer that is the same whatever the text says, beside the reference's answers."""
+
+    value: float = Field(description="What it would score.")
+    lead: float = Field(description="The reference's score minus `value`: what the reference knows of the texts.")
+    interval: tuple[float, float] = Field(
+        description="Lower and upper end of `lead` at the metric's `confidence`, by a paired bootstrap."
+    )
+    agreement: float = Field(description="Its agreement with the reference, as in `drift`.")
+
+
 class Metric(Record):
     """A score, beside the PyTorch FP32 reference's on the same examples."""
 
@@ -58,6 +69,15 @@ class Metric(Record):
     examples: int = Field(description="Examples that were scored.")
     p_value: float | None = Field(
         default=None, description="Of the exact McNemar test, where answers are right or wrong; else null."
+    )
+    answers: int | None = Field(
+        default=None,
+        description="Answers that the examples were given: several each where words are answers, else one each.",
+    )
+    constant: Constant | None = Field(
+        default=None,
+        description="What an answer that is the same for every example would score. Where the reference is not better, "
+        "nothing can be proven.",
     )
     others: dict[str, float] = Field(
         default_factory=dict, description="Further scores of the model by name, such as exact match beside F1."
@@ -205,10 +225,15 @@ class StageRecord(Record):
 class Check(Record):
     """One limit: the measured value beside it, and why it came out as it did."""
 
-    name: str = Field(description="Name of the limit, as in the pipeline's `gates`.")
-    limit: float = Field(description="The limit.")
+    name: str = Field(
+        description="Name of the limit, as in the pipeline's `gates`; or `enough_examples` or `better_than_constant`, "
+        "where the data cannot prove that the limits are met."
+    )
+    limit: float = Field(description="The limit, or what would be needed.")
     value: float | None = Field(description="What was measured; null where nothing was.")
-    outcome: Outcome = Field(description="`passed`, `failed`, or `unverified` where the measurement is missing.")
+    outcome: Outcome = Field(
+        description="`passed`, `failed`, or `unverified` where the measurement is missing or proves nothing."
+    )
     reason: str = Field(description="The outcome in words, with the numbers.")
 
 
@@ -216,10 +241,10 @@ class Verdict(Record):
     """What the limits say together."""
 
     outcome: Outcome = Field(
-        description="`failed` if any check failed, `unverified` if any lacks its measurement or there is no limit, "
-        "else `passed`."
+        description="`failed` if any check failed, `unverified` if any lacks its measurement, if there is no limit, or "
+        "if the data prove nothing, else `passed`."
     )
-    checks: list[Check] = Field(description="Each limit's outcome.")
+    checks: list[Check] = Field(description="Each limit's outcome, and what the data cannot prove.")
 
 
 class Candidate(Record):
@@ -269,8 +294,15 @@ class Environment(Record):
 
     cpu: str = Field(description="Name of the CPU.")
     features: list[str] = Field(description="Features of the CPU that matter here, such as `avx512_vnni`.")
-    cores: int = Field(description="Cores that the process may use.")
+    cores: int = Field(description="Cores that the process may use, after affinity and quota.")
+    cpu_quota: float | None = Field(
+        default=None,
+        description="Cores' worth of time that a container has, such as 1.5; null where nothing limits it.",
+    )
     memory_bytes: int = Field(description="Memory of the machine, in bytes.")
+    memory_limit_bytes: int | None = Field(
+        default=None, description="Memory that a container has, in bytes; null where it has the machine's."
+    )
     gpu: str | None = Field(description="Name of the GPU; null where there is none.")
     system: str = Field(description="Operating system and Python.")
     versions: dict[str, str] = Field(description="Versions of the libraries that took part.")

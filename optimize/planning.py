@@ -6,22 +6,28 @@ parameters, checkpoint, data columns, hardware and extras are checked, and defau
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
-from optimize.environment import cache_root, usable_cores
+from optimize.environment import cache_root, host_cores, usable_cores
 from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
-from optimize.interfaces import Head, Target
+from optimize.interfaces import Head, Progress, Target
 from optimize.measure.shapes import parse_shape
-from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of
+from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of, user_path
 from optimize.source.acquire import Found, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
+MOST_THREADS_PER_CORE = 4
+"""More than any processor runs at a time on one core; above, threads only wait for one another."""
+MOST_TOKENS = 2**20
+"""In one batch: 2,048 texts of 512 tokens, whose activations alone take tens of GB."""
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
 
 
@@ -50,17 +56,25 @@ class Plan:
     added_shape: str | None = None
 
 
-def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool = False) -> Plan:
+def make_plan(
+    options: Options, pipeline: Pipeline | None = None, *, built: bool = False, progress: Progress | None = None
+) -> Plan:
     """Check a request and fill in its defaults; `pipeline` stands in for the one that options name and set.
 
-    Of one that is `built` already, nothing has to be there that its stages read.
+    Of one that is `built` already, nothing has to be there that its stages read. `progress` hears of it where the Hub
+    lets wait.
     """
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
+    check_encoding(options)
+    check_words(options)
     pipeline = pipeline or with_options(choose_pipeline(options.target, options.pipeline), options)
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
+    if not built:  # where the machine that built had more cores, its threads are part of what is measured again
+        check_threads(options.threads)
+        check_place(options.out)
     check_stages(pipeline)
     check_libraries(pipeline)
     # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
@@ -69,7 +83,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
     if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
     longest = longest_text(options, (pipeline, *candidates))
-    found, head = inspect_checkpoint(options.model, options.revision, options.head)
+    found, head = inspect_checkpoint(options.model, options.revision, options.head, progress=progress)
     for each in () if built else (pipeline, *candidates):
         check_steps(each, head)
     wanted = Wanted(
@@ -84,7 +98,7 @@ def make_plan(options: Options, pipeline: Pipeline | None = None, *, built: bool
         revision=options.data_revision,
         training_examples=options.training_examples if any(map(trains, (pipeline, *candidates))) else 0,
     )
-    wanted = replace(wanted, revision=inspect_data(wanted, head))
+    wanted = replace(wanted, revision=inspect_data(wanted, head, progress=progress))
     pipeline = pipeline.for_head(head.name)
     if candidates:
         check_choice(options, pipeline)
@@ -166,6 +180,17 @@ def check_settings(settings: Sequence[Setting], pipelines: Sequence[Pipeline]) -
             )
 
 
+def _candidate(pipeline: Pipeline, name: str) -> Pipeline:
+    """A pipeline that another one names; refuse one that is for another target, or is to be chosen itself."""
+    where = f"pipeline {pipeline.name}: candidate {name}"
+    candidate = choose_pipeline(pipeline.target, AUTO) if name == AUTO else load_pipeline(name)
+    if candidate.target != pipeline.target:
+        raise RequestError(f"{where}: is for target '{candidate.target}', not '{pipeline.target}'; name another")
+    if not candidate.stages:
+        raise RequestError(f"{where}: has no stages of its own; name another")
+    return candidate
+
+
 def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipeline, ...], dict[str, str]]:
     """The candidates that can be built and run here, and the reasons why others cannot; refuse if none can."""
     if not pipeline.candidates:
@@ -175,11 +200,8 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
         raise RequestError(f"--build-only: '{pipeline.name}' has to measure to choose; leave it out or name {first}")
     found: list[Pipeline] = []
     left_out: dict[str, str] = {}
-    settings, candidates = settings_of(options), []
-    for name in pipeline.candidates:
-        candidates.append(choose_pipeline(pipeline.target, name))
-        if not candidates[-1].stages:
-            raise RequestError(f"pipeline {pipeline.name}: candidate {name} has no stages of its own; name another")
+    settings = settings_of(options)
+    candidates = [_candidate(pipeline, name) for name in pipeline.candidates]
     # A setting may be of a stage that one of them alone has.
     check_settings(settings, candidates)
     for each in candidates:
@@ -222,6 +244,18 @@ def check_choice(options: Options, pipeline: Pipeline) -> None:
         raise RequestError(f"--tuning-examples: '{pipeline.name}' has none to choose on; give 1 or more")
 
 
+def check_encoding(options: Options) -> None:
+    """Refuse names that are not UTF-8: neither manifests nor the libraries that open models can say them."""
+    named = {each.flag: getattr(options, name) for name, each in declared().items()}
+    for flag, value in {**named, "--cache": options.cache or cache_root()}.items():
+        text = json.dumps(value, ensure_ascii=False, default=str)  # as it is, where Python would escape it
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            said = text.encode(errors="backslashreplace").decode()
+            raise RequestError(f"{flag}: {said} is not UTF-8; rename it, or name a link to it") from error
+
+
 def check_numbers(options: Options) -> None:
     """Refuse counts that make no sense."""
     for name, each in declared().items():
@@ -230,8 +264,40 @@ def check_numbers(options: Options) -> None:
             raise RequestError(f"{each.flag}: {value} is too few; give {least} or more")
     if not options.shapes:
         raise RequestError("--shapes: names no shape; write for instance 1x128,data")
-    for shape in options.shapes:
-        parse_shape(shape, where="--shapes")
+    for place, shape in enumerate(options.shapes):
+        batch, tokens = parse_shape(shape, where="--shapes")
+        if shape in options.shapes[:place]:
+            raise RequestError(f"--shapes: {shape} is there twice; leave one out")
+        if batch * (tokens or 1) > MOST_TOKENS:
+            raise RequestError(f"--shapes: {shape} has more than {MOST_TOKENS:,} tokens; name a smaller one")
+
+
+def check_words(options: Options) -> None:
+    """Refuse a checkpoint or data without a name, or in the home of nobody."""
+    for flag, word in (("--model", options.model), ("--data", options.data)):
+        if word is not None and not word.strip():
+            raise RequestError(f"{flag}: is empty; name a folder or Hub id, or leave it out")
+        user_path(word or "", flag)
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place for run folders where none can be made; nothing stays behind."""
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists() or folder.is_symlink())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".place-", dir=nearest):
+            pass
+    except OSError as error:
+        raise RequestError(f"--out: {nearest}: {error.strerror}; name a folder that can be written to") from error
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse more threads than this machine could ever run well."""
+    most = MOST_THREADS_PER_CORE * host_cores()
+    if threads is not None and threads > most:
+        raise RequestError(
+            f"--threads: {threads} is more than {most}, {MOST_THREADS_PER_CORE} for each core of this machine; "
+            f"give {usable_cores()}, or leave it out"
+        )
 
 
 def check_runs(pipeline: Pipeline) -> None:

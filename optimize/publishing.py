@@ -8,11 +8,11 @@ beside its destination and renamed, so it is there whole or not at all.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from optimize import manifest
 from optimize.artifact import Artifact, copy_sealed, file_digest, sealed_files
+from optimize.assembling import assembled
 from optimize.errors import RequestError, SealError
 from optimize.finished import as_stated, judge_again, judged_model, read_run
 from optimize.heads import HEADS
@@ -41,13 +41,9 @@ def publish_folder(run: Path, destination: Path) -> None:
     final = judged_model(run, record)
     record = record.model_copy(update={"verdict": judge_again(run, record, final)})
     destination = destination.resolve()
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
-    try:
+    with assembled(destination.parent, destination.name) as partial:
         assemble(run, record, final, partial)
         _put(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def assemble(run: Path, record: Manifest, final: Artifact, folder: Path) -> None:
@@ -68,7 +64,6 @@ def assemble(run: Path, record: Manifest, final: Artifact, folder: Path) -> None
     # As sha256sum writes them, so that `sha256sum --check` reads them.
     lines = [f"{file_digest(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-    folder.chmod(0o755)  # mkdtemp makes folders that nobody else may read
 
 
 def published_files(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from optimize.errors import RequestError
+from optimize.errors import RequestError, brief
 
 DEMO = "demo"
 DEFAULT_SHAPES = ("1x16", "1x128", "8x128", "1x384", "data")
@@ -64,24 +64,37 @@ def read_share(text: str, flag: str) -> float:
 
 def read_columns(text: str, flag: str) -> dict[str, str]:
     """`text=review,label=stars` as a mapping."""
-    return _pairs(text, f"{flag}: '{text}' is not role=column; write for instance text=review")
+    return _pairs(text, flag, "role=column; write for instance text=review")
 
 
 def read_runtime(text: str, flag: str) -> dict[str, str]:
     """`hint=throughput,precision=bf16` as a mapping."""
-    return _pairs(text, f"{flag}: '{text}' is not setting=value; write for instance hint=throughput")
+    return _pairs(text, flag, "setting=value; write for instance hint=throughput")
 
 
-def _pairs(text: str, refusal: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",") if pair]
-    if not all(name.strip() and value.strip() for name, _, value in pairs):
-        raise RequestError(refusal)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+def _pairs(text: str, flag: str, form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in text.split(","):
+        name, _, value = (part.strip() for part in pair.partition("="))
+        if not (name and value):
+            raise RequestError(f"{flag}: '{brief(text)}' is not {form}")
+        if name in found:
+            raise RequestError(f"{flag}: '{brief(name)}' is given twice; leave one out")
+        found[name] = value
+    return found
+
+
+def user_path(text: str, flag: str) -> Path:
+    """A path as the user wrote it, with `~` and `~name` for homes; refuses a user that is not there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise RequestError(f"{flag}: '{brief(text)}' is in no known user's home; write the path out") from error
 
 
 def read_settings(texts: Sequence[str], flag: str) -> dict[str, object]:
     """`quantize_static.exclude=[a, b]` and its like as a mapping; values are as YAML would have them."""
-    import yaml
+    from optimize.small_files import parse_yaml
 
     found: dict[str, object] = {}
     for text in texts:
@@ -89,12 +102,17 @@ def read_settings(texts: Sequence[str], flag: str) -> dict[str, object]:
         owner, _, parameter = name.strip().partition(".")
         if not (owner and parameter and value.strip()):
             raise RequestError(
-                f"{flag}: '{text}' is not stage.parameter=value; write for instance quantize_static.method=percentile"
+                f"{flag}: '{brief(text)}' is not stage.parameter=value; write for instance "
+                "quantize_static.method=percentile"
             )
+        if name.strip() in found:
+            raise RequestError(f"{flag}: sets {name.strip()} twice; leave one out")
         try:
-            found[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise RequestError(f"{flag}: '{value}' is not YAML; write it as in a pipeline's file") from None
+            found[name.strip()] = parse_yaml(value)
+        except ValueError as error:
+            raise RequestError(
+                f"{flag}: '{brief(value)}' is not YAML ({error}); write it as in a pipeline's file"
+            ) from error
     return found
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from optimize import environment, gates, manifest
 from optimize.artifact import copy_sealed
+from optimize.assembling import assembled
 from optimize.building import (
     Loaded,
     Made,
@@ -138,9 +138,8 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
     """Write the run's folder: model, what PyTorch loads of it, scores per example, report, and the manifest last."""
     stamp = result.created.replace(":", "").replace("-", "").replace("+0000", "Z")
     name = f"{stamp}-{Path(result.request.pipeline).stem}-{result.request.head}-{result.id}"
-    partial = out / f".{name}.partial"
     # A killed process leaves at most a folder whose name begins with a dot, which nobody takes for a run.
-    try:
+    with assembled(out, name) as partial:
         copy_sealed(made.model, partial / manifest.MODEL)
         if made.checkpoint:
             copy_sealed(made.checkpoint, partial / manifest.CHECKPOINT)
@@ -148,8 +147,6 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
         write_report(result, partial)
         manifest.write(result, partial)
         partial.rename(out / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / name
 
 

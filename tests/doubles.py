@@ -70,6 +70,7 @@ LABELLING = Head(
     read=lambda feature, outputs: outputs["logits"],
     decide=lambda feature, rows: rows[:, 0].tolist(),
     score=lambda encoded, answers: pytest.fail("not scored here"),
+    constants=lambda encoded: (),
 )
 """A head that decides by the first class's logit of each token, and is not to be scored."""
 

@@ -1,8 +1,9 @@
-"""A small Hugging Face Hub on 127.0.0.1: what huggingface_hub and datasets ask of the real one.
+"""A small Hugging Face Hub on 127.0.0.1: what huggingface_hub and datasets ask of the real one, and fixtures with it.
 
 A repository is a list of commits, each a mapping from paths to bytes, and names that point to
 commits. The server answers for information, trees, path information and files, and refuses the way
-the Hub does, with `X-Error-Code`. It knows nothing of uploads, large-file redirects or Xet.
+the Hub does, with `X-Error-Code`. It can misbehave as well: say nothing, drip, or talk nonsense.
+It knows nothing of uploads, large-file redirects or Xet.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
 
 API = re.compile(r"/api/(models|datasets)/([\w.-]+/[\w.-]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
 FILE = re.compile(r"/(datasets/)?([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
@@ -31,6 +34,21 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a repository misbehaves: towards questions of the API, or where files are fetched.
+
+    Where it `says` something, with a status and headers, that is all it says. What it `does` is to keep `silent`, to
+    drip the body or even the `headers` byte by byte, or to take its time before it answers as it should.
+    """
+
+    says: bytes | None = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    does: Literal["silent", "drips", "drips headers", "hesitates"] | None = None
+    towards: Literal["questions", "files"] = "questions"
+
+
 @dataclass
 class Repository:
     """Commits by their hash, and branches; `refuses` is a status and code to answer everything with."""
@@ -38,6 +56,7 @@ class Repository:
     commits: dict[str, Files] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     refuses: tuple[int, str] | None = None
+    manner: Manner | None = None
 
     def commit(self, files: Files, branch: str = "main") -> str:
         """Add a commit, point `branch` to it, and return its hash."""
@@ -56,6 +75,7 @@ class Hub:
     address: str
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def model(self, name: str) -> Repository:
         """The model of that name, made where there is none."""
@@ -82,6 +102,7 @@ def serve() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.closed.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -111,16 +132,39 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append(f"{self.command} {self.path}")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         path = urlsplit(self.path).path
+        api, file = API.fullmatch(path), FILE.fullmatch(path)
+        manner = _manner(hub, api, file)
+        if manner and self._misbehaves(hub, manner):
+            return
         try:
-            if found := API.fullmatch(path):
+            if found := api:
                 self._send(200, json.dumps(_describe(hub, *found.groups(), body)).encode(), {})
-            elif found := FILE.fullmatch(path):
+            elif found := file:
                 self._send(200, *_file(hub, *found.groups()))
             else:
                 raise _RefusalError(404, "EntryNotFound")
         except _RefusalError as refusal:
             status, code = refusal.args
             self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": f"{code} (test hub)"})
+
+    def _misbehaves(self, hub: Hub, manner: Manner) -> bool:
+        """Whether that was all: else the answer is still to come."""
+        if manner.does == "hesitates":
+            hub.closed.wait(0.3)
+            return False
+        if manner.does is None:
+            self._send(manner.status, manner.says or b"", manner.headers)
+            return True
+        self.close_connection = True
+        if manner.does == "silent":
+            hub.closed.wait()
+            return True
+        status = b"HTTP/1.1 200 OK\r\n"
+        with suppress(OSError):  # whoever asked has had enough
+            self.wfile.write(status if manner.does == "drips headers" else status + b"ETag: 1\r\n\r\n")
+            while not hub.closed.wait(0.05):
+                self.wfile.write(b"X-Y: z\r\n" if manner.does == "drips headers" else b" ")
+        return True
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
@@ -134,6 +178,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def _manner(hub: Hub, api: re.Match[str] | None, file: re.Match[str] | None) -> Manner | None:
+    if api is not None:
+        repository, towards = hub.repositories.get((api[1], api[2])), "questions"
+    elif file is not None:
+        repository, towards = hub.repositories.get(("datasets" if file[1] else "models", file[2])), "files"
+    else:
+        return None
+    manner = repository.manner if repository else None
+    return manner if manner and manner.towards == towards else None
 
 
 def _resolve(hub: Hub, kind: str, name: str, revision: str) -> tuple[str, Files]:
@@ -172,3 +227,34 @@ def _file(hub: Hub, dataset: str | None, name: str, revision: str, path: str) ->
         raise _RefusalError(404, "EntryNotFound")
     etag = hashlib.sha1(files[path]).hexdigest()
     return files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub without anything in it."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    """Let this process use the Hub; the libraries read their environment when they are imported."""
+    import datasets
+    import huggingface_hub
+
+    point_to(hub.address, monkeypatch)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "home"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    return hub
+
+
+def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make another address the Hub's in this process."""
+    import datasets
+    import huggingface_hub
+
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)

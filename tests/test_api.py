@@ -37,12 +37,13 @@ def example(tmp_path, checkpoint, data_folder, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs_as_it_stands(example, few_runs, capsys):
     runpy.run_path(str(example), run_name="__main__")
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "text-classification ['export', 'quantize_static']"
-    assert re.match(r"(passed|failed) in reports/runs/\S+$", lines[1])
+    assert re.match(r"(passed|failed|unverified) in reports/runs/\S+$", lines[1])
     assert re.match(r"accuracy 0\.\d{4}, \d+\.\d\d ms, \d+ bytes$", lines[2])
     assert "stage quantize_static: cached" in lines
     assert "nothing to redo: every stage is in the cache" in lines

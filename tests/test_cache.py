@@ -251,7 +251,6 @@ def test_two_processes_that_build_the_same_both_get_the_one_valid_entry(root, tm
 def test_a_killed_build_leaves_no_entry_and_its_remains_are_swept_by_the_next(root, tmp_path, build):
     process = start("killed", root, tmp_path / "pause")
     wait_for(tmp_path / "pause" / "killed.building")
-    assert [name.split("-")[2] for name in partials(root)] == [str(process.pid)]
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert len(partials(root)) == len(list(root.iterdir())) == 1
@@ -268,21 +267,6 @@ def test_the_work_of_a_live_process_is_not_swept(root, tmp_path, build):
     theirs = json.loads(process.communicate(timeout=60)[0])
     assert (process.returncode, theirs["cached"], theirs["builder"]) == (0, False, "live")
     assert partials(root) == []
-
-
-def test_the_work_of_another_machine_is_not_swept(root, build):
-    elsewhere = root / ".partial-0badcafe-999999999-x"
-    elsewhere.mkdir(parents=True)
-    cache.fetch(root, MATERIAL, "onnx", build)
-    assert elsewhere.is_dir()
-
-
-def test_a_process_of_another_user_counts_as_alive(monkeypatch):
-    def refuse(pid, number):
-        raise PermissionError
-
-    monkeypatch.setattr(os, "kill", refuse)
-    assert cache._alive(1)
 
 
 def test_whoever_loses_the_race_uses_the_winners(root, build):

@@ -21,6 +21,7 @@ LAYERS = [
     {"cli"},
     {"bench"},
     {"running", "certifying", "publishing", "finished"},
+    {"assembling"},
     {"choosing"},
     {"building"},
     {"planning", "report"},
@@ -33,9 +34,11 @@ LAYERS = [
     {"evaluate", "runtimes"},
     {"interfaces"},
     {"gates"},
-    {"artifact", "checkpoint", "manifest"},
+    {"evidence"},
+    {"artifact", "checkpoint", "copies", "leftovers", "manifest"},
     {"request"},
-    {"errors"},
+    {"small_files"},
+    {"errors", "privacy", "allowance"},
 ]
 STRANGERS = {"stages", "targets", "heads"}
 """Modules of one row that never import one another; in other rows neighbours may."""

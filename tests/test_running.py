@@ -484,7 +484,7 @@ def entries(root: Path) -> list[Path]:
 def wait_for_a_stage(process: subprocess.Popen[str], root: Path) -> None:
     """Wait until the checkpoint is in the cache and a stage is being written."""
     deadline = time.monotonic() + 120
-    while not (entries(root) and list(root.glob(".partial-*/artifact"))):
+    while not (entries(root) and list(root.glob(".partial-*/*/artifact"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
+import typer.core
 import typer.exceptions
 
 from optimize import __version__
 from optimize.cli import caching, inspecting, verbosity
+from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
     JsonOption,
@@ -26,21 +28,46 @@ from optimize.cli.options import (
     request_command,
 )
 from optimize.cli.output import print_json
-from optimize.errors import OptimizeError, RequestError
+from optimize.errors import RequestError, StageError
 
 if TYPE_CHECKING:
+    from optimize.planning import Plan
     from optimize.request import Options
 
 EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 WORSE = (0, 4, 1)
 """Verdicts' exit codes, each worse than the one before: what failed was proven to, what is unverified may be good."""
-INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 BENCH_OPTIONS = ("target", "pipeline", "settings", "runtime", "device", "budget", "seed", "shapes", "threads", "cache")
 BENCH_SHAPES = ("1x16", "1x128", "8x128", "1x384")
 """Random weights come without data, so there are no lengths as they occur."""
 
+
+class PassedOn(Exception):  # noqa: N818  (it is what holds an error)
+    """A failure on its way past Typer, which ends some kinds with exit codes of its own, 1 among them."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+
+class Commands(typer.core.TyperGroup):
+    """All commands, whose failures come out as they are."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do a command."""
+        try:
+            return super().invoke(ctx)
+        except (OSError, EOFError) as error:
+            raise PassedOn(error) from error
+        except SystemExit as error:  # ours are `typer.Exit`
+            raise StageError(
+                f"a library ended the process with {error.code!r}; see where with --verbose, and report it"
+            ) from error
+
+
 app = typer.Typer(
     name="optimize",
+    cls=Commands,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Typer's help in colours imports rich, which takes as long as all the rest
@@ -75,12 +102,10 @@ def run(options: Options, *, as_json: bool) -> None:
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_overview, show_run
     from optimize.manifest import dump
-    from optimize.planning import make_plan
     from optimize.running import run
 
-    # All requests are checked before the first is carried out: a refusal after an hour would be late.
     manifests = []
-    for made in list(map(make_plan, each_head(options))):
+    for made in make_plans(options):
         with progress() as shown:
             folder, manifest = run(made, progress=shown)
         manifests.append(manifest)
@@ -98,14 +123,22 @@ def plan(options: Options, *, as_json: bool) -> None:
     """Check a request and show what `run` would do."""
     from optimize.cli.output import dump_request
     from optimize.cli.tables import show_plan
-    from optimize.planning import make_plan
 
-    plans = list(map(make_plan, each_head(options)))
+    plans = make_plans(options)
     if as_json:
         print_json(dump_request(made.request) for made in plans)
     elif not verbosity.is_quiet():
         for made in plans:
             show_plan(made)
+
+
+def make_plans(options: Options) -> list[Plan]:
+    """One plan a head. All are checked before the first is carried out: a refusal after an hour would be late."""
+    from optimize.cli.progress import progress
+    from optimize.planning import make_plan
+
+    with progress() as shown:
+        return [make_plan(each, progress=shown) for each in each_head(options)]
 
 
 def each_head(options: Options) -> list[Options]:
@@ -248,32 +281,20 @@ app.command(hidden=True, cls=PanelCommand)(check)
 app.add_typer(caching.app, name="cache")
 
 
-def main() -> NoReturn:
-    """Entry point: an error of ours becomes one line and its exit code."""
-    verbosity.be_usual()
+def run_command() -> int | None:
+    """Do what the command line says; the exit code, or None where what was printed is the result."""
     try:
         # Standalone, Typer would print errors itself, over several lines and in its own words.
-        code = app(prog_name="optimize", standalone_mode=False) or 0
-        if code == INTERRUPTED:  # typer 0.29 makes this exit code of Ctrl-C, and says nothing
-            raise KeyboardInterrupt
-        sys.exit(code)
-    except OptimizeError as error:
-        _fail(str(error), error.exit_code)
+        code: int | None = app(prog_name="optimize", standalone_mode=False)
     except typer.exceptions.TyperException as error:
-        _fail(error.format_message(), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; finished stages are kept", INTERRUPTED)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; free space or mend permissions, then run again", 3)
+        raise RequestError(error.format_message()) from error
+    except PassedOn as passed:
+        raise passed.failure from None
+    if code == INTERRUPTED:  # typer 0.29 makes this exit code of Ctrl-C, and says nothing
+        raise KeyboardInterrupt
+    return code
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    """Say what went wrong in one line, and before it, if that was asked for, where."""
-    if verbosity.is_verbose():
-        import traceback
-
-        traceback.print_exc()
-    # Messages of other libraries may have line breaks; who reads logs by line must not lose half of ours.
-    print("optimize: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(code)
+def main() -> NoReturn:
+    """The command, for who has imported this module already."""
+    end(run_command)

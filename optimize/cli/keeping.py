@@ -6,19 +6,22 @@ How an entry lies on disk is told in `optimize.cache`. This is not there, since 
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from optimize import cache
-from optimize.artifact import seal
 from optimize.errors import RequestError
 from optimize.interfaces import Progress
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 DAY = 24 * 3600.0
+KEY = "[0-9a-f]{64}"
+"""What an entry's name is: a SHA-256 in hex."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +42,34 @@ class Kept:
 
 
 def list_entries(root: Path) -> list[Kept]:
-    """All entries, the last used first."""
+    """All entries, the last used first; a file or a link that somebody put in an entry's place is one too."""
     found = []
-    # Keys are hexadecimal; what begins with a dot is being written, or kept for work that was killed.
     for folder in root.glob("[0-9a-f]*"):
-        if folder.is_dir() and (entry := _read(folder)) is not None:
+        if re.fullmatch(KEY, folder.name) and (entry := _read(folder)) is not None:
             found.append(entry)
     return sorted(found, key=lambda entry: -entry.used)
 
 
 def _read(folder: Path) -> Kept | None:
     """What a folder says of itself; None where another process has just removed it."""
+    size, used = 0, 0.0
     try:
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        used = folder.stat().st_mtime  # set anew at each use; many disks do not keep when a file was read
-    except FileNotFoundError:
-        return None
-    try:
-        material = json.loads((folder / "material.json").read_text(encoding="utf-8"))
-        stage = material.get("stage") or f"checkpoint ({material['source']})"
-        return Kept(folder.name, stage, material["head"], size, used, folder)
-    except (OSError, ValueError, KeyError, AttributeError):
-        return Kept(folder.name, "damaged", "", size, used, folder)
+        used = folder.lstat().st_mtime  # set anew at each use; many disks do not keep when a file was read
+        size = sum(map(_size, folder.rglob("*")))
+        if not cache.stranger_in(folder):
+            material = json.loads((folder / cache.MATERIAL).read_text(encoding="utf-8"))
+            stage = material.get("stage") or f"checkpoint ({material['source']})"
+            return Kept(folder.name, str(stage), str(material["head"]), size, used, folder)
+    except (*cache.UNSOUND, AttributeError):
+        if not os.path.lexists(folder):
+            return None
+    return Kept(folder.name, "damaged", "", size, used, folder)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; folders and links have none to count."""
+    facts = path.lstat()
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else 0
 
 
 def choose_old(entries: Sequence[Kept], *, keep_bytes: int | None, older_than_days: float | None) -> list[Kept]:
@@ -81,26 +90,19 @@ def collect(root: Path, old: Sequence[Kept]) -> None:
     """Remove entries, and what killed processes left behind."""
     for each in old:
         cache.discard(each.folder)
-    cache.sweep_partials(root)
+    cache.sweep_leftovers(root)
 
 
 def verify(entries: Sequence[Kept], progress: Progress) -> list[Kept]:
     """The entries that are not what was sealed; they are removed, to be built again when they are wanted."""
     damaged = []
     for done, each in enumerate(entries, 1):
-        if not _intact(each.folder):
+        # What another process removed meanwhile is not damaged.
+        if cache.read_entry(each.folder) is None and os.path.lexists(each.folder):
             damaged.append(each)
             cache.discard(each.folder)
         progress.step("verify", done, len(entries))
     return damaged
-
-
-def _intact(folder: Path) -> bool:
-    try:
-        record = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-        return bool(seal(folder / "artifact", record["kind"]).digest == record["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return not folder.exists()  # removed meanwhile, so not damaged
 
 
 def read_size(text: str, flag: str) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from optimize.cli.signals import Heed, heeded
 from optimize.cli.verbosity import is_quiet
 from optimize.interfaces import Progress, Silence
 
@@ -17,61 +16,35 @@ if TYPE_CHECKING:
     import rich.progress
 
 PLAIN_SECONDS = 10.0
-IMPORTING = "<frozen importlib._bootstrap>"
-"""The file of the frames that import a module."""
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """What shows how far the work is. Meanwhile no Ctrl-C is lost."""
-    with bars_or_lines() as shown:
-        heeding = HeedingProgress(shown)
-        before = signal.signal(signal.SIGINT, heeding.interrupt)
+    """What shows how far the work is. Meanwhile no Ctrl-C is lost, nor what ends a run like it."""
+    with bars_or_lines() as shown, heeded() as heed:
+        heed.is_checked = True
         try:
-            yield heeding
+            yield HeedingProgress(shown, heed)
         finally:
-            signal.signal(signal.SIGINT, before)
+            heed.is_checked = False
 
 
 class HeedingProgress:
-    """Progress that raises a KeyboardInterrupt again which somebody swallowed, at the next sign of it.
+    """Progress that raises a KeyboardInterrupt again which somebody swallowed, at the next sign of it."""
 
-    Python forgets the exception where it comes up in a callback or a destructor, and some libraries take it for an
-    error of their own. While a module is imported it waits for that sign from the first, unless Ctrl-C comes again:
-    extension modules that are left half imported can crash the process.
-    """
-
-    def __init__(self, shown: Progress) -> None:
+    def __init__(self, shown: Progress, heed: Heed) -> None:
         self._shown = shown
-        self._interrupted = False
-
-    def interrupt(self, _: int, frame: FrameType | None) -> None:
-        """What Ctrl-C does."""
-        again, self._interrupted = self._interrupted, True
-        if again or not _imports(frame):
-            raise KeyboardInterrupt
+        self._heed = heed
 
     def step(self, name: str, done: int, total: int) -> None:
         """Show how far `name` is."""
-        self._heed()
+        self._heed.check()
         self._shown.step(name, done, total)
 
     def say(self, line: str) -> None:
         """Show a line."""
-        self._heed()
+        self._heed.check()
         self._shown.say(line)
-
-    def _heed(self) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
-
-
-def _imports(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == IMPORTING:
-            return True
-        frame = frame.f_back
-    return False
 
 
 @contextmanager

@@ -165,11 +165,22 @@ def _stages(pipeline: Pipeline) -> str:
     return " > ".join(step.stage for step in pipeline.stages)
 
 
+def _allowance(machine: Document) -> list[tuple[str, str]]:
+    """What a container has of the machine; nothing where it has all of it."""
+    rows = []
+    if machine["cpu_quota"] is not None:
+        rows.append(("quota", f"{machine['cpu_quota']:g} cores' worth of time"))
+    if machine["memory_limit_bytes"] is not None:
+        rows.append(("memory limit", f"{machine['memory_limit_bytes'] / 2**30:.1f} GiB"))
+    return rows
+
+
 def show_machine(found: Document) -> None:
     """This machine and what runs on it."""
     machine = found["machine"]
     rows = [
         ("cpu", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB"),
+        *_allowance(machine),
         ("features", ", ".join(machine["features"]) or "none known"),
         ("gpu", machine["gpu"] or "none"),  # NVIDIA's alone: OpenVINO's are among what its target says
         ("system", machine["system"]),

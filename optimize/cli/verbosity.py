@@ -12,7 +12,8 @@ from optimize.errors import RequestError
 # Not the root logger: what a library logs at its own level must not depend on how much of ours is wanted.
 LOG = logging.getLogger("optimize")
 # transformers imports torchao where it is installed, which complains of GPU libraries and of torch's own renamings.
-NOISY = ("torchao", "torch.utils._pytree")
+# matplotlib does of a home that it cannot write to, and does without.
+NOISY = ("torchao", "torch.utils._pytree", "matplotlib")
 
 
 def be_usual() -> None:

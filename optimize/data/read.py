@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.errors import DataError, first_line
-from optimize.hub import asking_hub
+from optimize.hub.refusals import Repository, asking_hub
+from optimize.hub.repository import cached_folder, inspect_repository, is_offline
+from optimize.interfaces import Progress
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,8 +75,11 @@ def _first_row(path: Path) -> object:
     return next(iter(row), {}) if path.suffix == ".json" and isinstance(row, list) else row
 
 
-def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Dataset:
-    """The table of one split's file."""
+def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
+    """The table of one split's file, which lies in `place` from then on.
+
+    `datasets` knows a file by its size and time, so `place` has to be new: nothing from before is to be found there.
+    """
     import datasets
 
     _silence_datasets()
@@ -86,7 +91,7 @@ def read_file(files: Mapping[str, Path], cache: Path, split: str) -> Dataset:
         options["delimiter"] = "\t"
     try:
         return datasets.load_dataset(
-            READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(cache / "datasets"), **options
+            READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(place), **options
         )
     except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
         _raise_if_full(error)
@@ -110,23 +115,29 @@ def _raise_if_full(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def inspect_hub(name: str, revision: str | None) -> str | None:
+def inspect_hub(name: str, revision: str | None, progress: Progress) -> str:
     """The commit of a Hub data set; refuses one that is not there."""
-    import huggingface_hub
+    commit, _ = inspect_repository(_repository(name, revision), progress)
+    return commit
 
-    with asking_hub(name, revision, option="--data", refusal=DataError):
-        return huggingface_hub.HfApi().dataset_info(name, revision=revision).sha
+
+def _repository(name: str, revision: str | None) -> Repository:
+    return Repository("dataset", name, revision, "--data", DataError)
 
 
 def read_hub(name: str, config: str | None, revision: str | None, *, cache: Path) -> Mapping[str, Dataset]:
-    """All splits of a Hub data set, at a commit."""
+    """All splits of a Hub data set, at a commit; offline, of its folder in the Hub's cache."""
     import datasets
 
     _silence_datasets()
-    with asking_hub(name, revision, option="--data", refusal=DataError), _loading(name):
-        tables: Mapping[str, Dataset] = datasets.load_dataset(
-            name, config, revision=revision, cache_dir=str(cache / "datasets")
-        )
+    asked = _repository(name, revision)
+    # A folder for each commit: where the Hub fails, `datasets` takes what it finds there, at whatever commit that was.
+    kept = str(cache / "datasets" / (revision or "any"))
+    with asking_hub(asked), _loading(name):
+        if is_offline():
+            offline: Mapping[str, Dataset] = datasets.load_dataset(str(cached_folder(asked)), config, cache_dir=kept)
+            return offline
+        tables: Mapping[str, Dataset] = datasets.load_dataset(name, config, revision=revision, cache_dir=kept)
     return tables
 
 
@@ -142,6 +153,8 @@ def _loading(name: str) -> Iterator[None]:
     except (requests.RequestException, HfHubHTTPError, ConnectionError):
         raise  # kinds of OSError, which the last clause would take for a fault of the data
     except datasets.exceptions.DatasetNotFoundError as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise error.__cause__ from None
         raise DataError(f"{name}: no such folder, and not on the Hub; check --data") from error
     except (OSError, ValueError, RuntimeError, TypeError, datasets.exceptions.DatasetsError) as error:
         _raise_if_full(error)

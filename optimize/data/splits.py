@@ -13,7 +13,9 @@ import hashlib
 import itertools
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +25,8 @@ from optimize.data.layout import Rows, first_present, match_layout
 from optimize.data.read import SPLITS, find_files, inspect_hub, peek_columns, read_file, read_hub
 from optimize.demo.generate import generate_rows
 from optimize.errors import DataError
-from optimize.interfaces import Head, Row
+from optimize.interfaces import Head, Progress, Row, Silence
+from optimize.leftovers import owned_partial, sweep
 from optimize.manifest import Split
 
 if TYPE_CHECKING:
@@ -61,10 +64,10 @@ class Splits:
     training: tuple[Row, ...] = ()
 
 
-def inspect_data(wanted: Wanted, head: Head) -> str | None:
+def inspect_data(wanted: Wanted, head: Head, *, progress: Progress | None = None) -> str | None:
     """Refuse, without reading it all, a data set that is absent or lacks a column; the commit of a Hub id."""
     if wanted.data != "demo" and not _is_folder(wanted.data):
-        return inspect_hub(wanted.data, wanted.revision)
+        return inspect_hub(wanted.data, wanted.revision, progress or Silence())
     for name, value in (("config", wanted.config), ("revision", wanted.revision)):
         if value is not None:
             raise DataError(f"--data-{name}: '{wanted.data}' has no '{value}', only a Hub id may; leave it out")
@@ -82,26 +85,36 @@ def load_splits(wanted: Wanted, head: Head, config: Config, *, cache: Path) -> S
 
     Raises DataError where something does not fit; its message names the split and the row.
     """
-    present, read = _tables(wanted, head, cache)
-    certify, calibrate = choose_splits(wanted, present)
+    with _new_place() as place:
+        present, read = _tables(wanted, head, place, cache)
+        certify, calibrate = choose_splits(wanted, present)
 
-    def rows_of(split: str) -> Rows:
-        return Rows(read(split), head, config, wanted.columns, where=f"{wanted.data}/{split}")
+        def rows_of(split: str) -> Rows:
+            return Rows(read(split), head, config, wanted.columns, where=f"{wanted.data}/{split}")
 
-    certified = rows_of(certify)
-    others = certified if calibrate == certify else rows_of(calibrate)
-    certification, rest = _cut_certification(certified, others, wanted)
-    return _assemble(head, certification, rest, wanted, origins=(certify, calibrate))
+        certified = rows_of(certify)
+        others = certified if calibrate == certify else rows_of(calibrate)
+        certification, rest = _cut_certification(certified, others, wanted)
+        return _assemble(head, certification, rest, wanted, origins=(certify, calibrate))
 
 
-def _tables(wanted: Wanted, head: Head, cache: Path) -> tuple[list[str], Callable[[str], Table]]:
+@contextmanager
+def _new_place() -> Iterator[Path]:
+    """Where tables lie while rows are drawn from them: among temporary files, since a cache may be read alone."""
+    root = Path(tempfile.gettempdir())
+    sweep(root)
+    with owned_partial(root, "data") as place:
+        yield place
+
+
+def _tables(wanted: Wanted, head: Head, place: Path, cache: Path) -> tuple[list[str], Callable[[str], Table]]:
     """The names of the data set's splits, and what reads one of them."""
     if wanted.data == "demo":
         generated = generate_rows(head.name, wanted.seed)
         return list(generated), generated.__getitem__
     if _is_folder(wanted.data):
         files = find_files(Path(wanted.data).expanduser())
-        return list(files), functools.partial(read_file, files, cache)
+        return list(files), functools.partial(read_file, files, place)
     tables = read_hub(wanted.data, wanted.config, wanted.revision, cache=cache)
     return list(tables), tables.__getitem__
 
@@ -217,6 +230,4 @@ def _is_folder(data: str) -> bool:
         return True
     if path.is_file():
         raise DataError(f"{data}: is a file; name the folder of its train, validation and test files")
-    if path.exists() or data.startswith((".", "/", "~")) or data.count("/") > 1:
-        raise DataError(f"{data}: no such folder; check --data")
     return False

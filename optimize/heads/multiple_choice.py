@@ -8,7 +8,7 @@ ends may be the same. Labels may be class ids or letters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -111,6 +111,11 @@ def score(encoded: Encoded, answers: Sequence[int]) -> Score:
     )
 
 
+def constants(encoded: Encoded) -> Iterable[Sequence[int]]:
+    """Return the index that is right most often, for every example."""
+    yield [int(np.bincount(encoded.gold).argmax())] * len(encoded.features)
+
+
 HEAD = Head(
     name=NAME,
     auto_class="AutoModelForMultipleChoice",
@@ -160,6 +165,7 @@ HEAD = Head(
     read=read,
     decide=decide,
     score=score,
+    constants=constants,
     axes=("batch", "choices", "sequence"),
     takes_pairs=True,
 )

@@ -13,7 +13,7 @@ from optimize.errors import StageError
 from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Progress
 from optimize.manifest import Latency
-from optimize.measure.rounds import Rounds, Settings, Turn, time_rounds
+from optimize.measure.rounds import Rounds, Settings, Timing, Turn
 from optimize.measure.shapes import ON_DEVICE
 from optimize.measure.workers import PYTORCH, PYTORCH_FP32, Engine, Worker, ask, end, open_workers, run_settled
 from optimize.measure.workload import Workload, feeds_for, why_not
@@ -21,6 +21,8 @@ from optimize.measure.workload import Workload, feeds_for, why_not
 __all__ = ["DeviceMemory", "Engine", "EngineTimes", "Settings", "Workload", "measure_latency", "summarise"]
 
 
+MOST_LOAD_SECONDS = 3.0
+"""An engine that takes longer to open, as one that compiles its kernels does, is opened once."""
 MOST_SPREAD = 1.5
 """Of an interval's upper end over its lower: a wider one says nothing that anybody could rely on."""
 
@@ -67,22 +69,23 @@ def measure_latency(
             left_out[f"latency {shape}"] = reason
         else:
             measured.append(shape)
-    found: dict[str, list[Latency]] = {engine.name: [] for engine in engines}
     with open_workers(engines, settings.threads) as workers:
         load_seconds = {name: float(ask(worker, "open")) for name, worker in workers.items()}
-        for done, shape in enumerate(measured):
-            progress.step("latency", done, len(measured))
+        timings: dict[str, Timing] = {}
+        for shape in measured:
             for place in (False, True) if device else (False,):
-                rounds = _time_shape(shape, workers, workload=workload, settings=settings, place=place)
                 label = f"{shape}{ON_DEVICE}" if place else shape
-                if rounds.unreliable:
-                    progress.say(f"latency at {label} is not reliable: {rounds.unreliable}")
-                for engine in engines:
-                    found[engine.name].append(summarise(label, engine, rounds, references=references))
-        progress.step("latency", len(measured), len(measured))
-        peaks = {name: ask(worker, "memory") for name, worker in workers.items()}
+                timings[label] = _timing(shape, workers, workload=workload, settings=settings, place=place)
+        peaks = _take_turns(timings, workers, load_seconds, progress)
         # All peaks first: what one worker's end sets free must not be used by another before it is asked.
         held = {name: _end_and_see(worker, device) for name, worker in workers.items()}
+    found: dict[str, list[Latency]] = {engine.name: [] for engine in engines}
+    for label, timing in timings.items():
+        rounds = timing.result()
+        if rounds.unreliable:
+            progress.say(f"latency at {label} is not reliable: {rounds.unreliable}")
+        for engine in engines:
+            found[engine.name].append(summarise(label, engine, rounds, references=references))
     measured_of: dict[str, EngineTimes] = {}
     for name, latency in found.items():
         measured_of[name] = EngineTimes(latency, load_seconds[name], peaks[name], held[name], dict(left_out))
@@ -100,18 +103,40 @@ def _end_and_see(worker: Worker, device: DeviceMemory | None) -> int | None:
     return None if before is None or after is None else max(before - after, 0)
 
 
-def _time_shape(
+def _take_turns(
+    timings: Mapping[str, Timing], workers: Mapping[str, Worker], load_seconds: Mapping[str, float], progress: Progress
+) -> dict[str, int | None]:
+    """Round after round over all shapes, until each has enough; peak memory of each worker after the first one.
+
+    Engines are opened anew before each round: where in memory a model comes to lie makes it up to a tenth faster or
+    slower for as long as it stays there, and an interval over rounds of one such place would know nothing of others.
+    """
+    quick = [name for name, seconds in load_seconds.items() if seconds <= MOST_LOAD_SECONDS]
+    rounds, peaks = 0, dict[str, int | None]()
+    while pending := [timing for timing in timings.values() if not timing.done]:
+        for name in quick if rounds else ():
+            ask(workers[name], "open")
+        for timing in pending:
+            timing.turn()
+        rounds += 1
+        progress.step("latency", len(timings) - len(pending), len(timings))
+        # Before models are opened again, which leaves holes in memory that a service would not have.
+        peaks = peaks or {name: ask(worker, "memory") for name, worker in workers.items()}
+    progress.step("latency", len(timings), len(timings))
+    return peaks or {name: ask(worker, "memory") for name, worker in workers.items()}
+
+
+def _timing(
     shape: str, workers: Mapping[str, Worker], *, workload: Workload, settings: Settings, place: bool
-) -> Rounds:
-    """Time all engines at a shape; with `place`, on feeds that lie on the device."""
+) -> Timing:
+    """The rounds of all engines at a shape; with `place`, on feeds that lie on the device."""
     feeds = feeds_for(shape, workload)
-    for worker in workers.values():
-        ask(worker, "place" if place else "feeds", feeds)
 
     def run(name: str, chosen: Sequence[int], passes: int) -> Turn:
-        return run_settled(workers[name], chosen, passes)
+        ask(workers[name], "place" if place else "feeds", [feeds[index] for index in chosen])
+        return run_settled(workers[name], passes)
 
-    return time_rounds(list(workers), len(feeds), run=run, settings=settings, seed=workload.seed)
+    return Timing(list(workers), len(feeds), run=run, settings=settings, seed=workload.seed)
 
 
 def summarise(shape: str, engine: Engine, rounds: Rounds, *, references: Sequence[str]) -> Latency:

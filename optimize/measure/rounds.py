@@ -53,28 +53,49 @@ class Settings:
     rounds: int = 10
 
 
-def time_rounds(names: Sequence[str], feeds: int, *, run: Run, settings: Settings, seed: int) -> Rounds:
-    """Seconds of all runs, by engine and round; in one round all engines run the same feeds.
+class Timing:
+    """The rounds of one shape: in each, all engines run the same feeds, one after the other, in a random order.
 
-    Rounds are added, for all engines, until the last engine has its minimum. A round in which others took more than
-    `MOST_LOST` of some engine's time is repeated. Where too few stay undisturbed, all are kept, and that is said.
+    A round in which others took more than `MOST_LOST` of some engine's time is repeated. Where too few stay
+    undisturbed, all are kept, and that is said.
     """
-    passes = {name: _passes(name, feeds, run=run, settings=settings) for name in names}
-    order = random.Random(seed)
-    quiet: list[dict[str, Turn]] = []
-    disturbed: list[dict[str, Turn]] = []
-    for _ in range(settings.rounds + MAX_EXTRA_ROUNDS):
-        if len(quiet) >= settings.rounds and all(_enough([each[name] for each in quiet], settings) for name in names):
-            break
-        if len(disturbed) > MOST_REPEATED * settings.rounds:
-            break
+
+    def __init__(self, names: Sequence[str], feeds: int, *, run: Run, settings: Settings, seed: int) -> None:
+        self._names, self._feeds, self._run, self._settings = names, feeds, run, settings
+        self._order = random.Random(seed)
+        self._passes = {name: _passes(name, feeds, run=run, settings=settings) for name in names}
+        self._quiet: list[dict[str, Turn]] = []
+        self._disturbed: list[dict[str, Turn]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the last engine has its minimum, or there is no hope of it."""
+        rounds, extra = self._settings.rounds, len(self._quiet) + len(self._disturbed) - self._settings.rounds
+        if len(self._quiet) >= rounds and all(self._enough(name) for name in self._names):
+            return True
+        return len(self._disturbed) > MOST_REPEATED * rounds or extra >= MAX_EXTRA_ROUNDS
+
+    def turn(self) -> None:
+        """One more round."""
         # The same feeds for all: a round of longer texts is then as long a one for each engine.
-        chosen = feeds_of_round(len(quiet), feeds, settings.rounds)
-        turns = {name: run(name, chosen, passes[name]) for name in order.sample(list(names), len(names))}
-        (quiet if max(turn.lost for turn in turns.values()) <= MOST_LOST else disturbed).append(turns)
-    if len(quiet) >= settings.rounds:
-        return Rounds(_by_engine(names, quiet))
-    return Rounds(_by_engine(names, [*quiet, *disturbed]), _busy(disturbed, len(quiet)))
+        chosen = feeds_of_round(len(self._quiet), self._feeds, self._settings.rounds)
+        names = self._order.sample(list(self._names), len(self._names))
+        turns = {name: self._run(name, chosen, self._passes[name]) for name in names}
+        is_quiet = max(turn.lost for turn in turns.values()) <= MOST_LOST
+        (self._quiet if is_quiet else self._disturbed).append(turns)
+
+    def result(self) -> Rounds:
+        """What was measured."""
+        if len(self._quiet) >= self._settings.rounds:
+            return Rounds(_by_engine(self._names, self._quiet))
+        rounds = [*self._quiet, *self._disturbed]
+        return Rounds(_by_engine(self._names, rounds), _busy(self._disturbed, len(self._quiet)))
+
+    def _enough(self, name: str) -> bool:
+        """Whether an engine has its minimum of runs and of seconds."""
+        turns = [turns[name].seconds for turns in self._quiet]
+        runs, seconds = sum(map(len, turns)), sum(map(sum, turns))
+        return runs >= self._settings.min_runs and seconds >= self._settings.min_seconds
 
 
 def _by_engine(names: Sequence[str], rounds: Sequence[Mapping[str, Turn]]) -> dict[str, list[Array]]:
@@ -105,10 +126,3 @@ def _passes(name: str, feeds: int, *, run: Run, settings: Settings) -> int:
     runs_a_round = max(settings.min_runs, settings.min_seconds / typical) / settings.rounds
     feeds_a_round = max(1.0, feeds / settings.rounds)
     return max(1, ceil(runs_a_round / feeds_a_round))
-
-
-def _enough(turns: Sequence[Turn], settings: Settings) -> bool:
-    """Whether an engine has its minimum of runs and of seconds."""
-    runs = sum(len(turn.seconds) for turn in turns)
-    seconds = sum(sum(turn.seconds) for turn in turns)
-    return runs >= settings.min_runs and seconds >= settings.min_seconds

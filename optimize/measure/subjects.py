@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optimize.artifact import Artifact
-from optimize.evaluate.accuracy import compare
+from optimize.evaluate.accuracy import best_constant, compare
 from optimize.evaluate.drift import Observed, alike, invariance, measure_drift
 from optimize.evaluate.judge import pad_id_of
 from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded, Head, Params, Progress, Score
-from optimize.manifest import Drift, Measurement, Metric, Size
+from optimize.manifest import Constant, Drift, Measurement, Metric, Size
 from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency
 from optimize.measure.size import measure_size
@@ -154,6 +154,7 @@ def measure_quality(
     found: dict[tuple[str, str], Quality] = {}
     base = split(subjects[0].artifact.path)
     reference: Observed | None = None
+    constant: Constant | None = None
     for subject in subjects:
         if subject.key in found:
             continue
@@ -162,6 +163,10 @@ def measure_quality(
         observed, moved = _observe(subject, encoded, method=method, progress=progress)
         reference = reference or observed
         metric = compare(observed.score, reference.score, confidence=method.confidence, seed=method.workload.seed)
+        constant = constant or best_constant(
+            method.head, base, reference.score, confidence=method.confidence, seed=method.workload.seed
+        )
+        metric = metric.model_copy(update={"constant": constant})
         drift = _drift((observed, encoded), (reference, base), method.head, moved)
         found[subject.key] = (metric, drift, observed.score)
     return found

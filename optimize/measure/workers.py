@@ -11,7 +11,6 @@ import contextlib
 import gc
 import logging
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from optimize.errors import OptimizeError, StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.measure import quiet
+from optimize.measure.children import follow_parent
 from optimize.measure.kinds import KINDS
 from optimize.measure.rounds import Turn
 
@@ -32,6 +32,8 @@ PYTORCH, PYTORCH_FP32 = "pytorch", "pytorch-fp32"
 """What engines in PyTorch have for a target, which TARGETS lacks, and the engine that all others are compared with."""
 SETTLE_SECONDS = 0.06
 """Longer than threads spin once their work is done."""
+UNTIMED_PASSES = 1
+"""Over a turn's feeds: a model that was just opened, or whose memory others have used meanwhile, begins slowly."""
 GOODBYE_SECONDS = 5.0  # for a process to end of its own accord, before it is killed
 
 
@@ -105,7 +107,8 @@ def time_runs(
 
 
 def time_turn(session: Session, feeds: Sequence[Feed], passes: int) -> Turn:
-    """Time each run, and what other processes took of that time."""
+    """Time each run, and what other processes took of that time; the first runs, which are slow ones, are not timed."""
+    time_runs(session, feeds, UNTIMED_PASSES)
     before = quiet.taken()
     seconds = time_runs(session, feeds, passes)
     return Turn(seconds, quiet.share_lost(before, quiet.taken(), sum(seconds)))
@@ -140,10 +143,10 @@ def ask(worker: Worker, request: str, payload: object = None) -> Any:
     return answer
 
 
-def run_settled(worker: Worker, feeds: Sequence[int], passes: int) -> Turn:
-    """Let the engine before settle, then run; seconds of each run, as the worker's clock saw them."""
+def run_settled(worker: Worker, passes: int) -> Turn:
+    """Let the engine before settle, then run its feeds; seconds of each run, as the worker's clock saw them."""
     time.sleep(SETTLE_SECONDS)
-    turn: Turn = ask(worker, "run", (list(feeds), passes))
+    turn: Turn = ask(worker, "run", passes)
     return turn
 
 
@@ -165,8 +168,7 @@ def set_log_levels(levels: Mapping[str, int]) -> None:
 def serve(connection: Pipe, engine: Engine, threads: int, levels: Mapping[str, int]) -> None:
     """The worker's life: answer requests until the parent says goodbye, or is gone. It logs as little as its parent."""
     set_log_levels(levels)
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent()
     feeds: list[Feed] = []
     session: Session | None = None
     with contextlib.suppress(EOFError, OSError):
@@ -175,13 +177,15 @@ def serve(connection: Pipe, engine: Engine, threads: int, levels: Mapping[str, i
                 request, payload = connection.recv()
                 answer: object = None
                 if request == "open":
+                    session = None
+                    gc.collect()  # its memory goes before there is another one
                     session, answer = _open(engine, threads)
                 elif request == "feeds":
                     feeds = payload
                 elif request == "place":
                     feeds = _place(engine, payload)
                 elif request == "run" and session is not None:
-                    answer = time_turn(session, [feeds[index] for index in payload[0]], payload[1])
+                    answer = time_turn(session, feeds, payload)
                 elif request == "memory":
                     answer = peak_memory_bytes()
                 connection.send(("done", answer))

@@ -16,7 +16,7 @@ from optimize.request import Request, words_of
 VERDICTS = {
     "passed": "**PASSED**: every limit is met.",
     "failed": "**FAILED**: at least one limit is not met.",
-    "unverified": "**UNVERIFIED**: at least one limit could not be checked.",
+    "unverified": "**UNVERIFIED**: at least one limit could not be checked, or the data prove nothing.",
 }
 LONG_TABLE = 12
 """Rows above which a table is folded."""

@@ -7,25 +7,29 @@ raises it to FP32, and seals it as the torch artifact that every number is compa
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
 from optimize import cache
-from optimize.artifact import file_digest
 from optimize.checkpoint import CONFIG_FILE, Config, pruned_sizes, read_config
+from optimize.copies import Files, digests_of, private_copy
 from optimize.demo.generate import train_checkpoint
 from optimize.environment import version
 from optimize.errors import SourceError
 from optimize.heads import DEFAULT_HEAD, HEADS
-from optimize.hub import asking_hub
-from optimize.interfaces import Facts, Head, Progress
+from optimize.hub.refusals import Repository
+from optimize.hub.repository import download, download_small, inspect_repository
+from optimize.interfaces import Facts, Head, Progress, Silence
 from optimize.source.load import raise_to_fp32
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
-COMPANIONS = (CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
+COMPANIONS = (
+    *(CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json"),
+    *(SAFETENSORS[1], PICKLES[1]),
+)
 NEEDS = ("transformers", "torch", "safetensors")
 
 
@@ -40,10 +44,13 @@ class Found:
     config: Config
 
 
-def inspect_checkpoint(model: str, revision: str | None = None, head: str | None = None) -> tuple[Found, Head]:
+def inspect_checkpoint(
+    model: str, revision: str | None = None, head: str | None = None, *, progress: Progress | None = None
+) -> tuple[Found, Head]:
     """Find a checkpoint and its head; refuse what is plainly unusable.
 
-    `head` overrules the checkpoint's own. Raises SourceError, or UnavailableError without network.
+    `head` overrules the checkpoint's own; `progress` hears of it where the Hub lets wait. Raises SourceError, or
+    UnavailableError without network.
     """
     folder = Path(model).expanduser()
     if revision is not None and (model == "demo" or folder.is_dir()):
@@ -51,7 +58,7 @@ def inspect_checkpoint(model: str, revision: str | None = None, head: str | None
     if model == "demo":
         chosen = HEADS[head or DEFAULT_HEAD]
         return Found("demo", "demo", None, None, {}), chosen
-    found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision)
+    found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision, progress or Silence())
     kind = found.config.get("model_type")
     if kind != "distilbert":
         what = f"is a '{kind}' model" if kind else "its config names no model_type"
@@ -68,18 +75,17 @@ def _inspect_folder(folder: Path) -> Found:
     return Found("folder", folder.resolve().name, None, folder, read_config(folder))
 
 
-def _inspect_hub(model: str, revision: str | None) -> Found:
+def _inspect_hub(model: str, revision: str | None, progress: Progress) -> Found:
     if Path(model).is_file():
         raise SourceError(f"{model}: is a file; name the folder that holds it")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
-        raise SourceError(f"{model}: no such folder; check --model")
-    import huggingface_hub
+    commit, names = inspect_repository(_repository(model, revision), progress)
+    _check_files(model, names)
+    path = download_small(_repository(model, commit), CONFIG_FILE, progress)
+    return Found("hub", model, commit, None, read_config(path.parent, where=f"{model}/{CONFIG_FILE}"))
 
-    with asking_hub(model, revision, option="--model", refusal=SourceError):
-        info = huggingface_hub.HfApi().model_info(model, revision=revision)
-        _check_files(model, {sibling.rfilename for sibling in info.siblings or ()})
-        path = Path(huggingface_hub.hf_hub_download(model, CONFIG_FILE, revision=info.sha))
-    return Found("hub", model, info.sha, None, read_config(path.parent, where=f"{model}/{CONFIG_FILE}"))
+
+def _repository(model: str, revision: str | None) -> Repository:
+    return Repository("model", model, revision, "--model", SourceError)
 
 
 def _check_files(where: str, names: set[str]) -> None:
@@ -114,20 +120,34 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
             "seed": seed,
             "versions": {"torch": version("torch")},
         }
-        return cache.fetch(root, material, "torch", lambda out: _train_demo(head, out, seed, progress))
+        return cache.fetch(
+            root, material, "torch", lambda out: _train_demo(head, out, seed, progress), progress=progress
+        )
     folder = found.folder or _download(found, progress)
     check_weights(folder, head, where=found.id)
-    files = set(weight_files(folder))
-    for pattern in COMPANIONS:
-        files.update(folder.glob(pattern))
+    files = _files_of(folder)
+    digests = digests_of(files)
     # The name that the checkpoint was asked for by is not in here: what it holds decides.
     material = {
         "source": found.kind,
         "head": head.name,
-        "files": {path.name: file_digest(path) for path in sorted(files)},
+        "files": digests,
         "versions": {name: version(name) for name in NEEDS},
     }
-    return cache.fetch(root, material, "torch", lambda out: raise_to_fp32(folder, head, out, where=found.id))
+
+    def build(out: Path) -> Facts:
+        with private_copy(files, digests, root) as copy:
+            return raise_to_fp32(copy, head, out, where=found.id)
+
+    return cache.fetch(root, material, "torch", build, progress=progress)
+
+
+def _files_of(folder: Path) -> Files:
+    """The files of a checkpoint that shape what becomes of it."""
+    files = set(weight_files(folder))
+    for pattern in COMPANIONS:
+        files.update(folder.glob(pattern))
+    return {path.name: path for path in sorted(files)}
 
 
 def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
@@ -138,13 +158,12 @@ def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
 
 
 def _download(found: Found, progress: Progress) -> Path:
-    import huggingface_hub
-
     progress.say(f"downloading {found.id} at {found.revision}")
-    with asking_hub(found.id, found.revision, option="--model", refusal=SourceError):
-        names = set(huggingface_hub.HfApi().list_repo_files(found.id, revision=found.revision))
-        weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
-        folder = huggingface_hub.snapshot_download(
-            found.id, revision=found.revision, allow_patterns=[*COMPANIONS, *weights]
-        )
-    return Path(folder)
+    asked = _repository(found.id, found.revision)
+    _, names = inspect_repository(asked, progress)
+    weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
+    patterns = (*COMPANIONS, *weights)
+    # What lies in folders of its own, such as "onnx/", is another model.
+    return download(
+        asked, [name for name in names if "/" not in name and any(fnmatch(name, each) for each in patterns)]
+    )

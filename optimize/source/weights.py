@@ -6,7 +6,6 @@ code in a pickle ever runs.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from optimize.artifact import stored_tensors
 from optimize.errors import SourceError, first_line
 from optimize.heads import HEADS
 from optimize.interfaces import Head
+from optimize.small_files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,13 +62,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
-    try:
-        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        if not names:
-            raise ValueError("it is empty")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{index}: not an index of weights ({first_line(error)}); save the model again") from error
-    paths = [folder / name for name in sorted(names)]
+    content = read_json(index, where=str(index), refusal=SourceError, advice="save the model again")
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise SourceError(f"{index}: not an index of weights (no weight_map to files' names); save the model again")
+    paths = [folder / name for name in sorted(set(places.values()))]
     for path in paths:
         # An index is data from elsewhere: it is not to name files outside the folder.
         if path.parent != folder or not path.exists():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from optimize import cache
+from optimize import cache, leftovers
 from optimize.cli import keeping
 from optimize.errors import RequestError
 
@@ -35,12 +34,6 @@ def fill(out: Path, size: int) -> dict[str, int]:
 
 def stages_of(root: Path) -> list[str]:
     return [each.stage for each in keeping.list_entries(root)]
-
-
-def partial_of(root: Path, pid: int) -> Path:
-    folder = root / f".partial-{cache._host()}-{pid}-x"
-    folder.mkdir()
-    return folder
 
 
 def test_entries_are_listed_with_the_last_used_first(root, optimize, capsys):
@@ -74,16 +67,16 @@ def test_what_is_used_again_is_young_again(root):
 
 
 def test_without_limits_only_leftovers_go(root, optimize, capsys):
-    # A process that has ended, and this one, which lives.
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    dead, alive = partial_of(root, ended.pid), partial_of(root, os.getpid())
-    elsewhere = root / ".partial-0123abcd-1-x"
-    elsewhere.mkdir()
+    dead = root / f"{leftovers.PREFIX}x"
+    dead.mkdir()
+    (dead / leftovers.OWNER).write_text(leftovers._kernel(), encoding="utf-8")
+    thrown_away = root / f"{cache.DISCARDED}x"
+    thrown_away.mkdir()
 
-    assert optimize("cache", "gc", "--cache", str(root)) == 0
+    with leftovers.owned_partial(root, "work") as alive:
+        assert optimize("cache", "gc", "--cache", str(root)) == 0
+        assert [folder.exists() for folder in (dead, thrown_away, alive)] == [False, False, True]
 
-    assert [folder.exists() for folder in (dead, alive, elsewhere)] == [False, True, True]
     assert len(stages_of(root)) == 3
     assert "removed: 0 entries" in capsys.readouterr().out
 

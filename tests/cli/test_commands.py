@@ -30,7 +30,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def prepare(*outcomes: str) -> None:
         left = iter([make_manifest(verdict={"outcome": outcome, "checks": []}) for outcome in outcomes])
-        monkeypatch.setattr(planning, "make_plan", lambda options: options)
+        monkeypatch.setattr(planning, "make_plan", lambda options, progress: options)
         monkeypatch.setattr(running, "run", lambda made, progress: (Path("run"), next(left)))
 
     return prepare
@@ -230,7 +230,7 @@ def test_the_worst_verdict_is_the_exit_code(outcomes, code, optimize, verdicts, 
     ],
 )
 def test_an_error_is_one_line_on_stderr_and_its_exit_code(error, code, optimize, monkeypatch, capsys):
-    def refuse(_: Options) -> None:
+    def refuse(_: Options, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(planning, "make_plan", refuse)
@@ -286,7 +286,7 @@ def test_all_heads_of_one_checkpoint_are_refused():
 
 
 def test_all_requests_are_checked_before_the_first_is_run(optimize, monkeypatch, capsys):
-    def refuse_the_last(options: Options) -> Options:
+    def refuse_the_last(options: Options, **_: object) -> Options:
         if options.head == list(HEADS)[-1]:
             raise RequestError("last: refused; mend it")
         return options

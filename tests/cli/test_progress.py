@@ -16,6 +16,7 @@ from rich.console import Console
 
 from optimize.cli import progress as shown_progress
 from optimize.cli import verbosity
+from optimize.cli.signals import Heed
 from optimize.interfaces import Silence
 
 
@@ -175,7 +176,7 @@ def test_a_second_ctrl_c_does_not_wait(monkeypatch, tmp_path):
 def test_without_ctrl_c_every_sign_of_progress_is_passed_on(sign):
     direct, passed = Heard(), Heard()
     sign(direct)
-    sign(shown_progress.HeedingProgress(passed))
+    sign(shown_progress.HeedingProgress(passed, Heed()))
     assert passed.all == direct.all != []
 
 

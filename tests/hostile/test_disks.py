@@ -14,7 +14,7 @@ def test_a_file_that_may_not_grow_stops_a_run_in_one_line(folders, tmp_path: Pat
     """The limit on file sizes works everywhere, and fails in the middle of a write as a full disk does."""
     asked = command("run", *folders(), tmp_path=tmp_path, before="ulimit -f 1000;")
 
-    assert_refused(asked, 3, "File too large; free space", tmp_path, progress=PROGRESS[:1])
+    assert_refused(asked, 3, "File too large; raise the limit", tmp_path, progress=PROGRESS[:1])
     assert (tmp_path / "left").read_text(encoding="utf-8") == ""
 
 

@@ -14,7 +14,7 @@ from hostile.cases import HEAD, PROGRESS, Change, assert_refused, command, confi
 
 from optimize import planning, running
 from optimize.building import Made
-from optimize.manifest import Measurement, Size, Verdict
+from optimize.manifest import ArtifactRecord, Measurement, Size, StageRecord, Verdict
 from optimize.measure.subjects import Results
 
 
@@ -118,7 +118,9 @@ def test_texts_that_are_too_long_are_cut_and_counted(folders, tmp_path: Path, si
     measurement = Measurement(
         name="any", artifact_digest="d", size=Size(bytes=1, ratio=1, by_component={}, by_dtype={})
     )
-    built = Made([], loaded.origin.artifact, Results([measurement], {}))
+    artifact = ArtifactRecord(kind="onnx", digest="d", size_bytes=1)
+    stage = StageRecord(stage="export", params={}, facts={}, seconds=1.0, cached=False, key="k", artifact=artifact)
+    built = Made([stage], loaded.origin.artifact, Results([measurement], {}))
     manifest = running.describe(loaded, built, Verdict(outcome="unverified", checks=[]))
     assert manifest.data["certification"].truncated == 1
 

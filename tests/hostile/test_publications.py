@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import pytest
 from doubles import FEW, FEW_RUNS, Silent
-from hostile.cases import HEAD, Change, remove, write
+from hostile.cases import Change, remove, write
 from onnx import TensorProto, helper
 
 from optimize import cache, running
@@ -22,6 +22,7 @@ from optimize.interfaces import Facts
 from optimize.planning import Options, make_plan
 from optimize.publishing import CHECKSUMS
 
+HEAD = "token-classification"  # its few training steps are enough to know more than one tag for every word
 STAGES = "[prune: {neuron_multiple: 8}, export, quantize_dynamic]"
 
 
@@ -30,7 +31,7 @@ def passed(checkpoint: Callable[[str], Path], data_folder: Callable[[str], Path]
     """A run folder with a checkpoint beside its model, whose limits are met; not to be written to."""
     place = tmp_path_factory.mktemp("work")
     pipeline = place / "lenient.yaml"
-    gates = "{max_size_ratio: 0.5, max_metric_drop: 1, speedup_shape: 1x16}"
+    gates = "{max_size_ratio: 0.5, max_metric_drop: 0.2, speedup_shape: 1x16}"
     pipeline.write_text(f"target: cpu\nstages: {STAGES}\ngates: {gates}\n", encoding="utf-8")
     options = Options(
         model=str(checkpoint(HEAD)),
@@ -186,7 +187,7 @@ MODEL: dict[str, tuple[Change, str]] = {
     "junk, sealed anew": (sealed_anew(write("model/model.onnx", b"junk")), "is not a readable ONNX model"),
     "nothing, sealed anew": (sealed_anew(write("model/model.onnx", b"")), "is not a model of head"),
     "no ONNX file, sealed anew": (sealed_anew(remove("model/model.onnx")), "is not a readable ONNX model"),
-    "another head's": (sealed_anew(rename_head), "is not a model of head 'text-classification'"),
+    "another head's": (sealed_anew(rename_head), f"is not a model of head '{HEAD}'"),
     "data at a system file": (sealed_anew(outside("/etc/hostname")), "in '/etc/hostname', which is no file"),
     "data above": (sealed_anew(outside("../manifest.json")), "in '../manifest.json', which is no file"),
     "data above and back": (sealed_anew(outside("../model/config.json")), "which is no file of the model's"),

@@ -99,7 +99,7 @@ def test_on_a_device_each_shape_is_timed_from_here_and_from_there(
     in_use = iter([900, 500, 500, 200])
     found = measure(engine("a-fp32", tiny), engine("b", tiny), device=DeviceMemory(lambda: next(in_use)))
     assert [each.shape for each in found["b"].latency] == ["1x8", "1x8@device"]
-    assert asked.count(("b", "place")) == asked.count(("b", "feeds")) == 1
+    assert asked.count(("b", "place")) == asked.count(("b", "feeds")) >= 3
     assert {name: times.device_memory_bytes for name, times in found.items()} == {"a-fp32": 400, "b": 300}
     assert set(found["b"].latency[1].speedup) == {"a-fp32"}
     assert not multiprocessing.active_children()
@@ -180,6 +180,26 @@ def test_engines_run_in_processes_of_their_own_and_leave_none_behind(tiny: Artif
         assert times.not_measured["latency 1x1024"] == "longer than the model's 64 positions"
         assert "latency data" in times.not_measured
     assert not multiprocessing.active_children()
+
+
+def test_engines_are_opened_anew_before_each_round_but_not_those_that_take_long(
+    tiny: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(worker: workers.Worker, request: str, payload: object = None) -> object:
+        asked.append((worker.engine, request))
+        answer = workers.ask(worker, request, payload)
+        return 60.0 if (worker.engine, request) == ("slow", "open") else answer
+
+    monkeypatch.setattr(latency, "ask", ask)
+    found = measure(engine("slow", tiny), engine("quick", tiny))
+    rounds = asked.count(("quick", "feeds")) - 1  # one is for warming up
+    assert rounds >= 2
+    assert asked.count(("quick", "open")) == rounds
+    assert asked.count(("slow", "open")) == 1
+    assert found["slow"].load_seconds == 60.0
+    assert asked.index(("quick", "memory")) < len(asked) - 1 - asked[::-1].index(("quick", "open"))
 
 
 def test_an_engine_that_cannot_be_opened_is_named_and_all_processes_end(tiny: Artifact) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from optimize.measure.rounds import WARM_UP_PASSES, Settings, Turn, feeds_of_round, time_rounds
+from optimize.measure.rounds import WARM_UP_PASSES, Rounds, Run, Settings, Timing, Turn, feeds_of_round
 
 
 class Machine:
@@ -21,6 +21,14 @@ class Machine:
         self.calls.append((name, list(feeds), passes))
         lost = self.lost.pop(0) if self.lost else 0.0
         return Turn([self.seconds[name] / (1.0 - lost)] * (len(feeds) * passes), lost)
+
+
+def time_rounds(names: list[str], feeds: int, *, run: Run, settings: Settings, seed: int) -> Rounds:
+    """As many rounds as one shape needs."""
+    timing = Timing(names, feeds, run=run, settings=settings, seed=seed)
+    while not timing.done:
+        timing.turn()
+    return timing.result()
 
 
 def test_every_engine_is_warmed_up_before_the_first_round() -> None:

@@ -170,7 +170,7 @@ def test_the_command_asks_for_the_same_again(changes, monkeypatch):
     request = make_manifest(request={**REQUEST, **changes}).request
     asked: list[Options] = []
 
-    def note(options: Options) -> None:
+    def note(options: Options, **_: object) -> None:
         asked.append(options)
         raise RequestError("enough")
 

@@ -210,6 +210,7 @@ def wait_for_a_saved_state(process, cache):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_gone_on_from_and_gives_what_it_would_have_given(checkpoint, data_folder, tmp_path, silent):
     killed = options_of(checkpoint, data_folder, tmp_path, "killed")
     process = start(killed)
@@ -227,6 +228,7 @@ def test_a_killed_process_is_gone_on_from_and_gives_what_it_would_have_given(che
     assert not [path for path in killed.cache.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_together_and_hold_the_same_weights(pruned, context, tmp_path):
     here = context("token-classification")
     script = tmp_path / "together.py"

@@ -1,0 +1,109 @@
+"""What is known of a repository, and its files: asked of the Hub, or, offline, of what was downloaded before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimize.errors import UnavailableError
+from optimize.hub.patience import answer
+from optimize.hub.refusals import Repository, asking_hub
+from optimize.interfaces import Progress
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRevisionInfo
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_offline() -> bool:
+    """Whether the user says, with HF_HUB_OFFLINE, that the Hub is not to be asked."""
+    import huggingface_hub
+
+    return huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def inspect_repository(asked: Repository, progress: Progress) -> tuple[str, set[str]]:
+    """The commit that is meant, and the names of its files; offline, those that are in the Hub's cache.
+
+    Refuses, without asking, a name that no repository can have, and that of something that is here.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id  # `utils` does not say that it exports it
+
+    try:
+        validate_repo_id(asked.name)
+    except HFValidationError as error:
+        raise asked.refusal(f"{asked.name}: no such folder; check {asked.option}") from error
+    if Path(asked.name).exists():
+        raise asked.refusal(f"{asked.name}: is no folder; check {asked.option}")
+    if is_offline():
+        found = _cached(asked)
+        return found.commit_hash, {str(file.file_path.relative_to(found.snapshot_path)) for file in found.files}
+    with asking_hub(asked):
+        return answer(lambda: _ask_what_it_is(asked), about=asked.name, progress=progress)
+
+
+def _ask_what_it_is(asked: Repository) -> tuple[str, set[str]]:
+    import huggingface_hub
+
+    info = huggingface_hub.HfApi().repo_info(asked.name, repo_type=asked.kind, revision=asked.revision)
+    names = {sibling.rfilename for sibling in info.siblings or ()}
+    if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
+        raise ValueError("it names no commit")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("it lists no files")
+    return info.sha, names
+
+
+def download_small(asked: Repository, name: str, progress: Progress) -> Path:
+    """One small file, such as a config, in the Hub's cache."""
+    with asking_hub(asked):
+        return answer(lambda: _download(asked, name), about=f"{asked.name}/{name}", progress=progress)
+
+
+def download(asked: Repository, names: Collection[str]) -> Path:
+    """The folder in the Hub's cache that holds these files, all of one folder."""
+    with asking_hub(asked):
+        folders = {_download(asked, name).parent for name in sorted(names)}
+    (folder,) = folders  # a commit's files lie in one folder
+    return folder
+
+
+def _download(asked: Repository, name: str) -> Path:
+    import huggingface_hub
+
+    return Path(huggingface_hub.hf_hub_download(asked.name, name, repo_type=asked.kind, revision=asked.revision))
+
+
+def cached_folder(asked: Repository) -> Path:
+    """The folder of a commit in the Hub's cache; refuses one that is not there."""
+    return _cached(asked).snapshot_path
+
+
+def _cached(asked: Repository) -> CachedRevisionInfo:
+    import huggingface_hub
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = huggingface_hub.scan_cache_dir(huggingface_hub.constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        repositories = frozenset()
+    there = [
+        revision
+        for repository in repositories
+        if (repository.repo_type, repository.repo_id) == (asked.kind, asked.name)
+        for revision in repository.revisions
+    ]
+    wanted = asked.revision or "main"
+    found = [revision for revision in there if wanted in (revision.commit_hash, *revision.refs)]
+    # What was downloaded at a commit leaves no word of the branch; a single commit is the one that is meant.
+    if not found and asked.revision is None:
+        found = there
+    if len(found) == 1:
+        return found[0]
+    lies = f"in the Hub's cache at {len(found)} commits" if found else "not in the Hub's cache"
+    todo = f"name one with {asked.revision_option}" if found else f"check {asked.option}, or unset HF_HUB_OFFLINE"
+    raise UnavailableError(f"{asked.name}: no such folder, and {lies}; {todo}")

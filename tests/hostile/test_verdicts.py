@@ -1,0 +1,146 @@
+"""Nonsense that meets every limit: the verdict says that nothing was proven, and never that it passed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doubles import FEW, Silent, untimed_engines
+from safetensors.numpy import load_file, save_file
+
+from optimize.evaluate.accuracy import best_constant, compare
+from optimize.evidence import answers_needed
+from optimize.gates import Gates, judge
+from optimize.heads import HEADS
+from optimize.interfaces import Encoded, Feature, Score
+from optimize.manifest import Constant, Drift, Measurement, Metric, Size
+from optimize.measure import subjects
+from optimize.planning import Options, make_plan
+from optimize.running import run
+
+LIMITS = Gates(max_relative_metric_drop=0.01, min_agreement=0.97)
+KNOWING = Constant(value=0.5, lead=0.4, interval=(0.35, 0.45), agreement=0.55)
+
+
+def measured(*, answers: int = 400, examples: int | None = None, constant: Constant | None = KNOWING) -> Measurement:
+    """A model that answers as the reference does, every time."""
+    metric = Metric(
+        name="accuracy",
+        value=0.9,
+        reference=0.9,
+        drop=0.0,
+        relative_drop=0.0,
+        confidence=0.95,
+        interval=(0.0, 0.0),
+        standard_error=0.0,
+        examples=examples or answers,
+        answers=answers,
+        constant=constant,
+    )
+    still = {"max_abs": 0.0, "mean_abs": 0.0, "padding_max_abs": 0.0, "batch_max_abs": 0.0}
+    drift = Drift(agreement=1.0, flips=0, decisions=answers, kl=0.0, cosine=None, compared=answers, **still)
+    size = Size(bytes=1, ratio=0.25, by_component={}, by_dtype={})
+    return Measurement(name="int8", artifact_digest="d", metric=metric, drift=drift, size=size)
+
+
+def test_data_that_can_show_a_loss_add_no_check():
+    verdict = judge(LIMITS, measured())
+    assert (verdict.outcome, [check.name for check in verdict.checks]) == (
+        "passed",
+        ["max_relative_metric_drop", "min_agreement"],
+    )
+
+
+NOTHING = {
+    "one example": (measured(answers=1), "1 example can prove nothing; certify on 299 or more"),
+    "few examples": (measured(answers=19), "19 examples can prove nothing"),
+    "too few answers for the limit": (
+        measured(answers=298),
+        "298 answers cannot prove a limit of 0.01: were all of them the reference's, 1.0% of others might not be",
+    ),
+    "a reference that knows nothing": (
+        measured(constant=Constant(value=0.88, lead=0.02, interval=(-0.01, 0.05), agreement=0.6)),
+        "so its answers prove nothing; check the checkpoint and the labels",
+    ),
+    "a reference that answers always the same": (
+        measured(constant=Constant(value=0.9, lead=0.0, interval=(0.0, 0.0), agreement=1.0)),
+        "the best answer that is the same for every text 0.9000 (lead 0.0000",
+    ),
+    "a lead that the limits would give away": (
+        measured(constant=Constant(value=0.896, lead=0.004, interval=(0.001, 0.008), agreement=0.99)),
+        "which may meet every limit on answers too; certify on data with more of every class",
+    ),
+}
+
+
+@pytest.mark.parametrize(("measurement", "says"), NOTHING.values(), ids=NOTHING)
+def test_what_meets_all_limits_and_proves_nothing_is_unverified(measurement: Measurement, says: str):
+    verdict = judge(LIMITS, measurement)
+
+    assert verdict.outcome == "unverified"
+    assert [check.outcome for check in verdict.checks] == ["passed", "passed", "unverified"]
+    assert says in verdict.checks[-1].reason
+
+
+def test_what_fails_a_limit_failed_whatever_else_is_not_proven():
+    low = measured(answers=3)
+    assert judge(Gates(max_size_ratio=0.1), low).outcome == "failed"
+
+
+def test_a_manifest_of_before_that_says_nothing_of_this_is_judged_by_its_limits():
+    metric = measured().metric.model_copy(update={"answers": None, "constant": None})
+    assert judge(LIMITS, measured().model_copy(update={"metric": metric})).outcome == "passed"
+
+
+@pytest.mark.parametrize(("share", "answers"), [(0.01, 299), (0.05, 59), (0.5, 5), (0.0001, 598)])
+def test_so_many_answers_show_a_share_at_95_percent(share: float, answers: int):
+    assert answers_needed(share, confidence=0.95) == answers
+
+
+def classified(gold: list[int], answers: list[int]) -> tuple[Encoded, Score]:
+    """A split of two classes, and the score of answers to it."""
+    features = tuple(Feature({"input_ids": np.zeros(1, dtype=np.int64)}, place) for place in range(len(gold)))
+    encoded = Encoded(features, tuple(gold), 0)
+    return encoded, HEADS["text-classification"].score(encoded, list(np.eye(2)[answers]))
+
+
+@pytest.mark.parametrize(
+    ("gold", "answers", "outcome"),
+    [
+        ([1] * 400, [1] * 400, "unverified"),
+        ([1] * 396 + [0] * 4, [1] * 396 + [0] * 4, "unverified"),
+        ([1] * 200 + [0] * 200, [1] * 400, "unverified"),
+        ([1] * 200 + [0] * 200, ([0] * 1 + [1] * 1) * 200, "unverified"),
+        ([1] * 200 + [0] * 200, [1] * 180 + [0] * 220, "passed"),
+    ],
+    ids=["one class", "a rare class", "always the same answer", "chance", "a model that knows something"],
+)
+def test_what_classifiers_know_is_held_against_the_commonest_class(gold, answers, outcome):
+    encoded, score = classified(gold, answers)
+    constant = best_constant(HEADS["text-classification"], encoded, score, confidence=0.95, seed=0)
+    metric = compare(score, score, confidence=0.95, seed=0).model_copy(update={"constant": constant})
+
+    verdict = judge(Gates(max_metric_drop=0.02), measured().model_copy(update={"metric": metric}))
+
+    assert constant.value == pytest.approx(max(gold.count(0), gold.count(1)) / len(gold))
+    assert verdict.outcome == outcome
+
+
+@pytest.mark.parametrize("head", ["token-classification", "question-answering"])
+def test_a_checkpoint_of_zeros_does_not_pass(head, checkpoint, data_folder, tmp_path: Path, monkeypatch):
+    model = Path(shutil.copytree(checkpoint(head), tmp_path / "zeros"))
+    weights = {name: np.zeros_like(values) for name, values in load_file(model / "model.safetensors").items()}
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    pipeline = tmp_path / "lenient.yaml"
+    pipeline.write_text("target: cpu\nstages: [export]\ngates: {max_metric_drop: 0.1}\n", encoding="utf-8")
+    options = Options(model=str(model), data=str(data_folder(head)), pipeline=str(pipeline), examples=120, threads=1)
+    monkeypatch.setattr(subjects, "measure_latency", untimed_engines)
+
+    places = {"out": tmp_path / "out", "cache": tmp_path / "cache", **FEW}
+    _, manifest = run(make_plan(replace(options, **places)), progress=Silent())
+
+    assert manifest.verdict.outcome == "unverified"
+    assert manifest.verdict.checks[-1].name == "better_than_constant"
