@@ -21,7 +21,7 @@ from optimize import manifest
 from optimize.cli.parameters import NOT_SET, bounds_of, default_of, models_in, type_words
 from optimize.config import load_pipeline, parse_step, shipped_pipelines
 from optimize.gates import Gates
-from optimize.report.tables import markdown_table
+from optimize.report.tables import lay_out
 from optimize.request import Asked, Request, declared
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
@@ -152,7 +152,7 @@ def stages_page() -> str:
     overview += [
         (f"[`{name}`](#{name})", STAGES[name].takes, STAGES[name].gives, STAGES[name].summary) for name in names
     ]
-    return _page(STAGES_INTRO, markdown_table(overview), *(_stage(name) for name in names))
+    return _page(STAGES_INTRO, lay_out(overview), *(_stage(name) for name in names))
 
 
 def _stage(name: str) -> str:
@@ -233,7 +233,7 @@ def _request() -> str:
         if type(None) in typing.get_args(hints[name]):
             kind += " or null"
         rows.append((f"`{name}`", kind, _cell(option.kept or option.meaning)))
-    return "\n\n".join(["## Request", _cell(Request.__doc__), markdown_table(rows)])
+    return "\n\n".join(["## Request", _cell(Request.__doc__), lay_out(rows)])
 
 
 def _record(record: type[BaseModel]) -> str:
@@ -244,7 +244,7 @@ def _record(record: type[BaseModel]) -> str:
             kind += " or null"
         rows.append((f"`{field.alias or name}`", kind, _cell(field.description)))
     summary = (record.__doc__ or "").strip().splitlines()[0]
-    return "\n\n".join([f"## {record.__name__}", summary, markdown_table(rows)])
+    return "\n\n".join([f"## {record.__name__}", summary, lay_out(rows)])
 
 
 def commands_page() -> str:
@@ -273,13 +273,13 @@ def _command(command: Any, path: str) -> str:
     parts = [f"## {path}", help_text, f"    {' '.join(usage)}"]
     if arguments:
         rows = [(f"`{_metavar(each)}`", _cell(each.help)) for each in arguments]
-        parts.append(markdown_table([("argument", "meaning"), *rows]))
+        parts.append(lay_out([("argument", "meaning"), *rows]))
     panels: dict[str, list[Any]] = {}
     for each in options:
         panels.setdefault(getattr(each, "rich_help_panel", None) or "Options", []).append(each)
     for title, found in panels.items():
         rows = [(_option(each), *_meaning(each)) for each in found]
-        parts.append(markdown_table([(title.lower(), "default", "meaning"), *rows]))
+        parts.append(lay_out([(title.lower(), "default", "meaning"), *rows]))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -315,7 +315,7 @@ def parameter_table(params: type[BaseModel], what: str = "parameter") -> str:
     for name, field in params.model_fields.items():
         kind = ", ".join([_type(field.annotation), *bounds_of(field)])
         rows.append((f"`{name}`", kind, _default(field), _cell(field.description)))
-    return markdown_table(rows)
+    return lay_out(rows)
 
 
 def _type(annotation: Any) -> str:

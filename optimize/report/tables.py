@@ -22,6 +22,11 @@ REFERENCE = "pytorch-fp32"
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its first row the header; cells are shown as they are, unless they are Markdown already."""
+    return lay_out([[cell if isinstance(cell, Markdown) else plain(cell) for cell in row] for row in rows])
+
+
+def lay_out(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose cells are all Markdown."""
     header, *body = map(_line, rows)
     return "\n".join([header, _line(["---"] * len(rows[0])), *body])
 
@@ -30,9 +35,9 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(map(_cell, cells))} |"
 
 
-def _cell(text: str) -> str:
-    shown = text if isinstance(text, Markdown) else plain(text)
-    return shown.replace("|", "\\|")  # a bar would end the cell
+def _cell(cell: str) -> str:
+    # A line break would end the row, and a bar the cell.
+    return " ".join(cell.splitlines()).replace("|", "\\|")
 
 
 def model_rows(manifest: Manifest) -> Rows:
