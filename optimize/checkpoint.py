@@ -32,6 +32,14 @@ CONFIG_FILE = "config.json"
 PRUNED_LAYERS = "pruned_layers"
 """The config's key: a list of {"heads", "neurons"}, one for each layer, with "stands_for" where layers were dropped."""
 STANDS_FOR = "stands_for"
+PLAIN = {
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "torchscript": False,
+    "chunk_size_feed_forward": 0,
+}
+"""What a config may say of how a model hands over its answers; they are the same, and stages read them in one way."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def load_with_info(
     sizes = pruned_sizes(config, where=str(folder))
     usual = getattr(transformers, name)
     built = _sized(usual, sizes) if sizes else usual
-    model, info = built.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+    model, info = built.from_pretrained(folder, local_files_only=True, output_loading_info=True, **PLAIN, **options)
     # Saved again, the model is to name a class that transformers has.
     model.__class__ = usual
     return model, info

@@ -86,5 +86,10 @@ def brief(value: object, most: int = 80) -> str:
     """A value of the user's for quoting in a message: one line of what can be printed, cut to `most` characters."""
     text = str(value)
     # Only what is shown is looked at: a value may be as long as a file.
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:most])
-    return f"{shown}…" if len(text) > most else shown
+    quoted = printable(text[:most])
+    return f"{quoted}…" if len(text) > most else quoted
+
+
+def printable(text: str) -> str:
+    """Text with what would move a terminal's cursor or change its colours spelt out."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -15,7 +15,7 @@ from pathlib import Path
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
 from optimize.environment import cache_root, host_cores, usable_cores
-from optimize.errors import RequestError, UnavailableError, unknown_name
+from optimize.errors import RequestError, UnavailableError, brief, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
 from optimize.measure.shapes import parse_shape
@@ -26,6 +26,8 @@ from optimize.targets import DEFAULT_TARGET, TARGETS
 
 MOST_THREADS_PER_CORE = 4
 """More than any processor runs at a time on one core; above, threads only wait for one another."""
+MOST_OF_ANYTHING = 2**31 - 1
+"""NumPy's seeds and Python's slices end somewhat later."""
 MOST_TOKENS = 2**20
 """In one batch: 2,048 texts of 512 tokens, whose activations alone take tens of GB."""
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
@@ -260,8 +262,14 @@ def check_numbers(options: Options) -> None:
     """Refuse counts that make no sense."""
     for name, each in declared().items():
         value, least = getattr(options, name), each.option.least
-        if value is not None and least is not None and value < least:
+        if value is None or least is None:
+            continue
+        if type(value) is not int:
+            raise RequestError(f"{each.flag}: '{brief(value)}' is not a whole number; give {least} or more")
+        if value < least:
             raise RequestError(f"{each.flag}: {value} is too few; give {least} or more")
+        if value > MOST_OF_ANYTHING and name != "threads":  # of which each machine has its own limit
+            raise RequestError(f"{each.flag}: {value:.3g} is too many; give {MOST_OF_ANYTHING} or fewer")
     if not options.shapes:
         raise RequestError("--shapes: names no shape; write for instance 1x128,data")
     for place, shape in enumerate(options.shapes):
@@ -273,11 +281,14 @@ def check_numbers(options: Options) -> None:
 
 
 def check_words(options: Options) -> None:
-    """Refuse a checkpoint or data without a name, or in the home of nobody."""
+    """Refuse a checkpoint or data without a name, or in the home of nobody, and other options without a value."""
     for flag, word in (("--model", options.model), ("--data", options.data)):
         if word is not None and not word.strip():
             raise RequestError(f"{flag}: is empty; name a folder or Hub id, or leave it out")
         user_path(word or "", flag)
+    for name, each in declared().items():
+        if getattr(options, name) == "":
+            raise RequestError(f"{each.flag}: is empty; give a value, or leave it out")
 
 
 def check_place(out: Path) -> None:

@@ -7,6 +7,7 @@ wait for pydantic; as part of a manifest pydantic validates them all the same.
 
 from __future__ import annotations
 
+import errno
 import shlex
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,11 +86,18 @@ def _pairs(text: str, flag: str, form: str) -> dict[str, str]:
 
 
 def user_path(text: str, flag: str) -> Path:
-    """A path as the user wrote it, with `~` and `~name` for homes; refuses a user that is not there."""
+    """A path as the user wrote it, with `~` and `~name` for homes; refuses one that no file can have."""
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        path.lstat()
     except RuntimeError as error:
         raise RequestError(f"{flag}: '{brief(text)}' is in no known user's home; write the path out") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise RequestError(f"{flag}: '{brief(text)}' is no path ({error.strerror}); name another") from error
+    except ValueError as error:  # of a zero byte, which only a caller in Python can give
+        raise RequestError(f"{flag}: '{brief(text)}' is no path ({error}); name another") from error
+    return path
 
 
 def read_settings(texts: Sequence[str], flag: str) -> dict[str, object]:

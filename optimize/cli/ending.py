@@ -18,7 +18,7 @@ from optimize.cli.logs import write_log
 from optimize.cli.remedies import explain
 from optimize.cli.signals import Heed, heeded
 from optimize.cli.streams import READER_LEFT, LastingFile, lasting_streams
-from optimize.errors import OptimizeError, RequestError, first_line
+from optimize.errors import OptimizeError, RequestError, first_line, printable
 
 FAILED = OptimizeError.exit_code
 KEPT = "finished stages are kept"
@@ -95,4 +95,4 @@ def _flush(files: dict[str, LastingFile], code: int | None) -> int:
 
 def _say(line: str) -> None:
     # Messages of other libraries may have line breaks; who reads logs by line must not lose half of ours.
-    print("optimize: " + " ".join(line.split()), file=sys.stderr)
+    print("optimize: " + printable(" ".join(line.split())), file=sys.stderr)

@@ -79,19 +79,22 @@ def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
     """The table of one split's file, which lies in `place` from then on.
 
     `datasets` knows a file by its size and time, so `place` has to be new: nothing from before is to be found there.
+    It takes a path for a pattern, so it gets a link: "x[1]" would also be the folder x1, and "a::b" an archive.
     """
     import datasets
 
     _silence_datasets()
     path = files[split]
     peek_columns(path)
+    link = place / f"{split}{path.suffix}"
+    link.symlink_to(path.resolve())
     # An empty cell is an empty text, and "NA" or "null" are words.
     options: dict[str, bool | str] = {"keep_default_na": False} if READERS[path.suffix] == "csv" else {}
     if path.suffix == ".tsv":
         options["delimiter"] = "\t"
     try:
         return datasets.load_dataset(
-            READERS[path.suffix], data_files=str(path), split="train", cache_dir=str(place), **options
+            READERS[path.suffix], data_files=str(link), split="train", cache_dir=str(place), **options
         )
     except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
         _raise_if_full(error)

@@ -28,6 +28,7 @@ from optimize.errors import DataError
 from optimize.interfaces import Head, Progress, Row, Silence
 from optimize.leftovers import owned_partial, sweep
 from optimize.manifest import Split
+from optimize.request import user_path
 
 if TYPE_CHECKING:
     from optimize.data.read import Table
@@ -74,7 +75,7 @@ def inspect_data(wanted: Wanted, head: Head, *, progress: Progress | None = None
     if wanted.data == "demo":
         _certification_split(wanted, list(SPLITS))
         return None
-    files = find_files(Path(wanted.data).expanduser())
+    files = find_files(user_path(wanted.data, "--data"))
     for split in dict.fromkeys(choose_splits(wanted, list(files))):
         match_layout(head, peek_columns(files[split]), wanted.columns, where=str(files[split]))
     return None
@@ -113,7 +114,7 @@ def _tables(wanted: Wanted, head: Head, place: Path, cache: Path) -> tuple[list[
         generated = generate_rows(head.name, wanted.seed)
         return list(generated), generated.__getitem__
     if _is_folder(wanted.data):
-        files = find_files(Path(wanted.data).expanduser())
+        files = find_files(user_path(wanted.data, "--data"))
         return list(files), functools.partial(read_file, files, place)
     tables = read_hub(wanted.data, wanted.config, wanted.revision, cache=cache)
     return list(tables), tables.__getitem__
@@ -225,7 +226,7 @@ def _certification_split(wanted: Wanted, present: Sequence[str]) -> str:
 
 
 def _is_folder(data: str) -> bool:
-    path = Path(data).expanduser()
+    path = user_path(data, "--data")
     if path.is_dir():
         return True
     if path.is_file():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from optimize import cache
-from optimize.checkpoint import CONFIG_FILE, Config, pruned_sizes, read_config
+from optimize.checkpoint import CONFIG_FILE, Config, read_config
 from optimize.copies import Files, digests_of, private_copy
 from optimize.demo.generate import train_checkpoint
 from optimize.environment import version
@@ -22,7 +22,10 @@ from optimize.heads import DEFAULT_HEAD, HEADS
 from optimize.hub.refusals import Repository
 from optimize.hub.repository import download, download_small, inspect_repository
 from optimize.interfaces import Facts, Head, Progress, Silence
+from optimize.request import user_path
+from optimize.source.geometry import check_config, vocab_size
 from optimize.source.load import raise_to_fp32
+from optimize.source.tokenizer import check_tokenizer
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
@@ -52,7 +55,7 @@ def inspect_checkpoint(
     `head` overrules the checkpoint's own; `progress` hears of it where the Hub lets wait. Raises SourceError, or
     UnavailableError without network.
     """
-    folder = Path(model).expanduser()
+    folder = user_path(model, "--model")
     if revision is not None and (model == "demo" or folder.is_dir()):
         raise SourceError(f"--revision: '{model}' has no revisions, only a Hub id has; leave it out")
     if model == "demo":
@@ -63,10 +66,11 @@ def inspect_checkpoint(
     if kind != "distilbert":
         what = f"is a '{kind}' model" if kind else "its config names no model_type"
         raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
-    pruned_sizes(found.config, where=found.id)
+    check_config(found.config, where=found.id)
     chosen = HEADS[head] if head else _head_of(found)
     if found.folder is not None:
-        check_weights(found.folder, chosen, where=found.id)
+        check_weights(found.folder, chosen, found.config, where=found.id)
+        check_tokenizer(found.folder, vocab_size(found.config), where=found.id)
     return found, chosen
 
 
@@ -124,7 +128,8 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
             root, material, "torch", lambda out: _train_demo(head, out, seed, progress), progress=progress
         )
     folder = found.folder or _download(found, progress)
-    check_weights(folder, head, where=found.id)
+    check_weights(folder, head, found.config, where=found.id)
+    check_tokenizer(folder, vocab_size(found.config), where=found.id)
     files = _files_of(folder)
     digests = digests_of(files)
     # The name that the checkpoint was asked for by is not in here: what it holds decides.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimize.checkpoint import load_with_info
+from optimize.checkpoint import load_with_info, read_config
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
+from optimize.source.geometry import check_shapes
+from optimize.source.tokenizer import check_loaded, reading
 from optimize.source.weights import check_head, stored
 
 if TYPE_CHECKING:
@@ -26,15 +28,12 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    stored_as, names = stored(folder)
-    check_head(where, head, names)
+    stored_as, shapes = stored(folder)
+    check_head(where, head, set(shapes))
+    check_shapes(read_config(folder), shapes, where=where)
     model = _load(folder, head, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
-    if len(tokenizer) > model.config.vocab_size:
-        raise SourceError(
-            f"{where}: the tokenizer has {len(tokenizer)} tokens, the embedding {model.config.vocab_size}; "
-            "resize the embedding or save the tokenizer it was trained with"
-        )
+    check_loaded(tokenizer, model.config.vocab_size, where=where)
     model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
     return {"stored_as": stored_as}
@@ -43,15 +42,10 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
 def _load_tokenizer(folder: Path, *, where: str) -> PreTrainedTokenizerBase:
     import transformers
 
-    try:
+    with reading(where):
         return transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, use_fast=True, trust_remote_code=False
         )
-    except Exception as error:
-        # tokenizers 0.22 raises a bare Exception for a tokenizer.json that it cannot read.
-        if type(error) is not Exception and not isinstance(error, OSError | ValueError | LookupError | TypeError):
-            raise
-        raise SourceError(f"{where}: its tokenizer cannot be loaded ({first_line(error)}); save it again") from error
 
 
 def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:

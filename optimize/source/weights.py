@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.artifact import stored_tensors
+from optimize.checkpoint import Config
 from optimize.errors import SourceError, first_line
 from optimize.heads import HEADS
 from optimize.interfaces import Head
 from optimize.small_files import read_json
+from optimize.source.geometry import check_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,17 +25,18 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 
 
-def check_weights(folder: Path, head: Head, *, where: str) -> None:
-    """Refuse damaged safetensors, and a checkpoint without the head's weights: they would be random.
+def check_weights(folder: Path, head: Head, config: Config, *, where: str) -> None:
+    """Refuse damaged safetensors, weights of other sizes than the config's, and a checkpoint without the head's.
 
-    `.bin` files are checked when they are loaded, because that takes torch.
+    What is missing would be random. What `.bin` files hold is checked when they are loaded, because that takes torch.
     """
-    names: set[str] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
         if path.suffix != ".safetensors":
             return
-        names.update(stored_tensors(path))
-    check_head(where, head, names)
+        shapes.update((name, tensor.shape) for name, tensor in stored_tensors(path).items())
+    check_shapes(config, shapes, where=where)
+    check_head(where, head, set(shapes))
 
 
 def check_head(where: str, head: Head, names: set[str]) -> None:
@@ -55,7 +58,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: safetensors where there are any, else `.bin`; sharded or not."""
     for single, index in (SAFETENSORS, PICKLES):
         if (folder / single).exists():
-            return [folder / single]
+            return [_regular(folder / single)]
         if (folder / index).exists():
             return _shards(folder, folder / index)
     raise SourceError(f"{folder}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
@@ -71,27 +74,33 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         # An index is data from elsewhere: it is not to name files outside the folder.
         if path.parent != folder or not path.exists():
             raise SourceError(f"{folder}: shard {path.name} is missing; copy the whole checkpoint")
-    return paths
+    return [_regular(path) for path in paths]
 
 
-def stored(folder: Path) -> tuple[str, set[str]]:
-    """The data types of the stored weights, such as 'float16', and the weights' names."""
+def _regular(path: Path) -> Path:
+    if not path.is_file():  # opening a FIFO would wait for somebody to write it
+        raise SourceError(f"{path}: is no regular file; save the model again")
+    return path
+
+
+def stored(folder: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The data types of the stored weights, such as 'float16', and the weights' names with their shapes."""
     import torch
 
     types: set[str] = set()
-    names: set[str] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
         if path.suffix == ".safetensors":
             for name, tensor in stored_tensors(path).items():
                 types.add(SAFETENSORS_TYPES.get(tensor.dtype, tensor.dtype))
-                names.add(name)
+                shapes[name] = tensor.shape
             continue
         for name, value in _read_pickle(path).items():
-            names.add(name)
             # A state dict may hold numbers too, such as a version.
             if isinstance(value, torch.Tensor):
+                shapes[name] = tuple(value.shape)
                 types.add(str(value.dtype).removeprefix("torch."))
-    return ", ".join(sorted(types)), names
+    return ", ".join(sorted(types)), shapes
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

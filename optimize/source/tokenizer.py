@@ -1,0 +1,101 @@
+"""A checkpoint's tokenizer: whether its files can be read and its tokens have a place in the embedding.
+
+The files are looked at without transformers, which takes seconds to import, so that `plan` refuses what cannot work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optimize.errors import OptimizeError, SourceError, brief, first_line
+from optimize.small_files import read_json, read_small
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedTokenizerBase
+
+TOKENIZER = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+COMPANIONS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")
+KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "model_max_length": ((int, float), "a number"),
+    "added_tokens_decoder": (dict, "a mapping"),
+    "extra_special_tokens": (dict, "a mapping, which transformers 4.57 reads"),
+    "tokenizer_class": (str, "a class's name"),
+}
+"""What transformers reads without looking: of which kind it has to be."""
+PROBES: tuple[tuple[str, ...], ...] = (("probe",), ("probe \u2603", "second"))
+ADVICE = "save it again"
+MAX_BYTES = 2**28
+"""A tokenizer of a million tokens has about 100 MiB."""
+
+
+def check_tokenizer(folder: Path, vocab_size: int, *, where: str) -> None:
+    """Refuse files of a tokenizer that nothing can read, or whose tokens the embedding lacks."""
+    for name in COMPANIONS:
+        if (folder / name).exists():
+            _check_settings(folder / name)
+    path = folder / TOKENIZER
+    if path.exists():
+        import tokenizers
+
+        read_small(path, most=MAX_BYTES, where=str(path), refusal=SourceError, advice=ADVICE)
+        with reading(where):
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            ids = [each for texts in PROBES for each in tokenizer.encode(*texts).ids]
+            ids += tokenizer.get_vocab(with_added_tokens=True).values()
+        check_ids(ids, vocab_size, where=where)
+
+
+def check_loaded(tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, where: str) -> None:
+    """The same of a tokenizer that transformers has loaded, and one that no tokenizer.json holds."""
+    if not tokenizer.is_fast:
+        raise SourceError(
+            f"{where}: its tokenizer is {type(tokenizer).__name__}, which runs as Python alone; "
+            "save one of the tokenizers library"
+        )
+    with reading(where):
+        ids = [each for texts in PROBES for each in tokenizer(*texts)["input_ids"]]
+        ids += tokenizer.get_vocab().values()
+    check_ids(ids, vocab_size, where=where)
+
+
+def check_ids(ids: Iterable[int], vocab_size: int, *, where: str) -> None:
+    """Refuse tokens without a row in the embedding; `ids` are all that there are."""
+    highest = max(ids, default=-1)
+    if highest < 0:
+        raise SourceError(f"{where}: its tokenizer has no tokens; save the one that the model was trained with")
+    if highest >= vocab_size:
+        raise SourceError(
+            f"{where}: the tokenizer has {highest + 1} tokens, the embedding {vocab_size}; "
+            "resize the embedding or save the tokenizer it was trained with"
+        )
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Say in our words whatever a library raises over a tokenizer's files, which are anybody's."""
+    try:
+        yield
+    except (OptimizeError, MemoryError):
+        raise
+    except BaseException as error:
+        # Rust's panics come as a class of pyo3's that nobody exports, below BaseException.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = brief(first_line(error), 200)
+        raise SourceError(f"{where}: its tokenizer cannot be loaded ({said}); {ADVICE}") from error
+
+
+def _check_settings(path: Path) -> None:
+    content = read_json(path, where=str(path), refusal=SourceError, advice=ADVICE)
+    if not isinstance(content, dict):
+        raise SourceError(f"{path}: holds no JSON object; {ADVICE}")
+    for name, (kind, words) in KINDS.items() if path.name == SETTINGS else ():
+        value: Any = content.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise SourceError(f"{path}: {name} is '{brief(value)}', not {words}; {ADVICE}")
