@@ -7,6 +7,7 @@ parameters, checkpoint, data columns, hardware and extras are checked, and defau
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
 from optimize.environment import cache_root, host_cores, usable_cores
-from optimize.errors import RequestError, UnavailableError, brief, unknown_name
+from optimize.errors import OptimizeError, RequestError, UnavailableError, brief, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
 from optimize.measure.shapes import parse_shape
@@ -76,7 +77,11 @@ def make_plan(
     check_numbers(options)
     if not built:  # where the machine that built had more cores, its threads are part of what is measured again
         check_threads(options.threads)
-        check_place(options.out)
+        check_place(options.out, "--out")
+        if options.cache is not None:
+            check_place(options.cache, "--cache")
+        else:  # where the user's own cache cannot be, the request is not to blame
+            check_place(cache_root(), "cache", UnavailableError)
     check_stages(pipeline)
     check_libraries(pipeline)
     # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
@@ -285,20 +290,22 @@ def check_words(options: Options) -> None:
     for flag, word in (("--model", options.model), ("--data", options.data)):
         if word is not None and not word.strip():
             raise RequestError(f"{flag}: is empty; name a folder or Hub id, or leave it out")
-        user_path(word or "", flag)
+        if word is not None:
+            user_path(word, flag)
     for name, each in declared().items():
         if getattr(options, name) == "":
             raise RequestError(f"{each.flag}: is empty; give a value, or leave it out")
 
 
-def check_place(out: Path) -> None:
-    """Refuse a place for run folders where none can be made; nothing stays behind."""
-    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists() or folder.is_symlink())
+def check_place(place: Path, flag: str, refusal: type[OptimizeError] = RequestError) -> None:
+    """Refuse a place for folders where none can be made; nothing stays behind."""
+    user_path(str(place), flag)
+    nearest = next(folder for folder in (place, *place.absolute().parents) if os.path.lexists(folder))
     try:
         with tempfile.TemporaryDirectory(prefix=".place-", dir=nearest):
             pass
     except OSError as error:
-        raise RequestError(f"--out: {nearest}: {error.strerror}; name a folder that can be written to") from error
+        raise refusal(f"{flag}: {nearest}: {error.strerror}; name a folder that can be written to") from error
 
 
 def check_threads(threads: int | None) -> None:

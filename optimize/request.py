@@ -87,6 +87,8 @@ def _pairs(text: str, flag: str, form: str) -> dict[str, str]:
 
 def user_path(text: str, flag: str) -> Path:
     """A path as the user wrote it, with `~` and `~name` for homes; refuses one that no file can have."""
+    if not text:  # which Python takes for the current folder
+        raise RequestError(f"{flag}: is empty; name a path, or leave it out")
     try:
         path = Path(text).expanduser()
         path.lstat()
@@ -322,12 +324,18 @@ class Options(Asked):
     build_only: Annotated[
         bool, Option("Build without measuring, to certify on another machine; exit code 4.", "Measurement")
     ] = False
-    out: Annotated[Path, Option("Folder that run folders go into.", "Output", short="-o", metavar="FOLDER")] = Path(
-        "reports/runs"
-    )
+    out: Annotated[
+        Path, Option("Folder that run folders go into.", "Output", short="-o", metavar="FOLDER", read=user_path)
+    ] = Path("reports/runs")
     cache: Annotated[
         Path | None,
-        Option("Folder that keeps finished stages.", "Output", metavar="FOLDER", otherwise="the user's cache"),
+        Option(
+            "Folder that keeps finished stages.",
+            "Output",
+            metavar="FOLDER",
+            otherwise="the user's cache",
+            read=user_path,
+        ),
     ] = None
 
 

@@ -86,13 +86,13 @@ def parse_yaml(text: str) -> object:
 def parse_json(text: str) -> object:
     """The plain value of a JSON text; raises ValueError with the reason on one line."""
     try:
-        _check_depth(text)
+        check_depth(text)
         return _plain(json.loads(text, object_pairs_hook=_unique))
     except ValueError as error:
         raise ValueError(brief(first_line(error))) from error
 
 
-def _check_depth(text: str) -> None:
+def check_depth(text: str) -> None:
     """Refuse deep nesting before `json`, which recurses, meets it; brackets in strings are text."""
     depth = 0
     for token in JSON_TOKENS.finditer(text):

@@ -15,6 +15,7 @@ from optimize.errors import DataError, first_line
 from optimize.hub.refusals import Repository, asking_hub
 from optimize.hub.repository import cached_folder, inspect_repository, is_offline
 from optimize.interfaces import Progress
+from optimize.small_files import MAX_DEPTH, check_depth
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,6 +39,8 @@ def find_files(folder: Path) -> dict[str, Path]:
                 continue
             if split in files:
                 raise DataError(f"{folder}: {files[split].name} and {path.name} are both '{split}'; keep one of them")
+            if not path.is_file():  # opening a FIFO would wait for somebody to write it
+                raise DataError(f"{path}: is no regular file; check --data")
             files[split] = path
     if not files:
         raise DataError(f"{folder}: no train, validation or test file ({SUFFIXES}); check --data")
@@ -48,7 +51,7 @@ def peek_columns(path: Path) -> list[str]:
     """Column names of a file, from its first row or its header; refuses a file without rows."""
     try:
         columns = _first_row(path)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, RecursionError) as error:  # the last for what is nested too deeply
         raise DataError(f"{path}: cannot be read ({first_line(error)}); check the file") from error
     if not columns:
         raise DataError(f"{path}: is empty; give it examples, or name another split with --certify-on")
@@ -86,6 +89,7 @@ def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
     _silence_datasets()
     path = files[split]
     peek_columns(path)
+    check_nesting(path)
     link = place / f"{split}{path.suffix}"
     link.symlink_to(path.resolve())
     # An empty cell is an empty text, and "NA" or "null" are words.
@@ -100,6 +104,21 @@ def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
         _raise_if_full(error)
         cause = error.__cause__ or error
         raise DataError(f"{path}: cannot be read ({first_line(cause)}); check the file") from error
+
+
+def check_nesting(path: Path) -> None:
+    """Refuse rows of JSON that are nested so deeply that what parses them, in C++, would end this process."""
+    if READERS[path.suffix] != "json":
+        return
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        for number, row in enumerate(stream if path.suffix == ".jsonl" else [stream.read()], 1):
+            try:
+                # Most rows need no closer look: counting is a hundred times faster.
+                if row.count("[") + row.count("{") > MAX_DEPTH:
+                    check_depth(row)
+            except ValueError as error:
+                place = f"line {number}: " if path.suffix == ".jsonl" else ""
+                raise DataError(f"{path}: cannot be read ({place}{error}); check the file") from error
 
 
 def _silence_datasets() -> None:

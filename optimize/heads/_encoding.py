@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from optimize.errors import DataError
+from optimize.errors import DataError, shown
 from optimize.interfaces import Feature, Row, Text
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def string_in(head: str, rows: Sequence[Row], index: int, role: str) -> str:
     """Return the text that row `index` holds as `role`."""
     value = rows[index].get(role)
     if not isinstance(value, str):
-        what = f"has no {role}" if value is None else f"has a {type(value).__name__} as {role}"
+        what = f"has no {role}" if value is None else f"has {shown(value)} as {role}, which is no text"
         raise refusal(head, index, what, "give a string or remove the row")
     return value
 

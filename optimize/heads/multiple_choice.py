@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from optimize.errors import shown
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
@@ -49,6 +50,8 @@ def _choices(rows: Sequence[Row], index: int) -> list[str]:
         listed = listed.get("text")
     if listed is None:
         listed = [row[name] for name in COLUMNS if row.get(name) is not None]
+    if isinstance(listed, str):  # whose letters would be the choices
+        raise _encoding.refusal(NAME, index, f"has {shown(listed)} as choices", "give a list of at least two strings")
     choices = list(listed)
     if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
         what = f"has {len(choices)} choices, or some that are not text"

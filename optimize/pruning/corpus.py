@@ -60,7 +60,7 @@ def _texts(stream: Iterator[str], file: Path) -> Iterator[str]:
     for number, line in enumerate(stream, 1):
         try:
             row = json.loads(line) if line.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the last for what is nested too deeply
             raise RequestError(f"{file}: line {number} is not JSON; write one object a line") from error
         yield from _strings(row)
 

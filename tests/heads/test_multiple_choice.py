@@ -66,6 +66,11 @@ def test_a_single_choice_is_refused(make_text):
         HEAD.encode([ROW | {"choices": ["it"]}], make_text())
 
 
+def test_a_word_is_no_list_of_its_letters(make_text):
+    with pytest.raises(DataError, match="row 0 has 'abcd' as choices; give a list of at least two strings"):
+        HEAD.encode([ROW | {"choices": "abcd"}], make_text())
+
+
 def test_the_context_is_cut_and_the_example_counted_once(make_text, tokenizer):
     encoded = HEAD.encode([ROW | {"choices": ["it ran .", "it sat ."]}, ROW], make_text(8))
     assert encoded.truncated == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -42,6 +43,8 @@ def row(**values: object) -> Change:
     return write("validation.jsonl", json.dumps(values).encode() + b"\n")
 
 
+DEEP = b'{"text": ' + b"[" * 99_000
+
 INPUT: dict[str, tuple[Change, Change, str, tuple[str, ...]]] = {
     "truncated weights": (truncate, keep, "model.safetensors: not a readable safetensors file", ()),
     "garbage weights": (write("model.safetensors", b"garbage" * 99), keep, "not a readable safetensors file", ()),
@@ -60,6 +63,26 @@ INPUT: dict[str, tuple[Change, Change, str, tuple[str, ...]]] = {
         write("validation.jsonl", b'{"text": "a", "label": 1}\n{'),
         "validation.jsonl: cannot be read",
         PROGRESS,
+    ),
+    "a deep row": (keep, write("validation.jsonl", DEEP), "validation.jsonl: cannot be read (maximum recursion", ()),
+    "a deep row later on": (
+        keep,
+        write("validation.jsonl", b'{"text": "a", "label": 1}\n' + DEEP),
+        "validation.jsonl: cannot be read (line 2: it is nested deeper than 32 levels)",
+        PROGRESS,
+    ),
+    # of which Arrow alone knows, whose parser would end the process
+    "a deep column that nobody reads": (
+        keep,
+        row(text="a", label=1, other=ast.literal_eval("[" * 60 + "]" * 60)),
+        "validation.jsonl: cannot be read (line 1: it is nested deeper than 32 levels)",
+        PROGRESS,
+    ),
+    "a FIFO in place of data": (
+        keep,
+        lambda folder: (remove("validation.jsonl")(folder), os.mkfifo(folder / "validation.jsonl")),
+        "validation.jsonl: is no regular file; check --data",
+        (),
     ),
     "no text column": (keep, row(words="a", label=1), "there are words, label; name them with --columns", ()),
     "no label column": (keep, row(text="a"), "there are text; name them with --columns", ()),

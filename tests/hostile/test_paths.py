@@ -11,6 +11,7 @@ from hostile.cases import HEAD, assert_refused
 
 from optimize import planning, running
 from optimize.data.read import find_files, read_file
+from optimize.errors import RequestError
 
 NAMES = (
     *(
@@ -113,16 +114,26 @@ def test_checkpoint_and_data_with_odd_names_are_loaded(checkpoint, data_folder, 
     assert len(loaded.certification.gold) == len({json.loads(line)["text"] for line in text})
 
 
-@pytest.mark.parametrize("option", ["--model", "--data", "--pipeline", "--out", "--cache"])
+@pytest.mark.parametrize("option", ["--model", "--data", "--pipeline"])
 def test_a_name_that_is_too_long_is_one_line(optimize, folders, tmp_path: Path, option: str) -> None:
     name = str(tmp_path / f"{'x' * 300}.yaml")
 
     asked = optimize("plan", *folders(), option, name)
 
-    if option in ("--out", "--cache"):  # the test's own folders come after them on the line
-        assert asked.code == 0
-    else:
-        assert_refused(asked, 2, "", tmp_path)
+    assert_refused(asked, 2, "File name too long", tmp_path)
+
+
+@pytest.mark.parametrize("option", ["out", "cache"])
+@pytest.mark.parametrize("place", ["file", "file/x", "x" * 300, "nowhere"])
+def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path: Path, option: str, place: str) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    options = {"out": tmp_path / "out", "cache": tmp_path / "cache", option: tmp_path / place}
+
+    with pytest.raises(RequestError, match=f"^--{option}: "):
+        planning.make_plan(planning.Options(**options))
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "nowhere"]
 
 
 @pytest.mark.parametrize("option", ["--model", "--data", "--pipeline"])
