@@ -67,6 +67,15 @@ def unknown_name(where: str, name: str, known: Iterable[str]) -> UnknownNameErro
     return UnknownNameError(f"{where}: unknown name '{name}'; {hint}")
 
 
+def shown(value: object, *, longest: int = 60) -> str:
+    """A value of somebody's data as a message quotes it: on one line, and cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        text = f"a number of {type(value).__name__} that is too long to print"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def first_line(error: BaseException) -> str:
     """The first non-empty line of another library's message, for quoting in one of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

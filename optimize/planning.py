@@ -7,6 +7,7 @@ parameters, checkpoint, data columns, hardware and extras are checked, and defau
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
 from optimize.measure.shapes import parse_shape
-from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of
+from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of, user_path
 from optimize.source.acquire import Found, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
 MOST_THREADS_PER_CORE = 4
 """More than any processor runs at a time on one core; above, threads only wait for one another."""
+MOST_TOKENS = 2**20
+"""In one batch: 2,048 texts of 512 tokens, whose activations alone take tens of GB."""
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
 
 
@@ -64,12 +67,14 @@ def make_plan(
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
     check_encoding(options)
+    check_words(options)
     pipeline = pipeline or with_options(choose_pipeline(options.target, options.pipeline), options)
     if options.head is not None and options.head not in HEADS:
         raise unknown_name("head", options.head, HEADS)
     check_numbers(options)
     if not built:  # where the machine that built had more cores, its threads are part of what is measured again
         check_threads(options.threads)
+        check_place(options.out)
     check_stages(pipeline)
     check_libraries(pipeline)
     # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
@@ -259,8 +264,30 @@ def check_numbers(options: Options) -> None:
             raise RequestError(f"{each.flag}: {value} is too few; give {least} or more")
     if not options.shapes:
         raise RequestError("--shapes: names no shape; write for instance 1x128,data")
-    for shape in options.shapes:
-        parse_shape(shape, where="--shapes")
+    for place, shape in enumerate(options.shapes):
+        batch, tokens = parse_shape(shape, where="--shapes")
+        if shape in options.shapes[:place]:
+            raise RequestError(f"--shapes: {shape} is there twice; leave one out")
+        if batch * (tokens or 1) > MOST_TOKENS:
+            raise RequestError(f"--shapes: {shape} has more than {MOST_TOKENS:,} tokens; name a smaller one")
+
+
+def check_words(options: Options) -> None:
+    """Refuse a checkpoint or data without a name, or in the home of nobody."""
+    for flag, word in (("--model", options.model), ("--data", options.data)):
+        if word is not None and not word.strip():
+            raise RequestError(f"{flag}: is empty; name a folder or Hub id, or leave it out")
+        user_path(word or "", flag)
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place for run folders where none can be made; nothing stays behind."""
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists() or folder.is_symlink())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".place-", dir=nearest):
+            pass
+    except OSError as error:
+        raise RequestError(f"--out: {nearest}: {error.strerror}; name a folder that can be written to") from error
 
 
 def check_threads(threads: int | None) -> None:

@@ -2,16 +2,18 @@
 
 A checkpoint's `id2label` decides. Names match without regard to case. Numbers are taken as class
 ids only where the data set has no names, or where the checkpoint's are the placeholders LABEL_0,
-LABEL_1, …: two data sets of the same task often number their classes differently.
+LABEL_1, …: two data sets of the same task often number their classes differently. Where the
+checkpoint's names are numbers themselves, such as stars from 1 to 5, a number is a name.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from optimize.errors import DataError
+from optimize.errors import DataError, shown
 
 if TYPE_CHECKING:
     from optimize.data.read import Table
@@ -81,41 +83,82 @@ def _class_names(table: Table, column: str) -> list[str] | None:
 
 
 def _by_name_or_number(names: Mapping[int, str], count: int, given: list[str] | None) -> Matcher:
-    ids = _ids(names)
+    ids, numbers = _ids(names), _numbers(names)
 
     def one(value: object, at: str) -> int:
-        if isinstance(value, str) and (known := _known(value, ids)) is not None:
+        if isinstance(value, str | bool) and (known := _known(str(value), ids)) is not None:
             return known
         if isinstance(value, str) and given and value in given:
             return _index(given.index(value), count, at)
         if isinstance(value, str) and not re.fullmatch(r"\d+", value):
             classes = ", ".join(names.values()) or f"0 to {count - 1}"
-            raise DataError(f"{at}: label '{value}' is not in the checkpoint ({classes}); rename it, or check --data")
-        return _index(value, count, at)
+            raise DataError(
+                f"{at}: label {shown(value)} is not in the checkpoint ({classes}); rename it, or check --data"
+            )
+        number = _whole(value)
+        if number is None or number not in numbers:
+            number = _index(value, count, at)
+        return _one_reading(number, numbers, names, at) if numbers else number
 
     return lambda value, at: _each(value, lambda item: one(item, at))
+
+
+def _numbers(names: Mapping[int, str]) -> dict[int, int]:
+    """Class ids by the numbers that are their names; none where each name is its class's own number, or no number."""
+    found = {int(name): index for index, name in names.items() if re.fullmatch(r"[+-]?\d{1,9}", name)}
+    return {} if all(number == index for number, index in found.items()) else found
+
+
+def _one_reading(number: int, numbers: Mapping[int, int], names: Mapping[int, str], at: str) -> int:
+    """The class that a number means: of that name, or at that place; refuses one that may be either."""
+    named, by_place = numbers.get(number), names.get(number)
+    all_numbered = len(numbers) == len(names)
+    if named is None and not all_numbered:
+        return number
+    if named is None:
+        raise DataError(
+            f"{at}: label {number} is none of the checkpoint's class names ({', '.join(names.values())}), and by its "
+            f"place would be '{by_place}'; write class names as labels, or check --data"
+        )
+    if all_numbered or by_place is None or named == number:
+        return named
+    raise DataError(
+        f"{at}: label {number} is the name of class {named} and the place of '{by_place}'; write class names as "
+        "labels, as text"
+    )
+
+
+def _whole(value: Any) -> int | None:
+    """A value as a whole number, or None where it is none."""
+    try:
+        number = int(value)
+        return number if number == float(value) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _index(value: Any, count: int, at: str) -> int:
     if value is None or value == -1:  # -1 is how GLUE marks the rows whose labels it keeps secret
         raise DataError(f"{at}: has no label; name a labelled split with --certify-on")
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{at}: label '{value}' is not a class; check --columns") from error
-    if number != float(value) or not 0 <= number < count:
+    number = _whole(value)
+    if number is None and not isinstance(value, float | int | str):
+        raise DataError(f"{at}: label {shown(value)} is not a class; check --columns")
+    if number is None or not 0 <= number < count:
         raise DataError(
-            f"{at}: label {value} is not in the checkpoint, which has classes 0 to {count - 1}; check --data"
+            f"{at}: label {shown(value)} is not in the checkpoint, which has classes 0 to {count - 1}; check --data"
         )
     return number
 
 
 def _number(value: Any, at: str) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        what = f"'{value}' is not a number, and the checkpoint is a regression"
-        raise DataError(f"{at}: {what}; check --columns") from error
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        what = f"{shown(value)} is not a number, and the checkpoint is a regression"
+        raise DataError(f"{at}: {what}; check --columns")
+    return number
 
 
 def _each(value: object, one: Callable[[object], int]) -> int | list[int]:

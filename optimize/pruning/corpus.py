@@ -36,6 +36,8 @@ def why_no_corpus(path: Path) -> str | None:
     """Why a corpus has no texts to give, or None."""
     if not path.expanduser().exists():
         return f"{path}: no such file or folder; check the corpus"
+    if not (path.expanduser().is_file() or path.expanduser().is_dir()):  # a pipe waits, a device may never end
+        return f"{path}: is neither a file nor a folder; check the corpus"
     count = 0
     try:
         # To the end: a line that cannot be read is to be found before anything else is done.

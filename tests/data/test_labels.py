@@ -11,6 +11,8 @@ from optimize.errors import DataError
 SENTIMENT = {"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}
 NEWS = {"id2label": {"0": "World", "1": "Sports", "2": "Business"}}
 PLACEHOLDERS = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+STARS = {"id2label": {"0": "1", "1": "2", "2": "3"}}
+MIXED = {"id2label": {"0": "1", "1": "2", "2": "other"}}
 REGRESSION = {"id2label": {"0": "LABEL_0"}}
 
 
@@ -41,6 +43,18 @@ def matched(table: Any, config: dict[str, Any]) -> list[Any]:
         (("LABEL_1", "label_0"), PLACEHOLDERS, [1, 0]),
         ((1, 0), {"num_labels": 2}, [1, 0]),
         ((1, 0), {}, [1, 0]),
+        ((1, 2, 3), STARS, [0, 1, 2]),
+        ((1, 1), STARS, [0, 0]),
+        ((2.0, 1.0), STARS, [1, 0]),
+        (("3", "1"), STARS, [2, 0]),
+        (([1, 3], [2]), STARS, [[0, 2], [1]]),
+        ((-1, 0, 1), {"id2label": {"0": "-1", "1": "0", "2": "1"}}, [0, 1, 2]),
+        ((1, 0), {"id2label": {"0": "1", "1": "0"}}, [0, 1]),
+        ((1, 0), {"id2label": {"0": "0", "1": "1"}}, [1, 0]),
+        ((10, 2), {"id2label": {"0": "10", "1": "2"}}, [0, 1]),
+        ((True, False), {"id2label": {"0": "True", "1": "False"}}, [0, 1]),
+        (("1", "2", "other", 0), MIXED, [0, 1, 2, 0]),
+        ((1, 2), {"id2label": {"0": "none", "1": "1", "2": "2"}}, [1, 2]),
     ],
 )
 def test_labels_match_by_name_or_by_number(labels: tuple[Any, ...], config: dict[str, Any], ids: list[int]) -> None:
@@ -102,16 +116,26 @@ def test_a_regression_keeps_its_numbers(config: dict[str, Any]) -> None:
         ("neutral", {"num_labels": 3}, "label 'neutral' is not in the checkpoint (0 to 2)"),
         (2, SENTIMENT, "label 2 is not in the checkpoint, which has classes 0 to 1"),
         (-2, SENTIMENT, "label -2 is not in the checkpoint"),
-        ("2", SENTIMENT, "label 2 is not in the checkpoint"),
+        ("2", SENTIMENT, "label '2' is not in the checkpoint"),
         (0.5, SENTIMENT, "label 0.5 is not in the checkpoint"),
-        (float("nan"), SENTIMENT, "label 'nan' is not a class"),
-        (float("inf"), SENTIMENT, "label 'inf' is not a class"),
+        (float("nan"), SENTIMENT, "label nan is not in the checkpoint"),
+        (float("inf"), SENTIMENT, "label inf is not in the checkpoint"),
+        (10**400, SENTIMENT, "label 10000000"),
+        ([10**5000], SENTIMENT, "label a number of int that is too long to print is not in the checkpoint"),
+        ("9" * 5000, SENTIMENT, "label '9999"),
+        ("a\nb", SENTIMENT, "label 'a\\nb' is not in the checkpoint"),
+        (0, STARS, "label 0 is none of the checkpoint's class names (1, 2, 3), and by its place would be '1'; write"),
+        ("0", STARS, "label 0 is none of the checkpoint's class names (1, 2, 3), and by its place would be '1'; write"),
+        (4, STARS, "label 4 is not in the checkpoint"),
+        (1, MIXED, "label 1 is the name of class 0 and the place of '2'; write class names as labels, as text"),
         ({"a": 1}, SENTIMENT, "is not a class"),
         (-1, SENTIMENT, "has no label; name a labelled split with --certify-on"),
         (None, SENTIMENT, "has no label"),
         ([0, None], SENTIMENT, "has no label"),
         ("good", REGRESSION, "'good' is not a number, and the checkpoint is a regression"),
-        (None, REGRESSION, "'None' is not a number"),
+        (None, REGRESSION, "None is not a number"),
+        (float("nan"), REGRESSION, "nan is not a number"),
+        (10**400, REGRESSION, "is not a number"),
     ],
 )
 def test_labels_that_do_not_match_are_refused_with_their_row(label: Any, config: dict[str, Any], says: str) -> None:

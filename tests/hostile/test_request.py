@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from hostile.cases import assert_refused, command
 
 from optimize import planning
+from optimize.cli import commands
+from optimize.errors import RequestError
 
 WORDS: dict[str, tuple[list[str], str]] = {
     "head": (["run", "--head", "fill-msk"], "head: unknown name 'fill-msk'; did you mean 'fill-mask'?"),
@@ -16,6 +19,16 @@ WORDS: dict[str, tuple[list[str], str]] = {
     "option": (["run", "--modle", "demo"], "No such option: --modle"),
     "command": (["rnu"], "No such"),
     "shape": (["run", "--shapes", "8by128"], "--shapes: '8by128' is not a shape; write BATCHxTOKENS"),
+    "a shape twice": (["run", "--shapes", "1x16,8x16,1x16"], "--shapes: 1x16 is there twice; leave one out"),
+    "a shape of more than any memory": (["run", "--shapes", "999999999999x16"], "has more than 1,048,576 tokens"),
+    "a large shape": (["run", "--shapes", "100000x512"], "has more than 1,048,576 tokens; name a smaller one"),
+    "a role twice": (["run", "--columns", "text=a,text=b"], "--columns: 'text' is given twice; leave one out"),
+    "no model": (["run", "--model", ""], "--model: is empty; name a folder or Hub id"),
+    "no data": (["run", "--data", " "], "--data: is empty; name a folder or Hub id"),
+    "nobody's home": (["run", "--model", "~nosuchuser/x"], "--model: '~nosuchuser/x' is in no known user's home"),
+    "nobody's data": (["run", "--data", "~nosuchuser/x"], "--data: '~nosuchuser/x' is in no known user's home"),
+    "an endless corpus": (["run", "--vocabulary", "/dev/zero"], "/dev/zero: is neither a file nor a folder"),
+    "too many examples": (["run", "--calibration-examples", "9e29"], "--calibration-examples"),
     "empty shape": (["run", "--shapes", "0x16"], "'0x16' is not a shape"),
     "negative examples": (["run", "--examples", "-1"], "--examples: -1 is too few; give 1 or more"),
     "no calibration": (["run", "--calibration-examples", "0"], "--calibration-examples: 0 is too few"),
@@ -62,6 +75,28 @@ def test_a_request_that_makes_no_sense_is_one_line(optimize, tmp_path: Path, com
     asked = optimize(*(command if word == "run" else word for word in words))
 
     assert_refused(asked, 2, says, tmp_path)
+
+
+@pytest.mark.parametrize(("out", "says"), [("file", "file: Not a directory"), ("file/x/y", "file: Not a directory")])
+@pytest.mark.parametrize("words", [["plan"], ["run"]])
+def test_a_place_where_no_folder_can_be_made_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words, out: str, says: str
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["optimize", *words, "--out", str(tmp_path / out)])
+
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+
+    assert ended.value.code == 2
+    assert f"{says}; name a folder that can be written to" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no /proc")
+def test_a_place_that_takes_no_folders_is_refused_at_once() -> None:
+    with pytest.raises(RequestError, match=r"--out: /proc: .+; name a folder that can be written to"):
+        planning.make_plan(planning.Options(out=Path("/proc/runs")))
 
 
 STEPS = {
