@@ -32,6 +32,8 @@ MODEL_FILES: dict[Kind, tuple[str, ...]] = {
     "openvino": ("openvino_model.xml", "openvino_model.bin"),
 }
 
+MOST_LEVELS = 16
+"""Of folders within a sealed folder; a model has one or two."""
 GZIP = 16
 """What zlib adds to its window size to write gzip's header and trailer."""
 CHUNK_BYTES = 2**20
@@ -115,19 +117,24 @@ def sealed_files(folder: Path) -> list[Path]:
     """All files below a folder of ours, sorted; the one walk that digests, sizes and copies are made by.
 
     Raises SealError where there is no such folder, or anything in it is neither a file nor a folder: what a link leads
-    to can change without the folder, so no digest speaks of it.
+    to can change without the folder, so no digest speaks of it. So for names that no line of text holds, which a list
+    of checksums could not tell from others, and for folders in one another without end.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise SealError(f"{folder}: {_what_is(folder)}, where there has to be a folder of files; run it again")
-    return sorted(_files_below(folder))
+    return sorted(_files_below(folder, MOST_LEVELS))
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path, levels: int) -> Iterator[Path]:
+    if not levels:
+        raise SealError(f"{folder}: lies deeper in other folders than any file of a model does; remove it")
     with os.scandir(folder) as entries:
         for entry in entries:
             path = Path(entry.path)
+            if not entry.name.isprintable():
+                raise SealError(f"{folder}: holds {entry.name!a}, whose name is no line of text; rename it")
             if entry.is_dir(follow_symlinks=False):
-                yield from _files_below(path)
+                yield from _files_below(path, levels - 1)
             elif entry.is_file(follow_symlinks=False):
                 yield path
             else:

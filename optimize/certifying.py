@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from optimize import gates, manifest
-from optimize.building import Loaded, Made, load, stage_names
+from optimize.building import Loaded, Made, load
 from optimize.config import Pipeline, parse_pipeline
 from optimize.errors import RequestError
-from optimize.finished import judged_model, read_run
+from optimize.finished import judged_model, read_run, result_name
 from optimize.interfaces import Progress
 from optimize.manifest import Manifest
 from optimize.measure.subjects import Subject
@@ -59,11 +59,6 @@ def pipeline_of(old: Manifest, *, where: str) -> Pipeline:
         raise RequestError(
             f"{where}: was written by another version ({error}); run the pipeline again, or certify with that version"
         ) from error
-
-
-def result_name(old: Manifest) -> str:
-    """What a run's result is called among its measurements: the chosen candidate, or the last stage."""
-    return next((each.pipeline for each in old.candidates if each.chosen), stage_names(old.stages)[-1])
 
 
 def _require_same(folder: Path, old: Manifest, loaded: Loaded) -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from optimize import gates, manifest
 from optimize.artifact import Artifact
+from optimize.building import stage_names
 from optimize.config import parse_gates
 from optimize.errors import RequestError, first_line, unknown_name
 from optimize.heads import HEADS
-from optimize.manifest import Check, Manifest, Measurement, Verdict
+from optimize.manifest import Check, Manifest, Verdict
 from optimize.measure.kinds import KINDS
+from optimize.report.tables import REFERENCE
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -42,6 +44,11 @@ def read_run(folder: Path) -> Manifest:
     return record
 
 
+def result_name(record: Manifest) -> str:
+    """What a run's result is called among its measurements: the chosen candidate, or the last stage."""
+    return next((each.pipeline for each in record.candidates if each.chosen), stage_names(record.stages)[-1])
+
+
 def judged_model(folder: Path, record: Manifest) -> Artifact:
     """The model of a run folder; refuse one that was not the model judged, or that needs more than its folder."""
     final = manifest.final_model(folder, record)
@@ -59,7 +66,9 @@ def judge_again(folder: Path, record: Manifest, final: Artifact) -> Verdict:
     last = record.measurements[-1]
     if last.artifact_digest != final.digest:
         raise RequestError(f"{where}: its last measurement, '{last.name}', is of another model; certify the run")
-    for what, stated, follows in _sums(record.measurements[0], last, final):
+    for what in _contradictions(record):
+        raise RequestError(f"{where}: {what}; certify the run")
+    for what, stated, follows in _sums(record, final):
         if not _same(stated, follows):
             raise RequestError(f"{where}: {what} is stated as {stated}, and is {follows}; certify the run")
     limits = parse_gates(record.request.gates, record.request.target, where=f"{where}: gates")
@@ -82,16 +91,50 @@ def as_stated(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _sums(first: Measurement, last: Measurement, final: Artifact) -> Iterator[tuple[str, float | None, float | None]]:
+def _contradictions(record: Manifest) -> Iterator[str]:
+    """What in a manifest cannot be of one run that measured its result on the target."""
+    first, last, request = record.measurements[0], record.measurements[-1], record.request
+    plain, result = f"{request.target}-fp32", result_name(record)
+    if (first.name, first.artifact_digest) != (REFERENCE, record.source.digest):
+        yield f"its first measurement, '{first.name}', is not the checkpoint's as {REFERENCE}"
+    if plain not in [each.name for each in record.measurements]:
+        yield f"'{plain}' was not measured, so the result was not judged on its target"
+    yield from _of_candidates(record)
+    if last.name != result:
+        yield f"its last measurement is of '{last.name}', and its result is '{result}'"
+    if request.stages != [{each.stage: each.params} for each in record.stages]:
+        yield "its request has other stages than were carried out"
+    if request.runtime != last.runtime:
+        yield "its result was not measured with the request's runtime"
+
+
+def _of_candidates(record: Manifest) -> Iterator[str]:
+    """What in the list of candidates cannot be where the run's result was chosen from it."""
+    chosen = [each for each in record.candidates if each.chosen]
+    if record.candidates and len(chosen) != 1:
+        yield f"{len(chosen)} of its candidates are chosen, where one has to be"
+    for each in chosen:
+        if each.stages != record.stages or each.measurement != record.measurements[-1].name:
+            yield f"its chosen candidate, '{each.pipeline}', is not its result"
+
+
+def _sums(record: Manifest, final: Artifact) -> Iterator[tuple[str, float | None, float | None]]:
     """Numbers that follow from others: what each is called, what is stated, and what follows."""
+    first, last = record.measurements[0], record.measurements[-1]
     metric, size = last.metric, last.size
     if metric is not None:
+        yield "the number of examples", metric.examples, record.data["certification"].count
         yield "the metric's reference", metric.reference, first.metric.value if first.metric else None
         yield "the drop", metric.drop, metric.reference - metric.value
         scale = abs(metric.reference)
         yield "the relative drop", metric.relative_drop, metric.drop / scale if scale else None
     yield "the model's size", size.bytes, final.model_bytes()
     yield "the size's ratio", size.ratio, size.bytes / first.size.bytes if first.size.bytes else None
+    medians = {each.name: {time.shape: time.p50_ms for time in each.latency} for each in record.measurements}
+    for time in last.latency:
+        for name, ratio in time.speedup.items():
+            over = medians.get(name, {}).get(time.shape)
+            yield f"the speed-up over {name} at {time.shape}", ratio, over / time.p50_ms if over else None
 
 
 def _same(stated: float | None, follows: float | None) -> bool:

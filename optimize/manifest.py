@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import RequestError, first_line
+from optimize.putting import put_file
 from optimize.request import Request
 
 Outcome = Literal["passed", "failed", "unverified"]
@@ -131,7 +132,7 @@ class Latency(Record):
         description="Batch x tokens, such as `1x128`; `data` for lengths as they occur. `@device` at its end: "
         "inputs and outputs lay in the device's memory."
     )
-    p50_ms: float = Field(description="Median, in milliseconds.")
+    p50_ms: float = Field(description="Median, in milliseconds.", gt=0)
     p90_ms: float | None = Field(
         description="90th percentile, in milliseconds; null where there are too few runs to show it."
     )
@@ -385,9 +386,7 @@ def dump(manifest: Manifest) -> str:
 
 def write(manifest: Manifest, folder: Path) -> None:
     """Write `manifest.json` into `folder` in one step: readers see all of it or none."""
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(dump(manifest), encoding="utf-8")
-    os.replace(partial, folder / FILE)
+    put_file(folder / FILE, dump(manifest).encode())
 
 
 def read(folder: Path) -> Manifest:

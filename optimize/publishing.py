@@ -13,11 +13,12 @@ from pathlib import Path
 from optimize import manifest
 from optimize.artifact import Artifact, copy_sealed, file_digest, sealed_files
 from optimize.assembling import assembled
-from optimize.errors import RequestError, SealError
+from optimize.errors import RequestError, SealError, first_line
 from optimize.finished import as_stated, judge_again, judged_model, read_run
 from optimize.heads import HEADS
 from optimize.manifest import Manifest
 from optimize.measure.kinds import KINDS
+from optimize.putting import put_file
 from optimize.report.card import render_card
 from optimize.report.pictures.draw import FILES
 from optimize.report.write import write_pictures, write_report
@@ -92,7 +93,7 @@ def render_again(run: Path, *, card: bool) -> list[Path]:
         checkpoint = manifest.kept_checkpoint(run, record)
         with as_stated(run):
             text = render_card(record, pictures, checkpoint=checkpoint is not None)
-        (run / CARD).write_text(text, encoding="utf-8")
+        put_file(run / CARD, text.encode())
         written.append(run / CARD)
     return written
 
@@ -101,7 +102,10 @@ def _require_free(run: Path, destination: Path) -> None:
     """Refuse a destination that is a link, lies in the run or around it, or has no place to be."""
     if destination.is_symlink():
         raise RequestError(f"{destination}: is a link; name the folder itself, which must be new or empty")
-    place = destination.resolve()
+    try:
+        place = destination.resolve()
+    except (OSError, RuntimeError) as error:  # before Python 3.13, links that go round are a RuntimeError
+        raise RequestError(f"{destination}: leads nowhere ({first_line(error)}); name another folder") from error
     for folder in (place, *place.parents):
         if folder.exists() and folder.samefile(run):
             raise RequestError(f"{destination}: lies in the run that is published; name a folder outside {run}")

@@ -7,6 +7,7 @@ a manifest is a finished run.
 from __future__ import annotations
 
 import datetime
+import io
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +36,7 @@ from optimize.manifest import Manifest, Source, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.planning import Plan
+from optimize.putting import put_file
 from optimize.report.write import write_report
 
 DEFAULT_CONFIDENCE = 0.95
@@ -160,4 +162,6 @@ def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
         if score.right is not None:
             arrays[f"{name}/right"] = score.right
     if arrays:
-        np.savez_compressed(folder / "scores.npz", allow_pickle=False, **arrays)
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+        put_file(folder / "scores.npz", stream.getvalue())

@@ -35,7 +35,7 @@ LAYERS = [
     {"interfaces"},
     {"gates"},
     {"evidence"},
-    {"artifact", "checkpoint", "copies", "leftovers", "manifest"},
+    {"artifact", "checkpoint", "copies", "leftovers", "manifest", "putting"},
     {"request"},
     {"small_files"},
     {"errors", "privacy", "allowance"},

@@ -32,20 +32,27 @@ def require_whole_torch(artifact: Artifact, head: Head) -> None:
 
 
 def require_whole_onnx(artifact: Artifact, head: Head) -> None:
-    """Refuse a folder whose ONNX file does not parse, is another head's, or needs files that are not in the folder."""
+    """Refuse a folder whose model is another head's, or with an ONNX file that does not parse or needs other files."""
+    path, present = artifact.path / onnx_runtime.MODEL_FILE, sealed_files(artifact.path)
+    counted = {*artifact.model_files()} & {*present}  # as its size, and no links
+    for each in sorted({path, *(file for file in present if file.suffix == ".onnx")}):
+        model = _read_onnx(each)
+        if each == path:
+            inputs = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
+            _require_head(path, head, inputs=inputs, outputs={value.name for value in model.graph.output})
+        for tensor in external_tensors(model):
+            _require_inside(each, tensor, counted)
+
+
+def _read_onnx(path: Path) -> onnx.ModelProto:
+    """An ONNX file without the data that it keeps elsewhere."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    path = artifact.path / onnx_runtime.MODEL_FILE
     try:
-        model = onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False)
     except (DecodeError, OSError) as error:
         raise SealError(f"{path}: is not a readable ONNX model ({first_line(error)}); run it again") from error
-    inputs = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
-    _require_head(path, head, inputs=inputs, outputs={value.name for value in model.graph.output})
-    files = {*artifact.model_files()} & {*sealed_files(artifact.path)}  # what is counted as its size, and is no link
-    for tensor in external_tensors(model):
-        _require_inside(path, tensor, files)
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

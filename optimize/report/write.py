@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optimize.manifest import Manifest
+from optimize.putting import put_file
 from optimize.report.page import render
 from optimize.report.pictures.draw import FILES, Picture, draw
 
@@ -15,7 +16,7 @@ def write_report(manifest: Manifest, folder: Path) -> list[Picture]:
     pictures = draw(manifest)
     page = render(manifest, pictures)  # before anything is written: what cannot be shown leaves the folder as it is
     _put(pictures, folder)
-    (folder / "report.md").write_text(page, encoding="utf-8")
+    put_file(folder / "report.md", page.encode())
     return pictures
 
 

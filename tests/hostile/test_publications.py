@@ -10,15 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from doubles import FEW, FEW_RUNS, Silent
 from hostile.cases import Change, remove, write
 from onnx import TensorProto, helper
 
-from optimize import cache, running
+from optimize import cache, manifest, running
 from optimize.artifact import folder_digest
-from optimize.interfaces import Facts
+from optimize.interfaces import Facts, Score
 from optimize.planning import Options, make_plan
 from optimize.publishing import CHECKSUMS
 
@@ -127,6 +128,31 @@ def outside(keep: str, *, where: str = "graph") -> Change:
     return change
 
 
+def beside(place: str) -> Change:
+    """Put another ONNX file, which keeps data outside, beside the model."""
+
+    def change(run: Path) -> None:
+        content = (run / "model" / "model.onnx").read_bytes()
+        outside("/etc/hostname")(run)
+        (run / place).parent.mkdir(exist_ok=True)
+        (run / "model" / "model.onnx").rename(run / place)
+        (run / "model" / "model.onnx").write_bytes(content)
+
+    return change
+
+
+def nest(run: Path) -> None:
+    """A folder in a folder, and so on; deeper than the stack, within the longest path."""
+    before = Path.cwd()
+    os.chdir(run / "model")
+    try:
+        for _ in range(200):
+            os.mkdir("a")  # noqa: PTH102 (a path that is as long would be made anew each time)
+            os.chdir("a")
+    finally:
+        os.chdir(before)
+
+
 def link(place: str, to: str) -> Change:
     """Put a link there, to a file or folder that is made outside the run."""
 
@@ -162,6 +188,10 @@ def rename_head(run: Path) -> None:
     (run / "model" / "model.onnx").write_bytes(model.SerializeToString())
 
 
+def candidate(**values: object) -> dict[str, object]:
+    return {"pipeline": "cpu", "reason": "the fastest", **values}
+
+
 CHECK = "verdict.checks.0"
 LAST = "measurements.-1"
 MODEL: dict[str, tuple[Change, str]] = {
@@ -177,6 +207,9 @@ MODEL: dict[str, tuple[Change, str]] = {
     "a linked model": (link("model", "../moved"), "model: is a link"),
     "a pipe": (lambda run: os.mkfifo(run / "model" / "pipe"), "model/pipe: is a pipe"),
     "a socket": (listen, "model/socket: is a pipe, socket"),
+    "folders without end": (nest, "lies deeper in other folders than any file of a model does"),
+    "two lines for a name": (write("model/a\nb", b""), "holds 'a\\nb', whose name is no line of text"),
+    "a name that moves the cursor": (write("model/a\x1b[2K", b""), "holds 'a\\x1b[2K', whose name is no line"),
     "no model": (lambda run: shutil.rmtree(run / "model"), "model: is missing"),
     "a file as model": (both(lambda run: shutil.rmtree(run / "model"), write("model", b"")), "model: is a file"),
     "another byte": (lambda run: (run / "model/model.onnx").write_bytes(b"x"), "is not what the manifest says"),
@@ -196,6 +229,8 @@ MODEL: dict[str, tuple[Change, str]] = {
         sealed_anew(both(write("model/weights", b"abcd"), outside("weights"))),
         "in 'weights', which is no file of the model's",
     ),
+    "data of another file": (sealed_anew(beside("model/other.onnx")), "other.onnx: keeps tensor 'apart' in '/etc/"),
+    "data of a file below": (sealed_anew(beside("model/deep/other.onnx")), "other.onnx: keeps tensor 'apart' in"),
     "data without a place": (sealed_anew(outside("")), "in '', which is no file of the model's"),
     "data at the folder": (sealed_anew(outside(".")), "in '.', which is no file of the model's"),
     "data in a subgraph": (sealed_anew(outside("/etc/hostname", where="subgraph")), "'/etc/hostname', which is no"),
@@ -238,6 +273,30 @@ EVIDENCE: dict[str, tuple[Change, str]] = {
         )(run),
         "'pytorch-fp32', is of another model; certify",
     ),
+    "another model as reference": (edit(("measurements.0.artifact_digest", "0" * 64)), "is not the checkpoint's as"),
+    "another name for the reference": (edit(("measurements.0.name", "pytorch")), "'pytorch', is not the checkpoint's"),
+    "another checkpoint": (edit(("source.digest", "0" * 64)), "is not the checkpoint's as pytorch-fp32"),
+    "another name for the result": (edit((f"{LAST}.name", "fuse")), "is of 'fuse', and its result is 'quantize_dyn"),
+    "answers alone": (edit(("measurements.1.name", "elsewhere-fp32")), "'cpu-fp32' was not measured"),
+    "other stages": (edit(("request.stages", [{"export": {}}, {"fuse": {}}])), "its request has other stages"),
+    "another parameter": (edit(("stages.-1.params.per_channel", "x")), "its request has other stages"),
+    "another runtime": (edit((f"{LAST}.runtime", {"precision": "bf16"})), "with the request's runtime"),
+    "more examples": (edit((f"{LAST}.metric.examples", 10**6)), "the number of examples is stated as 1000000"),
+    "faster than its times": (
+        edit((f"{LAST}.latency.0.speedup.pytorch-fp32", 99.0)),
+        "the speed-up over pytorch-fp32 at 1x16 is stated as 99.0",
+    ),
+    "over a reference that was not timed": (
+        edit((f"{LAST}.latency.0.speedup", {"cpu-fp16": 9.0})),
+        "the speed-up over cpu-fp16 at 1x16 is stated as 9.0, and is None",
+    ),
+    "no time at all": (edit((f"{LAST}.latency.0.p50_ms", 0.0)), "p50_ms': Input should be greater than 0"),
+    "nothing chosen": (edit(("candidates", [candidate()])), "0 of its candidates are chosen"),
+    "two chosen": (edit(("candidates", [candidate(chosen=True), candidate(chosen=True)])), "2 of its candidates"),
+    "another one chosen": (
+        edit(("candidates", [candidate(chosen=True, measurement="quantize_dynamic")])),
+        "its chosen candidate, 'cpu', is not its result",
+    ),
     "a metric that is no number": (edit((f"{LAST}.metric.value", float("nan"))), "not a manifest of schema"),
     "a drop that is no number": (edit((f"{LAST}.metric.drop", float("-inf"))), "not a manifest of schema"),
     "a verdict that failed": (edit(("verdict.outcome", "failed")), "its verdict is failed; only a passed run"),
@@ -248,7 +307,7 @@ EVIDENCE: dict[str, tuple[Change, str]] = {
     ),
     "a link in the checkpoint": (link("checkpoint/more", "/etc"), "checkpoint/more: is a link"),
     "a pipe in the checkpoint": (lambda run: os.mkfifo(run / "checkpoint" / "pipe"), "checkpoint/pipe: is a pipe"),
-    "another checkpoint": (write("checkpoint/config.json", b"{}"), "checkpoint: is not what the manifest says"),
+    "a changed checkpoint": (write("checkpoint/config.json", b"{}"), "checkpoint: is not what the manifest says"),
     "a model card of the model's": (
         sealed_anew(write("model/README.md", b"mine")),
         "model/README.md: has a name that publications need",
@@ -318,6 +377,7 @@ PLACES: dict[str, tuple[Change, str, str]] = {
     ),
     "a link to nowhere": (lambda place: (place / "out").symlink_to("nowhere"), "out", "out: is a link"),
     "a link to itself": (lambda place: (place / "out").symlink_to("out"), "out", "out: is a link"),
+    "below links that go round": (lambda place: (place / "out").symlink_to("out"), "out/x", "out/x: leads nowhere"),
     "a file": (occupy("out", "mine"), "out", "out: is not a folder"),
     "an empty file": (occupy("out", ""), "out", "out: is not a folder"),
     "below a file": (occupy("out", "mine"), "out/x", "out: is not a folder"),
@@ -356,6 +416,35 @@ def test_a_run_that_is_named_by_a_link_is_published(run, tmp_path, invoke):
 
     assert invoke("publish", str(tmp_path / "latest"), str(tmp_path / "new" / "out")).code == 0
     assert (tmp_path / "new" / "out" / CHECKSUMS).is_file()
+
+
+def point(path: Path) -> None:
+    path.symlink_to(path.parents[1] / "mine")
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.md.partial", "card.md", "card.md.partial", "overview.png"])
+@pytest.mark.parametrize("occupy", [point, os.mkfifo], ids=["a link", "a pipe"])
+def test_a_report_is_written_through_no_link_and_into_no_pipe(occupy, name, run, tmp_path, invoke):
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    (run / name).unlink(missing_ok=True)
+    occupy(run / name)
+
+    assert invoke("report", str(run), "--card").code == 0
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"
+    assert all(path.is_file() and not path.is_symlink() for path in run.iterdir() if not path.is_dir())
+
+
+@pytest.mark.parametrize("name", ["manifest.json.partial", "scores.npz", "scores.npz.partial"])
+def test_a_record_is_written_through_no_link(name, run, tmp_path):
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to("../mine")
+
+    manifest.write(manifest.read(run), run)
+    running.write_scores({"any": Score("f1", np.zeros((1, 1)), np.mean, np.zeros(1))}, run)
+
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"
+    assert (run / "scores.npz").read_bytes().startswith(b"PK")
 
 
 @pytest.mark.parametrize("name", ["more", "model.onnx"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,9 @@ def draw_png(height_inches: float, paint: Callable[[Figure], None]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Names in scripts that matplotlib's own font lacks are drawn as boxes; who reads stderr cannot help it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
         # A Figure of its own, without pyplot, which would keep it for as long as the process lives.
