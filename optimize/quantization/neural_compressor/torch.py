@@ -52,7 +52,7 @@ def trace(folder: Path, head: Head, *, readout_slice: bool) -> GraphModule:
     from neural_compressor.torch.export import export
 
     config = read_config(folder)
-    model = load_model(folder, head.auto_class, return_dict=True, output_hidden_states=False, output_attentions=False)
+    model = load_model(folder, head.auto_class)
     if readout_slice:
         slice_readout(model)
     axes = _axes(head, int(config["max_position_embeddings"]))
