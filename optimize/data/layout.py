@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 NAMED = 3
 """Rows that a refusal names; of the others it says how many there are."""
+LOOKED_AT = 100_000
+"""Rows at a table's beginning that a refusal counts bad ones among, which takes seconds."""
 
 Drawn = tuple[int, Row]
 """A row and its index in the table that it was drawn from."""
@@ -57,21 +59,26 @@ class Rows:
         return ((index, self[index]) for index in indices)
 
     def require_fit(self, drawn: Sequence[Drawn]) -> None:
-        """Refuse rows that are to be used and cannot be: all are counted, and the first named by their places."""
-        found = self._head.faults([row for _, row in drawn], self._config)
-        faults = {index: found[place] for place, (index, _) in enumerate(drawn) if place in found}
-        faults |= {index: self._unmatched[index] for index, _ in drawn if index in self._unmatched}
-        if not faults:
+        """Refuse rows that are to be used and cannot be; then all of the table's are counted, and the first named."""
+        if not self._faults(drawn):
             return
+        # Whoever mends the file mends it once: what is wrong with rows that nothing uses is said as well.
+        indices = sorted({*range(min(len(self), LOOKED_AT)), *(index for index, _ in drawn)})
+        faults = self._faults(list(self.draw(indices)))
         first = sorted(faults)[:NAMED]
         named = [f"{place}: {faults[index]}" for index, place in zip(first, places(self._file, first), strict=True)]
         if len(faults) == 1:
             raise DataError(f"{self._where}, {named[0]}")
         more = [f"and {len(faults) - NAMED:,} more"] if len(faults) > NAMED else []
         raise DataError(
-            f"{self._where}: {len(faults):,} of the {len(drawn):,} rows drawn from it cannot be used: "
-            f"{' | '.join([*named, *more])}"
+            f"{self._where}: {len(faults):,} of {len(indices):,} rows cannot be used: {' | '.join([*named, *more])}"
         )
+
+    def _faults(self, drawn: Sequence[Drawn]) -> dict[int, str]:
+        """What is wrong with rows, by their indices in the table."""
+        found = self._head.faults([row for _, row in drawn], self._config)
+        faults = {index: found[place] for place, (index, _) in enumerate(drawn) if place in found}
+        return faults | {index: self._unmatched[index] for index, _ in drawn if index in self._unmatched}
 
 
 def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str], *, where: str) -> dict[str, str]:

@@ -257,7 +257,7 @@ REFUSALS: dict[str, tuple[dict[str, str | bytes], dict[str, Any], str]] = {
     "null labels": (
         {"validation_jsonl": jsonl([{"text": "a", "label": None}] * 3)},
         {},
-        "3 of the 3 rows drawn from it cannot be used: line 1: has no label",
+        "3 of 3 rows cannot be used: line 1: has no label",
     ),
     "an unknown split": ({}, {"certify_on": "tset"}, "no split 'tset'; there are train, validation"),
     "no JSON": ({"validation_jsonl": "{broken\n"}, {}, "validation.jsonl: cannot be read"),

@@ -205,7 +205,7 @@ def test_all_bad_rows_are_counted_and_the_first_named(writer, named: list[str], 
         load(tmp_path)
 
     message = str(refused.value)
-    assert message.startswith(f"{path}: 5 of the 12 rows drawn from it cannot be used: {named[0]}: label 7 is not in ")
+    assert message.startswith(f"{path}: 5 of 12 rows cannot be used: {named[0]}: label 7 is not in ")
     assert f" | {named[1]}: label 7" in message
     assert message.endswith(" | and 2 more")
 
@@ -236,7 +236,7 @@ def test_a_bad_row_that_nothing_uses_is_no_fault(tmp_path: Path) -> None:
 
     assert len(unused) == 192
     assert drawn(tmp_path) == used
-    with pytest.raises(DataError, match=r"train\.jsonl, line \d+: label 9"):
+    with pytest.raises(DataError, match=r"train\.jsonl: 192 of 200 rows cannot be used: line \d+: label 9"):
         load(tmp_path, tuning_examples=40)
 
 
@@ -248,7 +248,7 @@ def test_what_is_only_built_has_its_rows_read_before(optimize, folders, tmp_path
 
     asked = optimize("run", "--build-only", "--certify-on", split, *folders(data=spoil))
 
-    assert_refused(asked, 2, f"{split}.jsonl: 5 of the ", tmp_path, progress=PROGRESS)
+    assert_refused(asked, 2, f"{split}.jsonl: 5 of ", tmp_path, progress=PROGRESS)
     assert "line 1: has no text; give a string or remove the row | line 2: " in asked.err
 
 
