@@ -146,6 +146,8 @@ def load_data(plan: Plan, origin: cache.Entry, progress: Progress) -> Loaded:
     config = read_config(origin.artifact.path)
     progress.say(f"data: {plan.request.data}")
     splits = load_splits(plan.wanted, plan.head, config, cache=plan.cache)
+    for note in splits.notes:
+        progress.say(note)
     return Loaded(plan, origin, config, splits, progress)
 
 

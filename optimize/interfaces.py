@@ -160,9 +160,10 @@ Layout = Mapping[str, tuple[str, ...]]
 class Head:
     """What a model is for.
 
-    `encode(rows, text)` tokenizes. `read(feature, outputs)` picks from one feature's unpadded
-    outputs the rows that decide, [decisions, width]. `decide(feature, rows)` boils them down to
-    what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
+    `faults(rows, config)` says by index what is wrong with rows, beside the checkpoint's config, and what to do
+    about it; `encode(rows, text)` tokenizes, and refuses rows that have faults. `read(feature, outputs)` picks from
+    one feature's unpadded outputs the rows that decide, [decisions, width]. `decide(feature, rows)` boils them down
+    to what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
     `constants(encoded)` gives the answers that score best of those that are the same whatever the text says.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
     may be absent. `labels` names the role that holds class labels.
@@ -181,6 +182,7 @@ class Head:
     dataset: tuple[Layout, ...]
     metric: str
     weights: tuple[str, ...]
+    faults: Callable[[Sequence[Row], Mapping[str, Any]], Mapping[int, str]]
     encode: Callable[[Sequence[Row], Text], Encoded]
     read: Callable[[Feature, Feed], np.ndarray[Any, Any]]
     decide: Callable[[Feature, np.ndarray[Any, Any]], Any]

@@ -66,6 +66,7 @@ LABELLING = Head(
     dataset=(),
     metric="accuracy",
     weights=(),
+    faults=lambda rows, config: {},
     encode=lambda rows, text: Encoded((), (), 0),
     read=lambda feature, outputs: outputs["logits"],
     decide=lambda feature, rows: rows[:, 0].tolist(),

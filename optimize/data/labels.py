@@ -22,8 +22,8 @@ Config = Mapping[str, Any]
 """A checkpoint's config.json."""
 Ids = int | float | list[int]
 """A class id, a regression's number, or the class ids of a multi-label row."""
-Matcher = Callable[[object, str], Ids]
-"""Maps a label, or a list of labels, to class ids; the second argument says where it stands."""
+Matcher = Callable[[object], Ids]
+"""Maps a label, or a list of labels, to class ids; what it refuses it says without saying where that stands."""
 
 
 def match_labels(table: Table, column: str, config: Config, *, where: str) -> Matcher:
@@ -56,7 +56,7 @@ def _by_declared_class(given: list[str], names: Mapping[int, str], where: str) -
                 "rename the data set's labels, or choose the data set it was trained on"
             )
         translated.append(known)
-    return lambda value, at: _each(value, lambda one: translated[_index(one, len(translated), at)])
+    return lambda value: _each(value, lambda one: translated[_index(one, len(translated))])
 
 
 def _ids(names: Mapping[int, str]) -> dict[str, int]:
@@ -85,22 +85,20 @@ def _class_names(table: Table, column: str) -> list[str] | None:
 def _by_name_or_number(names: Mapping[int, str], count: int, given: list[str] | None) -> Matcher:
     ids, numbers = _ids(names), _numbers(names)
 
-    def one(value: object, at: str) -> int:
+    def one(value: object) -> int:
         if isinstance(value, str | bool) and (known := _known(str(value), ids)) is not None:
             return known
         if isinstance(value, str) and given and value in given:
-            return _index(given.index(value), count, at)
+            return _index(given.index(value), count)
         if isinstance(value, str) and not re.fullmatch(r"\d+", value):
             classes = ", ".join(names.values()) or f"0 to {count - 1}"
-            raise DataError(
-                f"{at}: label {shown(value)} is not in the checkpoint ({classes}); rename it, or check --data"
-            )
+            raise DataError(f"label {shown(value)} is not in the checkpoint ({classes}); rename it, or check --data")
         number = _whole(value)
         if number is None or number not in numbers:
-            number = _index(value, count, at)
-        return _one_reading(number, numbers, names, at) if numbers else number
+            number = _index(value, count)
+        return _one_reading(number, numbers, names) if numbers else number
 
-    return lambda value, at: _each(value, lambda item: one(item, at))
+    return lambda value: _each(value, one)
 
 
 def _numbers(names: Mapping[int, str]) -> dict[int, int]:
@@ -109,7 +107,7 @@ def _numbers(names: Mapping[int, str]) -> dict[int, int]:
     return {} if all(number == index for number, index in found.items()) else found
 
 
-def _one_reading(number: int, numbers: Mapping[int, int], names: Mapping[int, str], at: str) -> int:
+def _one_reading(number: int, numbers: Mapping[int, int], names: Mapping[int, str]) -> int:
     """The class that a number means: of that name, or at that place; refuses one that may be either."""
     named, by_place = numbers.get(number), names.get(number)
     all_numbered = len(numbers) == len(names)
@@ -117,13 +115,13 @@ def _one_reading(number: int, numbers: Mapping[int, int], names: Mapping[int, st
         return number
     if named is None:
         raise DataError(
-            f"{at}: label {number} is none of the checkpoint's class names ({', '.join(names.values())}), and by its "
+            f"label {number} is none of the checkpoint's class names ({', '.join(names.values())}), and by its "
             f"place would be '{by_place}'; write class names as labels, or check --data"
         )
     if all_numbered or by_place is None or named == number:
         return named
     raise DataError(
-        f"{at}: label {number} is the name of class {named} and the place of '{by_place}'; write class names as "
+        f"label {number} is the name of class {named} and the place of '{by_place}'; write class names as "
         "labels, as text"
     )
 
@@ -137,27 +135,27 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def _index(value: Any, count: int, at: str) -> int:
+def _index(value: Any, count: int) -> int:
     if value is None or value == -1:  # -1 is how GLUE marks the rows whose labels it keeps secret
-        raise DataError(f"{at}: has no label; name a labelled split with --certify-on")
+        raise DataError("has no label; name a labelled split with --certify-on")
     number = _whole(value)
     if number is None and not isinstance(value, float | int | str):
-        raise DataError(f"{at}: label {shown(value)} is not a class; check --columns")
+        raise DataError(f"label {shown(value)} is not a class; check --columns")
     if number is None or not 0 <= number < count:
         raise DataError(
-            f"{at}: label {shown(value)} is not in the checkpoint, which has classes 0 to {count - 1}; check --data"
+            f"label {shown(value)} is not in the checkpoint, which has classes 0 to {count - 1}; check --data"
         )
     return number
 
 
-def _number(value: Any, at: str) -> float:
+def _number(value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         what = f"{shown(value)} is not a number, and the checkpoint is a regression"
-        raise DataError(f"{at}: {what}; check --columns")
+        raise DataError(f"{what}; check --columns")
     return number
 
 

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.data.labels import Config, match_labels
+from optimize.data.places import places
 from optimize.errors import DataError
 from optimize.interfaces import Head, Layout, Row
 
 if TYPE_CHECKING:
     from optimize.data.read import Table
 
+NAMED = 3
+"""Rows that a refusal names; of the others it says how many there are."""
+LOOKED_AT = 100_000
+"""Rows at a table's beginning that a refusal counts bad ones among, which takes seconds."""
+
+Drawn = tuple[int, Row]
+"""A row and its index in the table that it was drawn from."""
+
 
 class Rows:
     """A table seen through a head's roles: rows are renamed and labelled when they are asked for."""
 
-    def __init__(self, table: Table, head: Head, config: Config, columns: Mapping[str, str], *, where: str) -> None:
+    def __init__(
+        self, table: Table, head: Head, config: Config, columns: Mapping[str, str], *, where: str, file: Path | None
+    ) -> None:
         present = table.column_names if hasattr(table, "column_names") else list(table[0]) if table else []
         self._table = table
         self._roles = match_layout(head, present, columns, where=where) if present else {}
         self._head = head
+        self._config = config
         self._where = where
+        self._file = file
+        self._unmatched: dict[int, str] = {}
         column = self._roles.get(head.labels or "")
         self._label = match_labels(table, column, config, where=where) if column else None
 
@@ -29,11 +44,41 @@ class Rows:
         return len(self._table)
 
     def __getitem__(self, index: int) -> Row:
+        """A row; one whose label is no class keeps it, and is refused once it is used."""
         source = self._table[index]
         row = {role: source[column] for role, column in self._roles.items()}
         if self._label is not None and self._head.labels is not None:
-            row[self._head.labels] = self._label(row[self._head.labels], f"{self._where}, row {index}")
+            try:
+                row[self._head.labels] = self._label(row[self._head.labels])
+            except DataError as error:
+                self._unmatched[index] = str(error)
         return row
+
+    def draw(self, indices: Iterable[int]) -> Iterator[Drawn]:
+        """Rows with their indices, each read when it is asked for."""
+        return ((index, self[index]) for index in indices)
+
+    def require_fit(self, drawn: Sequence[Drawn]) -> None:
+        """Refuse rows that are to be used and cannot be; then all of the table's are counted, and the first named."""
+        if not self._faults(drawn):
+            return
+        # Whoever mends the file mends it once: what is wrong with rows that nothing uses is said as well.
+        indices = sorted({*range(min(len(self), LOOKED_AT)), *(index for index, _ in drawn)})
+        faults = self._faults(list(self.draw(indices)))
+        first = sorted(faults)[:NAMED]
+        named = [f"{place}: {faults[index]}" for index, place in zip(first, places(self._file, first), strict=True)]
+        if len(faults) == 1:
+            raise DataError(f"{self._where}, {named[0]}")
+        more = [f"and {len(faults) - NAMED:,} more"] if len(faults) > NAMED else []
+        raise DataError(
+            f"{self._where}: {len(faults):,} of {len(indices):,} rows cannot be used: {' | '.join([*named, *more])}"
+        )
+
+    def _faults(self, drawn: Sequence[Drawn]) -> dict[int, str]:
+        """What is wrong with rows, by their indices in the table."""
+        found = self._head.faults([row for _, row in drawn], self._config)
+        faults = {index: found[place] for place, (index, _) in enumerate(drawn) if place in found}
+        return faults | {index: self._unmatched[index] for index, _ in drawn if index in self._unmatched}
 
 
 def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str], *, where: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimize.data.places import DELIMITERS, quoting_of
 from optimize.errors import DataError, first_line
 from optimize.hub.refusals import Repository, asking_hub
 from optimize.hub.repository import cached_folder, inspect_repository, is_offline
@@ -93,9 +94,10 @@ def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
     link = place / f"{split}{path.suffix}"
     link.symlink_to(path.resolve())
     # An empty cell is an empty text, and "NA" or "null" are words.
-    options: dict[str, bool | str] = {"keep_default_na": False} if READERS[path.suffix] == "csv" else {}
-    if path.suffix == ".tsv":
-        options["delimiter"] = "\t"
+    options: dict[str, bool | str | int] = {}
+    if path.suffix in DELIMITERS:
+        options = {"keep_default_na": False, "delimiter": DELIMITERS[path.suffix]}
+        options["quoting"] = quoting_of(path).constant
     try:
         return datasets.load_dataset(
             READERS[path.suffix], data_files=str(link), split="train", cache_dir=str(place), **options

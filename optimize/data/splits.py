@@ -16,12 +16,13 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.data.labels import Config
-from optimize.data.layout import Rows, first_present, match_layout
+from optimize.data.layout import Drawn, Rows, first_present, match_layout
+from optimize.data.places import note_on_lines
 from optimize.data.read import SPLITS, find_files, inspect_hub, peek_columns, read_file, read_hub
 from optimize.demo.generate import generate_rows
 from optimize.errors import DataError
@@ -56,13 +57,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows with roles as keys and labels as class ids, and a record of each split."""
+    """Rows with roles as keys and labels as class ids, a record of each split, and what should be said of the files."""
 
     calibration: tuple[Row, ...]
     tuning: tuple[Row, ...]
     certification: tuple[Row, ...]
     records: dict[str, Split]
     training: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def inspect_data(wanted: Wanted, head: Head, *, progress: Progress | None = None) -> str | None:
@@ -84,19 +86,22 @@ def inspect_data(wanted: Wanted, head: Head, *, progress: Progress | None = None
 def load_splits(wanted: Wanted, head: Head, config: Config, *, cache: Path) -> Splits:
     """Read, rename columns to roles, match labels to the checkpoint's `config`, and cut.
 
-    Raises DataError where something does not fit; its message names the split and the row.
+    Raises DataError where something does not fit; its message names the file and the lines of rows.
     """
     with _new_place() as place:
-        present, read = _tables(wanted, head, place, cache)
+        present, read, files = _tables(wanted, head, place, cache)
         certify, calibrate = choose_splits(wanted, present)
 
         def rows_of(split: str) -> Rows:
-            return Rows(read(split), head, config, wanted.columns, where=f"{wanted.data}/{split}")
+            file = files.get(split)
+            where = str(file) if file else f"{wanted.data}: split '{split}'"
+            return Rows(read(split), head, config, wanted.columns, where=where, file=file)
 
         certified = rows_of(certify)
         others = certified if calibrate == certify else rows_of(calibrate)
-        certification, rest = _cut_certification(certified, others, wanted)
-        return _assemble(head, certification, rest, wanted, origins=(certify, calibrate))
+        splits = _assemble(head, certified, others, wanted, origins=(certify, calibrate))
+        used = (files[split] for split in dict.fromkeys((certify, calibrate)) if split in files)
+        return replace(splits, notes=tuple(note for file in used if (note := note_on_lines(file))))
 
 
 @contextmanager
@@ -108,19 +113,21 @@ def _new_place() -> Iterator[Path]:
         yield place
 
 
-def _tables(wanted: Wanted, head: Head, place: Path, cache: Path) -> tuple[list[str], Callable[[str], Table]]:
-    """The names of the data set's splits, and what reads one of them."""
+def _tables(
+    wanted: Wanted, head: Head, place: Path, cache: Path
+) -> tuple[list[str], Callable[[str], Table], Mapping[str, Path]]:
+    """The names of the data set's splits, what reads one of them, and their files where there are such."""
     if wanted.data == "demo":
         generated = generate_rows(head.name, wanted.seed)
-        return list(generated), generated.__getitem__
+        return list(generated), generated.__getitem__, {}
     if _is_folder(wanted.data):
         files = find_files(user_path(wanted.data, "--data"))
-        return list(files), functools.partial(read_file, files, place)
+        return list(files), functools.partial(read_file, files, place), files
     tables = read_hub(wanted.data, wanted.config, wanted.revision, cache=cache)
-    return list(tables), tables.__getitem__
+    return list(tables), tables.__getitem__, {}
 
 
-def _cut_certification(certified: Rows, others: Rows, wanted: Wanted) -> tuple[list[Row], Iterator[Row]]:
+def _cut_certification(certified: Rows, others: Rows, wanted: Wanted) -> tuple[list[Drawn], Iterator[Drawn]]:
     """The certification rows, and the others in random order; one split alone is cut in half."""
     order = list(range(len(certified)))
     if others is certified:
@@ -132,15 +139,15 @@ def _cut_certification(certified: Rows, others: Rows, wanted: Wanted) -> tuple[l
         left = list(range(len(others)))
         random.Random(wanted.seed).shuffle(left)
     # The others are read one by one as they are drawn, because a split may have millions of them.
-    return [certified[i] for i in sorted(chosen)], map(others.__getitem__, left)
+    return list(certified.draw(sorted(chosen))), others.draw(left)
 
 
-def _assemble(
-    head: Head, certification: list[Row], rest: Iterator[Row], wanted: Wanted, *, origins: tuple[str, str]
-) -> Splits:
-    """Draw calibration and tuning from `rest`, then training, leaving out whatever was seen before."""
+def _assemble(head: Head, certified: Rows, others: Rows, wanted: Wanted, *, origins: tuple[str, str]) -> Splits:
+    """Draw certification, then calibration and tuning, then training, leaving out whatever was seen before."""
+    certification, rest = _cut_certification(certified, others, wanted)
     _require_gold(head, certification, where=f"{wanted.data}: split '{origins[0]}'")
-    seen = {content_digest(row, head) for row in certification}
+    certified.require_fit(certification)
+    seen = {content_digest(row, head) for _, row in certification}
     fresh = _unseen(rest, seen, head)
     drawn = list(itertools.islice(fresh, wanted.calibration_examples + wanted.tuning_examples))
     if not drawn:
@@ -153,38 +160,40 @@ def _assemble(
     parts = {"calibration": drawn[:cut], "tuning": drawn[cut:], "certification": certification}
     if wanted.training_examples:
         parts["training"] = _require_training(list(itertools.islice(fresh, wanted.training_examples)), wanted, origins)
+    others.require_fit([*drawn, *parts.get("training", ())])
+    rows = {name: tuple(row for _, row in part) for name, part in parts.items()}
     records = {}
-    for name, part in parts.items():
+    for name, part in rows.items():
         origin = origins[0] if name == "certification" else origins[1]
         records[name] = Split(count=len(part), digest=rows_digest(part), origin=origin)
     return Splits(
-        calibration=tuple(parts["calibration"]),
-        tuning=tuple(parts["tuning"]),
-        certification=tuple(certification),
+        calibration=rows["calibration"],
+        tuning=rows["tuning"],
+        certification=rows["certification"],
         records=records,
-        training=tuple(parts.get("training", ())),
+        training=rows.get("training", ()),
     )
 
 
-def _unseen(rows: Iterator[Row], seen: set[str], head: Head) -> Iterator[Row]:
+def _unseen(drawn: Iterator[Drawn], seen: set[str], head: Head) -> Iterator[Drawn]:
     """Rows whose content is not in `seen`, which grows by theirs."""
-    for row in rows:
+    for index, row in drawn:
         if (digest := content_digest(row, head)) not in seen:
             seen.add(digest)
-            yield row
+            yield index, row
 
 
-def _require_training(rows: list[Row], wanted: Wanted, origins: tuple[str, str]) -> list[Row]:
+def _require_training(rows: list[Drawn], wanted: Wanted, origins: tuple[str, str]) -> list[Drawn]:
     if not rows:
         raise DataError(f"{wanted.data}: split '{origins[1]}' leaves nothing to train on; give it more examples")
     return rows
 
 
-def _require_gold(head: Head, rows: Sequence[Row], *, where: str) -> None:
+def _require_gold(head: Head, drawn: Sequence[Drawn], *, where: str) -> None:
     """Refuse a split that cannot judge: an empty one, or one whose every score is -1, GLUE's word for hidden."""
-    if not rows:
+    if not drawn:
         raise DataError(f"{where} is empty or has one example; give it more, or name another with --certify-on")
-    if len(rows) > 1 and all(row.get(head.labels or "score") == -1 for row in rows):
+    if len(drawn) > 1 and all(row.get(head.labels or "score") == -1 for _, row in drawn):
         raise DataError(f"{where} has -1 for every label; name a labelled split with --certify-on")
 
 

@@ -6,7 +6,7 @@ with truncation. So nothing is ever cut without being counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,29 +30,60 @@ class Tokens(NamedTuple):
     cut: bool
 
 
-def require_rows(head: str, rows: Sequence[Row]) -> None:
-    """Refuse a split without rows."""
+def unfit(what: str, remedy: str) -> DataError:
+    """Build the refusal of a row; whoever knows which one it is puts that before it."""
+    return DataError(f"{what}; {remedy}")
+
+
+def faults(rows: Sequence[Row], parse: Callable[[Row], object]) -> dict[int, str]:
+    """Return by index what is wrong with the rows that `parse` refuses."""
+    found = {}
+    for index, row in enumerate(rows):
+        try:
+            parse(row)
+        except DataError as error:
+            found[index] = str(error)
+    return found
+
+
+def require_fit(head: str, rows: Sequence[Row], found: Mapping[int, str]) -> None:
+    """Refuse a split without rows, or one that has faults."""
     if not rows:
         raise DataError(f"{head}: there are no rows; give a split that has some")
+    if found:
+        index = min(found)
+        raise DataError(f"{head}: row {index} {found[index]}")
 
 
-def refusal(head: str, index: int, what: str, remedy: str) -> DataError:
-    """Build the refusal of row `index`."""
-    return DataError(f"{head}: row {index} {what}; {remedy}")
-
-
-def string_in(head: str, rows: Sequence[Row], index: int, role: str) -> str:
-    """Return the text that row `index` holds as `role`."""
-    value = rows[index].get(role)
+def string_in(row: Row, role: str) -> str:
+    """Return the text that a row holds as `role`."""
+    value = row.get(role)
     if not isinstance(value, str):
-        what = f"has no {role}" if value is None else f"has {shown(value)} as {role}, which is no text"
-        raise refusal(head, index, what, "give a string or remove the row")
+        raise unfit(
+            f"has no {role}" if value is None else f"has {kind_of(value)} as {role}", "give a string or remove the row"
+        )
+    require_unicode([value], role)
     return value
 
 
-def strings_in(head: str, rows: Sequence[Row], role: str) -> list[str]:
-    """Return the texts that all rows hold as `role`."""
-    return [string_in(head, rows, index, role) for index in range(len(rows))]
+def require_unicode(texts: Iterable[str], role: str) -> None:
+    """Refuse halves of characters, which JSON can hold and no tokenizer takes."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise unfit(f"has half a character as {role} ({shown(text[error.start])})", "write it as UTF-8") from error
+
+
+def kind_of(value: object) -> str:
+    """Name the kind of a value, as in "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def is_list(value: object) -> bool:
+    """Say whether a row's value is a list, as whatever reads rows gives one."""
+    return isinstance(value, list | tuple | np.ndarray)
 
 
 def any_has(rows: Sequence[Row], role: str) -> bool:
@@ -60,23 +91,20 @@ def any_has(rows: Sequence[Row], role: str) -> bool:
     return any(row.get(role) is not None for row in rows)
 
 
-def numbers_in(head: str, rows: Sequence[Row], role: str) -> tuple[float, ...]:
-    """Return the finite numbers that all rows hold as `role`."""
-    return tuple(_number(head, index, row.get(role), role) for index, row in enumerate(rows))
-
-
-def _number(head: str, index: int, value: Any, role: str) -> float:
+def number_in(row: Row, role: str) -> float:
+    """Return the finite number that a row holds as `role`."""
+    value = row.get(role)
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = float(value)  # type: ignore[arg-type]  # what it is not, it refuses
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not np.isfinite(number):
-        raise refusal(head, index, f"has {value!r} as {role}", "give a finite number")
+        raise unfit(f"has {shown(value)} as {role}", "give a finite number")
     return number
 
 
-def class_id(head: str, index: int, value: Any, classes: int) -> int:
-    """Return `value`, the label of row `index`, as a class id below `classes`."""
+def class_id(value: Any, classes: int) -> int:
+    """Return a label as a class id below `classes`."""
     try:
         number = int(value)
         # int() would take 1.7 for class 1.
@@ -84,8 +112,7 @@ def class_id(head: str, index: int, value: Any, classes: int) -> int:
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
-        remedy = f"give a class id from 0 to {classes - 1}"
-        raise refusal(head, index, f"has {value!r} as label", remedy)
+        raise unfit(f"has {shown(value)} as label", f"give a class id from 0 to {classes - 1}")
     return number
 
 

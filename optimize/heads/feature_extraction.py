@@ -8,7 +8,8 @@ vectors calls `aggregate` on the row sums of their product, [N, 1]. Each text is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,28 @@ NAME = "feature-extraction"
 SCORE = ("score", "similarity_score", "relatedness_score", "label")
 
 
+def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
+    """Say what is wrong with rows: all or none have a second text, and if they have, a score."""
+    del config
+    paired = _encoding.any_has(rows, "text_pair")
+    scored = paired and _encoding.any_has(rows, "score")
+
+    def parse(row: Row) -> None:
+        _encoding.string_in(row, "text")
+        if paired:
+            _encoding.string_in(row, "text_pair")
+        if scored:
+            _encoding.number_in(row, "score")
+
+    return _encoding.faults(rows, parse)
+
+
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize texts one by one; a scored pair is two features of one example."""
-    _encoding.require_rows(NAME, rows)
+    _encoding.require_fit(NAME, rows, faults(rows, text.config))
     texts = _texts(rows)
     scored = _encoding.any_has(rows, "text_pair") and _encoding.any_has(rows, "score")
-    gold: tuple[float | None, ...] = _encoding.numbers_in(NAME, rows, "score") if scored else (None,) * len(texts)
+    gold = tuple(_encoding.number_in(row, "score") for row in rows) if scored else (None,) * len(texts)
     features, cut = [], set()
     for i, tokens in enumerate(_encoding.tokenize(text, texts)):
         example = i // 2 if scored else i
@@ -37,11 +54,8 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
 
 def _texts(rows: Sequence[Row]) -> list[str]:
     """Return all texts, those of a pair one after the other."""
-    firsts = _encoding.strings_in(NAME, rows, "text")
-    if not _encoding.any_has(rows, "text_pair"):
-        return firsts
-    seconds = _encoding.strings_in(NAME, rows, "text_pair")
-    return [text for pair in zip(firsts, seconds, strict=True) for text in pair]
+    roles = ("text", "text_pair") if _encoding.any_has(rows, "text_pair") else ("text",)
+    return [row[role] for row in rows for role in roles]
 
 
 def read(feature: Feature, outputs: Feed) -> Array:
@@ -111,6 +125,7 @@ HEAD = Head(
     ),
     metric="spearman",
     weights=(),
+    faults=faults,
     encode=encode,
     read=read,
     decide=decide,

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,14 +29,20 @@ MASKED_SHARE = 0.15
 WORST_LOSS = 100.0  # of a token in nats; keeps a model that answers NaN out of the average
 
 
+def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
+    """Say what is wrong with rows: each has a text."""
+    del config
+    return _encoding.faults(rows, lambda row: _encoding.string_in(row, "text"))
+
+
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize and mask; `extra` holds the masked positions and their original ids."""
-    _encoding.require_rows(NAME, rows)
+    _encoding.require_fit(NAME, rows, faults(rows, text.config))
     if text.tokenizer.mask_token_id is None:
         raise DataError(f"{NAME}: the tokenizer has no mask token; use the one of the checkpoint")
     features: list[Feature] = []
     gold, truncated = [], 0
-    for tokens in _encoding.tokenize(text, _encoding.strings_in(NAME, rows, "text")):
+    for tokens in _encoding.tokenize(text, [row["text"] for row in rows]):
         positions = _masked_positions(tokens.encoding, set(text.tokenizer.all_special_ids))
         if len(positions):
             features.append(_feature(tokens.encoding.ids, len(features), positions, text))
@@ -120,6 +126,7 @@ HEAD = Head(
     dataset=({"text": ("text", "sentence", "content")},),
     metric="top1_accuracy",
     weights=("vocab_transform.weight", "vocab_layer_norm.weight", "vocab_projector.bias"),
+    faults=faults,
     encode=encode,
     read=read,
     decide=decide,

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from optimize.errors import shown
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
@@ -22,16 +22,22 @@ NAME = "multiple-choice"
 COLUMNS = ("choice0", "choice1", "choice2", "choice3", "choice4")
 
 
+def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
+    """Say what is wrong with rows: each has a context, two choices or more, and which of them is right."""
+    del config
+    return _encoding.faults(rows, _parse)
+
+
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize each row as [choices, T], padded to its own longest choice."""
-    _encoding.require_rows(NAME, rows)
+    _encoding.require_fit(NAME, rows, faults(rows, text.config))
     firsts, seconds, bounds, gold = [], [], [0], []
-    for index in range(len(rows)):
-        choices = _choices(rows, index)
-        firsts += [_encoding.string_in(NAME, rows, index, "context")] * len(choices)
-        seconds += [_continuation(rows, index, choice) for choice in choices]
+    for row in rows:
+        context, continuations, label = _parse(row)
+        firsts += [context] * len(continuations)
+        seconds += continuations
         bounds.append(len(firsts))
-        gold.append(_label(rows, index, len(choices)))
+        gold.append(label)
     tokens = _encoding.tokenize(text, firsts, seconds, shorten="only_first")
     pad = int(text.tokenizer.pad_token_id or 0)
     features, cut = [], 0
@@ -42,25 +48,31 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     return Encoded(tuple(features), tuple(gold), cut)
 
 
-def _choices(rows: Sequence[Row], index: int) -> list[str]:
+def _parse(row: Row) -> tuple[str, list[str], int]:
+    """Return the context, what may go on from it, and which of these is right."""
+    choices = _choices(row)
+    continuations = [_continuation(row, choice) for choice in choices]
+    return _encoding.string_in(row, "context"), continuations, _label(row, len(choices))
+
+
+def _choices(row: Row) -> list[str]:
     """Return the choices from one list, from {"text": list}, or from columns."""
-    row = rows[index]
     listed = row.get("choices")
     if isinstance(listed, Mapping):
         listed = listed.get("text")
     if listed is None:
         listed = [row[name] for name in COLUMNS if row.get(name) is not None]
-    if isinstance(listed, str):  # whose letters would be the choices
-        raise _encoding.refusal(NAME, index, f"has {shown(listed)} as choices", "give a list of at least two strings")
-    choices = list(listed)
-    if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
-        what = f"has {len(choices)} choices, or some that are not text"
-        raise _encoding.refusal(NAME, index, what, "give at least two strings")
-    return choices
+    if not _encoding.is_list(listed):
+        raise _encoding.unfit(f"has {_encoding.kind_of(listed)} as choices", "give a list of at least two strings")
+    if len(listed) < 2 or not all(isinstance(choice, str) for choice in listed):
+        what = f"has {len(listed)} choices, or some that are not text"
+        raise _encoding.unfit(what, "give at least two strings")
+    _encoding.require_unicode(listed, "a choice")
+    return list(listed)
 
 
-def _continuation(rows: Sequence[Row], index: int, choice: str) -> str:
-    start, question = rows[index].get("start"), rows[index].get("question")
+def _continuation(row: Row, choice: str) -> str:
+    start, question = (_encoding.string_in(row, role) if row.get(role) else "" for role in ("start", "question"))
     if start:
         return f"{start} {choice}"
     if not question:
@@ -68,15 +80,17 @@ def _continuation(rows: Sequence[Row], index: int, choice: str) -> str:
     return question.replace("_", choice) if "_" in question else f"{question} {choice}"
 
 
-def _label(rows: Sequence[Row], index: int, choices: int) -> int:
+def _label(row: Row, choices: int) -> int:
     """Return the label as an index: from the choices' own names, a number, or a letter."""
-    label, listed = rows[index].get("label"), rows[index].get("choices")
-    names = listed.get("label") if isinstance(listed, Mapping) else None
-    if names is not None and label in list(names):
-        return list(names).index(label)
-    if isinstance(label, str) and len(label.strip()) == 1 and label.strip().isalpha():
+    label, listed = row.get("label"), row.get("choices")
+    given = listed.get("label") if isinstance(listed, Mapping) else None
+    # As text, since names that are numbers come before places: of "1" to "4", 1 is the first.
+    names = [str(name) for name in given] if given is not None and _encoding.is_list(given) else []
+    if str(label) in names:
+        return _encoding.class_id(names.index(str(label)), choices)
+    if isinstance(label, str) and len(label.strip()) == 1 and label.strip().isalpha() and label.isascii():
         label = ord(label.strip().upper()) - ord("A")
-    return _encoding.class_id(NAME, index, label, choices)
+    return _encoding.class_id(label, choices)
 
 
 def _feature(choices: list[list[int]], example: int, pad: int) -> Feature:
@@ -164,6 +178,7 @@ HEAD = Head(
     ),
     metric="accuracy",
     weights=("pre_classifier.weight", "classifier.weight"),
+    faults=faults,
     encode=encode,
     read=read,
     decide=decide,

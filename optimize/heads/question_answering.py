@@ -13,11 +13,11 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimize.errors import DataError
+from optimize.errors import DataError, shown
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
@@ -38,14 +38,13 @@ Span = tuple[float, int, int]
 
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize (question, context) pairs into windows over the context."""
-    _encoding.require_rows(NAME, rows)
+    _encoding.require_fit(NAME, rows, faults(rows, text.config))
     _encoding.require_fast(text.tokenizer)
     limit = _encoding.token_limit(text)
     if limit < LEAST_TOKENS:
         raise DataError(f"{NAME}: {limit} tokens hold no context; allow {LEAST_TOKENS} or more")
-    contexts = _encoding.strings_in(NAME, rows, "context")
-    questions = _encoding.strings_in(NAME, rows, "question")
-    gold = tuple(_answers(rows, index) for index in range(len(rows)))
+    contexts, questions = [row["context"] for row in rows], [row["question"] for row in rows]
+    gold = tuple(map(_answers, rows))
     kept = _shorten(questions, text, limit)
     batch = text.tokenizer(
         kept,
@@ -62,18 +61,28 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     return Encoded(tuple(features), gold, cut)
 
 
-def _answers(rows: Sequence[Row], index: int) -> tuple[str, ...]:
-    given = rows[index].get("answers")
+def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
+    """Say what is wrong with rows: each has a question, and answers that its context holds."""
+    del config
+
+    def parse(row: Row) -> None:
+        _encoding.string_in(row, "question")
+        _answers(row)
+
+    return _encoding.faults(rows, parse)
+
+
+def _answers(row: Row) -> tuple[str, ...]:
+    context, given = _encoding.string_in(row, "context"), row.get("answers")
     texts = given.get("text") if isinstance(given, Mapping) else None
-    if texts is None or isinstance(texts, str):
-        remedy = 'give {"text": [...], "answer_start": [...]}'
-        raise _encoding.refusal(NAME, index, "has no list of answer texts", remedy)
+    if texts is None or not _encoding.is_list(texts):
+        raise _encoding.unfit("has no list of answer texts", 'give {"text": [...], "answer_start": [...]}')
     if not len(texts) or not all(isinstance(answer, str) and answer for answer in texts):
-        remedy = "SQuAD 2.0's unanswerable questions are not supported, remove them"
-        raise _encoding.refusal(NAME, index, "has no answer", remedy)
-    if not any(answer in rows[index]["context"] for answer in texts):
-        what = f"has the answer {texts[0]!r}, which is not in its context"
-        raise _encoding.refusal(NAME, index, what, "give answers that are spans of the context")
+        raise _encoding.unfit("has no answer", "SQuAD 2.0's unanswerable questions are not supported, remove them")
+    _encoding.require_unicode(texts, "an answer")
+    if not any(answer in context for answer in texts):
+        what = f"has the answer {shown(texts[0])}, which is not in its context"
+        raise _encoding.unfit(what, "give answers that are spans of the context")
     return tuple(texts)
 
 
@@ -190,6 +199,7 @@ HEAD = Head(
     ),
     metric="f1",
     weights=("qa_outputs.weight",),
+    faults=faults,
     encode=encode,
     read=read,
     decide=decide,

@@ -9,12 +9,12 @@ float is a number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from optimize.errors import DataError
+from optimize.errors import DataError, shown
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
@@ -24,68 +24,77 @@ LABEL = ("label", "labels", "score", "class", "target", "category", "intent", "e
 WORST_ERROR = 1e30  # keeps a model that answers NaN out of the average
 
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+Gold = int | float | tuple[int, ...]
+
+
+def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
+    """Say what is wrong with rows: all or none have a second text, and labels are of one kind."""
+    paired = _encoding.any_has(rows, "text_pair")
+    parse_label = _label_parser(rows, config)
+
+    def parse(row: Row) -> None:
+        _encoding.string_in(row, "text")
+        if paired:
+            _encoding.string_in(row, "text_pair")
+        parse_label(row)
+
+    return _encoding.faults(rows, parse)
 
 
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize texts, or pairs cut longest first."""
-    _encoding.require_rows(NAME, rows)
-    firsts = _encoding.strings_in(NAME, rows, "text")
+    _encoding.require_fit(NAME, rows, faults(rows, text.config))
     paired = _encoding.any_has(rows, "text_pair")
-    seconds = _encoding.strings_in(NAME, rows, "text_pair") if paired else None
-    gold = _gold(rows, text)
-    tokens = _encoding.tokenize(text, firsts, seconds)
+    seconds = [row["text_pair"] for row in rows] if paired else None
+    gold = tuple(map(_label_parser(rows, text.config), rows))
+    tokens = _encoding.tokenize(text, [row["text"] for row in rows], seconds)
     features = tuple(_encoding.feature(item.encoding.ids, i) for i, item in enumerate(tokens))
     return Encoded(features, gold, _encoding.count_cut(tokens))
 
 
-def _gold(rows: Sequence[Row], text: Text) -> tuple[int | float | tuple[int, ...], ...]:
-    classes = len(_encoding.class_names(text.config))
-    match _problem(rows, text, classes):
+def _label_parser(rows: Sequence[Row], config: Mapping[str, Any]) -> Callable[[Row], Gold]:
+    """How a row's label is read, as the config and the rows together say."""
+    classes = len(_encoding.class_names(config))
+    match _problem(rows, config, classes):
         case "regression":
             if classes != 1:
                 raise DataError(f"{NAME}: the model regresses {classes} numbers; give one with 1")
-            return _encoding.numbers_in(NAME, rows, "label")
+            return lambda row: _encoding.number_in(row, "label")
         case "multi_label_classification":
-            return _label_sets(rows, classes)
+            # Decided for the split as a whole: [0, 1] alone may be two class ids, and multi-hot of two classes.
+            multi_hot = all(_is_multi_hot(row.get("label"), classes) for row in rows)
+            return lambda row: _label_set(row.get("label"), classes, multi_hot=multi_hot)
         case _:
-            return tuple(_encoding.class_id(NAME, i, row.get("label"), classes) for i, row in enumerate(rows))
+            return lambda row: _encoding.class_id(row.get("label"), classes)
 
 
-def _problem(rows: Sequence[Row], text: Text, classes: int) -> Problem:
-    stated: Problem | None = text.config.get("problem_type")
+def _problem(rows: Sequence[Row], config: Mapping[str, Any], classes: int) -> Problem:
+    stated: Problem | None = config.get("problem_type")
     if stated:
         return stated
     if classes == 1:
         return "regression"
     # transformers infers it from the labels' type as well; here a list of classes, there a tensor of floats.
-    return "multi_label_classification" if _is_list(rows[0].get("label")) else "single_label_classification"
+    listed = bool(rows) and _encoding.is_list(rows[0].get("label"))
+    return "multi_label_classification" if listed else "single_label_classification"
 
 
-def _is_list(label: object) -> bool:
-    return isinstance(label, list | tuple | np.ndarray)
+def _is_multi_hot(label: Any, classes: int) -> bool:
+    """Whether a label is a list as long as there are classes, of 0 and 1 alone."""
+    if not _encoding.is_list(label) or len(label) != classes:
+        return False
+    return all(isinstance(item, int | float | np.number) and item in (0, 1) for item in label)
 
 
-def _label_sets(rows: Sequence[Row], classes: int) -> tuple[tuple[int, ...], ...]:
-    """Return multi-hot tuples, from such or from lists of class ids.
-
-    Lists that are all as long as there are classes and hold only 0 and 1 are taken as multi-hot.
-    """
-    lists = []
-    for index, row in enumerate(rows):
-        if not _is_list(row.get("label")):
-            what = f"has {row.get('label')!r} as label"
-            raise _encoding.refusal(NAME, index, what, "give a list of class ids")
-        lists.append(list(row["label"]))
-    # Decided for the split as a whole: [0, 1] alone may be two class ids, and multi-hot of two classes.
-    if all(len(labels) == classes and set(labels) <= {0, 1} for labels in lists):
-        return tuple(tuple(map(int, labels)) for labels in lists)
-    return tuple(_multi_hot(index, labels, classes) for index, labels in enumerate(lists))
-
-
-def _multi_hot(index: int, labels: Sequence[object], classes: int) -> tuple[int, ...]:
+def _label_set(label: Any, classes: int, *, multi_hot: bool) -> tuple[int, ...]:
+    """Return a multi-hot tuple, from such or from a list of class ids."""
+    if not _encoding.is_list(label):
+        raise _encoding.unfit(f"has {shown(label)} as label", "give a list of class ids")
+    if multi_hot:
+        return tuple(map(int, label))
     hot = [0] * classes
-    for label in labels:
-        hot[_encoding.class_id(NAME, index, label, classes)] = 1
+    for item in label:
+        hot[_encoding.class_id(item, classes)] = 1
     return tuple(hot)
 
 
@@ -199,6 +208,7 @@ HEAD = Head(
     ),
     metric="accuracy",
     weights=("pre_classifier.weight", "classifier.weight"),
+    faults=faults,
     encode=encode,
     read=read,
     decide=decide,

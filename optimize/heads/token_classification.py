@@ -9,12 +9,12 @@ speech, are scored by the accuracy of words. Sentences without words are left ou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimize.errors import DataError
+from optimize.errors import DataError, shown
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
@@ -27,13 +27,19 @@ COMMONEST = 8  # a rarer tag, given to every word, scores worse
 TAG = re.compile(r"O|[BIES]-.+")
 
 
+def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
+    """Say what is wrong with rows: each has words and as many tags."""
+    classes = len(_encoding.class_names(config))
+    return _encoding.faults(rows, lambda row: _words_and_tags(row, classes))
+
+
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize lists of words; `extra` says which token decides which word."""
-    _encoding.require_rows(NAME, rows)
+    _encoding.require_fit(NAME, rows, faults(rows, text.config))
     classes = _encoding.class_names(text.config)
     sentences, gold = [], []
-    for index in range(len(rows)):
-        words, tags = _words_and_tags(rows, index, len(classes))
+    for row in rows:
+        words, tags = _words_and_tags(row, len(classes))
         if words:
             sentences.append(words)
             gold.append(tags)
@@ -44,17 +50,17 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     return Encoded(features, tuple(gold), _encoding.count_cut(tokens))
 
 
-def _words_and_tags(rows: Sequence[Row], index: int, classes: int) -> tuple[list[str], Array]:
-    words, tags = rows[index].get("tokens"), rows[index].get("tags")
-    if words is None or tags is None or isinstance(words, str) or isinstance(tags, str):
-        what = "has no list of tokens or of tags"
-        raise _encoding.refusal(NAME, index, what, "give a tag for each token")
+def _words_and_tags(row: Row, classes: int) -> tuple[list[str], Array]:
+    words, tags = row.get("tokens"), row.get("tags")
+    if words is None or tags is None or not _encoding.is_list(words) or not _encoding.is_list(tags):
+        raise _encoding.unfit("has no list of tokens or of tags", "give a tag for each token")
     if len(words) != len(tags):
-        what = f"has {len(words)} tokens and {len(tags)} tags"
-        raise _encoding.refusal(NAME, index, what, "give a tag for each token")
-    if not all(isinstance(word, str) for word in words):
-        raise _encoding.refusal(NAME, index, "has tokens that are not text", "give strings")
-    ids = [_encoding.class_id(NAME, index, tag, classes) for tag in tags]
+        raise _encoding.unfit(f"has {len(words)} tokens and {len(tags)} tags", "give a tag for each token")
+    for word in words:
+        if not isinstance(word, str):
+            raise _encoding.unfit(f"has {shown(word)} among its tokens", "give text")
+    _encoding.require_unicode(words, "a token")
+    ids = [_encoding.class_id(tag, classes) for tag in tags]
     return list(words), np.array(ids, dtype=np.int64)
 
 
@@ -159,6 +165,7 @@ HEAD = Head(
     ),
     metric="f1",
     weights=("classifier.weight",),
+    faults=faults,
     encode=encode,
     read=read,
     decide=decide,

@@ -247,10 +247,18 @@ REFUSALS: dict[str, tuple[dict[str, str | bytes], dict[str, Any], str]] = {
     "another label": (
         {"validation_jsonl": '{"text": "a", "label": "so-so"}\n'},
         {},
-        "validation, row 0: label 'so-so'",
+        "validation.jsonl, line 1: label 'so-so'",
     ),
-    "no labels": ({"validation_jsonl": jsonl([{"text": "a", "label": -1}] * 3)}, {}, "row 0: has no label"),
-    "null labels": ({"validation_jsonl": jsonl([{"text": "a", "label": None}] * 3)}, {}, "row 0: has no label"),
+    "no labels": (
+        {"validation_jsonl": jsonl([{"text": "a", "label": -1}] * 3)},
+        {},
+        "has -1 for every label; name a labelled split",
+    ),
+    "null labels": (
+        {"validation_jsonl": jsonl([{"text": "a", "label": None}] * 3)},
+        {},
+        "3 of 3 rows cannot be used: line 1: has no label",
+    ),
     "an unknown split": ({}, {"certify_on": "tset"}, "no split 'tset'; there are train, validation"),
     "no JSON": ({"validation_jsonl": "{broken\n"}, {}, "validation.jsonl: cannot be read"),
     "no JSON later on": ({"validation_jsonl": jsonl(reviews(9)) + "{broken\n"}, {}, "validation.jsonl: cannot be read"),

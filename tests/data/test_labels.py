@@ -28,7 +28,7 @@ def named(names: list[str], *labels: Any) -> Dataset:
 
 def matched(table: Any, config: dict[str, Any]) -> list[Any]:
     match = match_labels(table, "label", config, where="data/validation")
-    return [match(row["label"], f"data/validation, row {i}") for i, row in enumerate(table)]
+    return [match(row["label"]) for row in table]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_regression_keeps_its_numbers(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("label", "config", "says"),
     [
-        ("neutral", SENTIMENT, "row 0: label 'neutral' is not in the checkpoint (NEGATIVE, POSITIVE)"),
+        ("neutral", SENTIMENT, "label 'neutral' is not in the checkpoint (NEGATIVE, POSITIVE)"),
         ("neutral", {"num_labels": 3}, "label 'neutral' is not in the checkpoint (0 to 2)"),
         (2, SENTIMENT, "label 2 is not in the checkpoint, which has classes 0 to 1"),
         (-2, SENTIMENT, "label -2 is not in the checkpoint"),
@@ -138,13 +138,13 @@ def test_a_regression_keeps_its_numbers(config: dict[str, Any]) -> None:
         (10**400, REGRESSION, "is not a number"),
     ],
 )
-def test_labels_that_do_not_match_are_refused_with_their_row(label: Any, config: dict[str, Any], says: str) -> None:
+def test_labels_that_do_not_match_are_refused(label: Any, config: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError) as refused:
         matched(plain(label), config)
 
     message = str(refused.value)
     assert says in message
-    assert message.startswith("data/validation, row 0: ")
+    assert "\n" not in message
     assert "; " in message
 
 
@@ -158,7 +158,7 @@ def test_a_declared_class_that_the_checkpoint_lacks_is_refused_before_any_row() 
 def test_an_unlabelled_row_among_declared_classes_is_refused() -> None:
     table = Dataset.from_dict({"label": [0, -1]}, Features({"label": ClassLabel(names=["negative", "positive"])}))
 
-    with pytest.raises(DataError, match="row 1: has no label"):
+    with pytest.raises(DataError, match="has no label"):
         matched(table, SENTIMENT)
 
 

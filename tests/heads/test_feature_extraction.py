@@ -72,7 +72,7 @@ def test_vectors_of_zeros_or_nan_score_zero(make_text):
         ({"score": None}, "row 1 has None as score; give a finite number"),
         ({"score": float("nan")}, "row 1 has nan as score"),
         ({"text_pair": None}, "row 1 has no text_pair"),
-        ({"text": 3}, "row 1 has 3 as text, which is no text; give a string"),
+        ({"text": 3}, "row 1 has an int as text; give a string"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(change, message, make_text):

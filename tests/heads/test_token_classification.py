@@ -121,7 +121,7 @@ def test_sentences_without_entities_score_zero_and_not_nan(make_text, run):
         ({"tokens": ["a"], "tags": [5]}, "row 1 has 5 as label; give a class id from 0 to 4"),
         ({"tokens": ["a"], "tags": None}, "row 1 has no list of tokens or of tags"),
         ({"tokens": "a", "tags": [0]}, "row 1 has no list of tokens or of tags"),
-        ({"tokens": [1], "tags": [0]}, "row 1 has tokens that are not text"),
+        ({"tokens": [1], "tags": [0]}, "row 1 has 1 among its tokens; give text"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(row, message, make_text):

@@ -86,8 +86,13 @@ INPUT: dict[str, tuple[Change, Change, str, tuple[str, ...]]] = {
     ),
     "no text column": (keep, row(words="a", label=1), "there are words, label; name them with --columns", ()),
     "no label column": (keep, row(text="a"), "there are text; name them with --columns", ()),
-    "another label": (keep, row(text="a", label="so-so"), "row 0: label 'so-so' is not in the checkpoint", PROGRESS),
-    "no label": (keep, row(text="a", label=-1), "row 0: has no label", PROGRESS),
+    "another label": (
+        keep,
+        row(text="a", label="so-so"),
+        "validation.jsonl, line 1: label 'so-so' is not in the checkpoint",
+        PROGRESS,
+    ),
+    "no label": (keep, row(text="a", label=-1), "validation.jsonl, line 1: has no label", PROGRESS),
 }
 
 

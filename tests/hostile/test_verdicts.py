@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,3 +146,75 @@ def test_a_checkpoint_of_zeros_does_not_pass(head, checkpoint, data_folder, tmp_
 
     assert manifest.verdict.outcome == "unverified"
     assert manifest.verdict.checks[-1].name == "better_than_constant"
+
+
+def split_of(gold: list[Any], **extra: Sequence[Any]) -> Encoded:
+    """An example for each right answer, of one feature."""
+    ids = {"input_ids": np.zeros(3, dtype=np.int64)}
+    features = []
+    for place in range(len(gold)):
+        features.append(Feature(ids, place, {name: values[place] for name, values in extra.items()}))
+    return Encoded(tuple(features), tuple(gold), 0)
+
+
+def one_hot(labels: list[int]) -> list[Any]:
+    return list(np.eye(2)[labels])
+
+
+HALF, RARE = [0, 1] * 200, [0] * 396 + [1] * 4
+SETS, NUMBERS = [(1, 0), (0, 1)] * 200, [float(number) for number in range(400)]
+SENTENCES = [np.array([0, 1, 2, 0]), np.array([0, 0, 0, 1])] * 200
+WORDS = {"words": [np.arange(4)] * 400, "classes": [("O", "B-PER", "I-PER")] * 400}
+MASKED = [np.array([7, 8]), np.array([7, 9])] * 200
+SPANS = {"Ada": (1.0, 0, 3), "Lisbon": (1.0, 13, 19)}
+ASKED = ["Ada", "Lisbon"] * 200
+OFFSETS = np.array([(0, 3), (4, 9), (10, 12), (13, 19), (20, 21)])
+READ = {"context": ["Ada lives in Lisbon ."] * 400, "offsets": [OFFSETS] * 400}
+TURNS = [np.array([np.cos(angle), np.sin(angle)]) for angle in np.linspace(0.1, 1.5, 400)]
+PAIRS = [vector for turn in reversed(TURNS) for vector in (np.array([1.0, 0.0]), turn)]
+PAIRED = Encoded(tuple(replace(split_of([0]).features[0], example=place // 2) for place in range(800)), (*NUMBERS,), 0)
+
+ANSWERS: dict[str, tuple[str, Encoded, list[Any], bool]] = {
+    "classes": ("text-classification", split_of(HALF), one_hot(HALF), True),
+    "one class": ("text-classification", split_of(HALF), one_hot([0] * 400), False),
+    "zeros": ("text-classification", split_of(HALF), [np.zeros(2)] * 400, False),
+    "no numbers": ("text-classification", split_of(HALF), [np.full(2, np.nan)] * 400, False),
+    "one class is right": ("text-classification", split_of([1] * 400), one_hot([1] * 400), False),
+    "396 of one class": ("text-classification", split_of(RARE), one_hot(RARE), False),
+    "always the other class": ("text-classification", split_of(HALF), one_hot([1, 0] * 200), False),
+    "sets": ("text-classification", split_of(SETS), [2.0 * np.array(each) - 1 for each in SETS], True),
+    "one set": ("text-classification", split_of(SETS), [np.ones(2)] * 400, False),
+    "empty sets": ("text-classification", split_of(SETS), [-np.ones(2)] * 400, False),
+    "values": ("text-classification", split_of(NUMBERS), [np.array([each]) for each in NUMBERS], True),
+    "one value": ("text-classification", split_of(NUMBERS), [np.zeros(1)] * 400, False),
+    "one value is right": ("text-classification", split_of([1.0] * 400), [np.array([each]) for each in NUMBERS], False),
+    "choices": ("multiple-choice", split_of(HALF), HALF, True),
+    "one choice": ("multiple-choice", split_of(HALF), [0] * 400, False),
+    "tags": ("token-classification", split_of(SENTENCES, **WORDS), SENTENCES, True),
+    "no entities": ("token-classification", split_of(SENTENCES, **WORDS), [np.zeros(4, int)] * 400, False),
+    "entities all over": ("token-classification", split_of(SENTENCES, **WORDS), [np.ones(4, int)] * 400, False),
+    "no entity is right": ("token-classification", split_of([np.zeros(4, int)] * 400, **WORDS), SENTENCES, False),
+    "words": ("fill-mask", split_of(MASKED), [(each, np.zeros(2)) for each in MASKED], True),
+    "one word": ("fill-mask", split_of(MASKED), [(np.full(2, 7), np.zeros(2))] * 400, False),
+    "padding": ("fill-mask", split_of(MASKED), [(np.zeros(2, int), np.zeros(2))] * 400, False),
+    "spans": ("question-answering", split_of([(each,) for each in ASKED], **READ), [[SPANS[e]] for e in ASKED], True),
+    "first words": ("question-answering", split_of([(e,) for e in ASKED], **READ), [[SPANS["Ada"]]] * 400, False),
+    "no spans": ("question-answering", split_of([(each,) for each in ASKED], **READ), [[]] * 400, False),
+    "cosines": ("feature-extraction", PAIRED, PAIRS, True),
+    "one vector for pairs": ("feature-extraction", PAIRED, [np.ones(2)] * 800, False),
+    "vectors": ("feature-extraction", split_of([None] * 400), TURNS, True),
+    "one vector": ("feature-extraction", split_of([None] * 400), [np.ones(2)] * 400, False),
+    "vectors of zeros": ("feature-extraction", split_of([None] * 400), [np.zeros(2)] * 400, False),
+}
+
+
+@pytest.mark.parametrize(("head", "encoded", "answers", "knows"), ANSWERS.values(), ids=ANSWERS)
+def test_a_reference_has_to_know_more_than_one_answer_for_all(head, encoded, answers, knows: bool):
+    score = HEADS[head].score(encoded, answers)
+    constant = best_constant(HEADS[head], encoded, score, confidence=0.95, seed=0)
+    metric = compare(score, score, confidence=0.95, seed=0).model_copy(update={"constant": constant})
+
+    verdict = judge(Gates(max_metric_drop=0.02), measured().model_copy(update={"metric": metric}))
+
+    doubts = {check.name for check in verdict.checks if check.outcome == "unverified"}
+    assert (metric.drop, doubts) == (0.0, set() if knows else {"better_than_constant"})
