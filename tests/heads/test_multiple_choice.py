@@ -67,7 +67,7 @@ def test_a_single_choice_is_refused(make_text):
 
 
 def test_a_word_is_no_list_of_its_letters(make_text):
-    with pytest.raises(DataError, match="row 0 has 'abcd' as choices; give a list of at least two strings"):
+    with pytest.raises(DataError, match="row 0 has a str as choices; give a list of at least two strings"):
         HEAD.encode([ROW | {"choices": "abcd"}], make_text())
 
 
