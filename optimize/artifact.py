@@ -132,7 +132,7 @@ def _files_below(folder: Path, levels: int) -> Iterator[Path]:
         for entry in entries:
             path = Path(entry.path)
             if not entry.name.isprintable():
-                raise SealError(f"{folder}: holds {entry.name!a}, whose name is no line of text; rename it")
+                raise SealError(f"{folder}: holds {entry.name!a}, whose name is not one line of text; rename it")
             if entry.is_dir(follow_symlinks=False):
                 yield from _files_below(path, levels - 1)
             elif entry.is_file(follow_symlinks=False):

@@ -61,7 +61,7 @@ def _digest(path: Path, copy: Path | None) -> str:
 def _chunks(path: Path) -> Iterator[bytes]:
     """A file's content; raises RequestError for what cannot be read, or never ends."""
     if not path.is_file():
-        raise RequestError(f"{path}: is no file; mend it or copy it again")
+        raise RequestError(f"{path}: is not a file; mend it or copy it again")
     try:
         with path.open("rb") as stream:
             while chunk := stream.read(CHUNK_BYTES):

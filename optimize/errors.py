@@ -67,15 +67,6 @@ def unknown_name(where: str, name: str, known: Iterable[str]) -> UnknownNameErro
     return UnknownNameError(f"{where}: unknown name '{name}'; {hint}")
 
 
-def shown(value: object, *, longest: int = 60) -> str:
-    """A value of somebody's data as a message quotes it: on one line, and cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of more digits than Python prints
-        text = f"a number of {type(value).__name__} that is too long to print"
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
 def first_line(error: BaseException) -> str:
     """The first non-empty line of another library's message, for quoting in one of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -84,10 +75,20 @@ def first_line(error: BaseException) -> str:
 
 def brief(value: object, most: int = 80) -> str:
     """A value of the user's for quoting in a message: one line of what can be printed, cut to `most` characters."""
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:  # Python refuses to print whole numbers of thousands of digits
+        return "a number that is too long to print"
     # Only what is shown is looked at: a value may be as long as a file.
     quoted = printable(text[:most])
     return f"{quoted}…" if len(text) > most else quoted
+
+
+def shown(value: object, most: int = 80) -> str:
+    """The same with text between quotes, so that it is told from a number."""
+    if not isinstance(value, str):
+        return brief(value, most)
+    return f"{value[:most]!r}{'…' if len(value) > most else ''}"
 
 
 def printable(text: str) -> str:

@@ -96,9 +96,9 @@ def user_path(text: str, flag: str) -> Path:
         raise RequestError(f"{flag}: '{brief(text)}' is in no known user's home; write the path out") from error
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise RequestError(f"{flag}: '{brief(text)}' is no path ({error.strerror}); name another") from error
+            raise RequestError(f"{flag}: '{brief(text)}' is not a path ({error.strerror}); name another") from error
     except ValueError as error:  # of a zero byte, which only a caller in Python can give
-        raise RequestError(f"{flag}: '{brief(text)}' is no path ({error}); name another") from error
+        raise RequestError(f"{flag}: '{brief(text)}' is not a path ({error}); name another") from error
     return path
 
 

@@ -38,7 +38,7 @@ def read_small(path: Path, *, most: int, where: str, refusal: Refusal, advice: s
     try:
         # Opening a FIFO would wait for somebody to write it, and a device may never end.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with path.open("rb") as stream:
             content = stream.read(most + 1)
         if len(content) > most:

@@ -258,7 +258,7 @@ def test_an_unknown_pipeline_is_refused_with_the_nearest():
 
 def test_a_file_that_is_absent_or_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.yaml").mkdir()
-    for name, reason in (("absent.yaml", "No such file or directory"), ("folder.yaml", "it is no regular file")):
+    for name, reason in (("absent.yaml", "No such file or directory"), ("folder.yaml", "it is not a regular file")):
         with pytest.raises(RequestError) as caught:
             load_pipeline(str(tmp_path / name))
         assert str(caught.value) == f"{tmp_path / name}: cannot be read ({reason}); check --pipeline"

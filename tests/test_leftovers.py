@@ -62,7 +62,6 @@ def fill(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         command = [*within, sys.executable, "-c", OWN, str(tmp_path)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
-        assert process.stdout is not None
         assert process.stdout.readline() == "filling\n"
         return process
 

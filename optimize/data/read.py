@@ -41,7 +41,7 @@ def find_files(folder: Path) -> dict[str, Path]:
             if split in files:
                 raise DataError(f"{folder}: {files[split].name} and {path.name} are both '{split}'; keep one of them")
             if not path.is_file():  # opening a FIFO would wait for somebody to write it
-                raise DataError(f"{path}: is no regular file; check --data")
+                raise DataError(f"{path}: is not a regular file; check --data")
             files[split] = path
     if not files:
         raise DataError(f"{folder}: no train, validation or test file ({SUFFIXES}); check --data")

@@ -93,9 +93,9 @@ def any_has(rows: Sequence[Row], role: str) -> bool:
 
 def number_in(row: Row, role: str) -> float:
     """Return the finite number that a row holds as `role`."""
-    value = row.get(role)
+    value: Any = row.get(role)
     try:
-        number = float(value)  # type: ignore[arg-type]  # what it is not, it refuses
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not np.isfinite(number):

@@ -38,7 +38,7 @@ def inspect_repository(asked: Repository, progress: Progress) -> tuple[str, set[
     except HFValidationError as error:
         raise asked.refusal(f"{asked.name}: no such folder; check {asked.option}") from error
     if Path(asked.name).exists():
-        raise asked.refusal(f"{asked.name}: is no folder; check {asked.option}")
+        raise asked.refusal(f"{asked.name}: is not a folder; check {asked.option}")
     if is_offline():
         found = _cached(asked)
         return found.commit_hash, {str(file.file_path.relative_to(found.snapshot_path)) for file in found.files}

@@ -80,7 +80,7 @@ def _require_inside(path: Path, tensor: onnx.TensorProto, files: set[Path]) -> N
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive
     if absolute or ".." in apart or path.parent / location not in files:
         raise SealError(
-            f"{path}: keeps tensor '{tensor.name}' in '{location}', which is no file of the model's; run it again"
+            f"{path}: keeps tensor '{tensor.name}' in '{location}', which is not a file of the model's; run it again"
         )
     offset, length = said.get("offset", "0"), said.get("length", "0")
     size = (path.parent / location).stat().st_size

@@ -79,7 +79,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 
 def _regular(path: Path) -> Path:
     if not path.is_file():  # opening a FIFO would wait for somebody to write it
-        raise SourceError(f"{path}: is no regular file; save the model again")
+        raise SourceError(f"{path}: is not a regular file; save the model again")
     return path
 
 

@@ -121,7 +121,7 @@ def test_a_regression_keeps_its_numbers(config: dict[str, Any]) -> None:
         (float("nan"), SENTIMENT, "label nan is not in the checkpoint"),
         (float("inf"), SENTIMENT, "label inf is not in the checkpoint"),
         (10**400, SENTIMENT, "label 10000000"),
-        ([10**5000], SENTIMENT, "label a number of int that is too long to print is not in the checkpoint"),
+        ([10**5000], SENTIMENT, "label a number that is too long to print is not in the checkpoint"),
         ("9" * 5000, SENTIMENT, "label '9999"),
         ("a\nb", SENTIMENT, "label 'a\\nb' is not in the checkpoint"),
         (0, STARS, "label 0 is none of the checkpoint's class names (1, 2, 3), and by its place would be '1'; write"),

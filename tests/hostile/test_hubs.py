@@ -266,7 +266,7 @@ def test_the_hub_is_not_asked_for_what_is_here_and_no_folder(
 
     asked = optimize("plan", "--model", model, "--data", "pipe")
 
-    assert_refused(asked, 2, f"pipe: is no folder; check {option}", tmp_path)
+    assert_refused(asked, 2, f"pipe: is not a folder; check {option}", tmp_path)
     assert here.requests == []
 
 

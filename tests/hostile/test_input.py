@@ -81,7 +81,7 @@ INPUT: dict[str, tuple[Change, Change, str, tuple[str, ...]]] = {
     "a FIFO in place of data": (
         keep,
         lambda folder: (remove("validation.jsonl")(folder), os.mkfifo(folder / "validation.jsonl")),
-        "validation.jsonl: is no regular file; check --data",
+        "validation.jsonl: is not a regular file; check --data",
         (),
     ),
     "no text column": (keep, row(words="a", label=1), "there are words, label; name them with --columns", ()),

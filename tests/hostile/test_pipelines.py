@@ -102,14 +102,14 @@ def test_a_file_that_holds_no_pipeline_is_one_line(optimize, tmp_path: Path, con
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "none": (lambda path: None, "cannot be read (No such file or directory); check --pipeline"),
-    "a folder": (lambda path: path.mkdir(), "cannot be read (it is no regular file)"),
-    "a FIFO": (os.mkfifo, "cannot be read (it is no regular file)"),
+    "a folder": (lambda path: path.mkdir(), "cannot be read (it is not a regular file)"),
+    "a FIFO": (os.mkfifo, "cannot be read (it is not a regular file)"),
     "a link to a FIFO": (
         lambda path: (os.mkfifo(path.with_suffix(".fifo")), path.symlink_to(path.with_suffix(".fifo"))),
-        "cannot be read (it is no regular file)",
+        "cannot be read (it is not a regular file)",
     ),
-    "zeros without end": (lambda path: path.symlink_to("/dev/zero"), "cannot be read (it is no regular file)"),
-    "nothing without end": (lambda path: path.symlink_to("/dev/null"), "cannot be read (it is no regular file)"),
+    "zeros without end": (lambda path: path.symlink_to("/dev/zero"), "cannot be read (it is not a regular file)"),
+    "nothing without end": (lambda path: path.symlink_to("/dev/null"), "cannot be read (it is not a regular file)"),
     "a terminal": (lambda path: path.symlink_to("/dev/tty"), "cannot be read ("),
     "a link to itself": (lambda path: path.symlink_to(path), "cannot be read (Too many levels of symbolic links)"),
     "a link to nothing": (lambda path: path.symlink_to("nowhere"), "cannot be read (No such file or directory)"),

@@ -54,7 +54,7 @@ FILES: dict[str, tuple[Change, str]] = {
     "deep": (write("tokenizer.json", b'{"model":' * 99_000), "its tokenizer cannot be loaded"),
     "a FIFO": (
         lambda folder: (remove("tokenizer.json")(folder), os.mkfifo(folder / "tokenizer.json")),
-        "tokenizer.json: cannot be read (it is no regular file)",
+        "tokenizer.json: cannot be read (it is not a regular file)",
     ),
     "no model": (edit(lambda content: content.pop("model")), "its tokenizer cannot be loaded"),
     "no such model": (edit(lambda content: content["model"].update(type="Words")), "its tokenizer cannot be loaded"),
