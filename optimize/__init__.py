@@ -9,7 +9,8 @@
 All that is heavy is imported by the functions that need it, so that importing this package takes milliseconds. Errors
 are those of `optimize.errors`; each has the exit code that the command line would end with.
 
-Import it before onnxruntime, datasets and their like: it turns off what they report of their use (`optimize.privacy`).
+Import it before onnxruntime, datasets and their like: it turns off what they report of their use, as
+`optimize.machine.privacy` says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from optimize.errors import OptimizeError
-from optimize.privacy import report_nothing
+from optimize.machine.privacy import report_nothing
 from optimize.request import Options
 
 if TYPE_CHECKING:

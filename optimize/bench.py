@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optimize import cache, environment
+from optimize import cache
 from optimize.building import Loaded, build, device_of, fold, load_data, reference_subjects
 from optimize.config import parse_step
 from optimize.data.tokenized import fewest_tokens
@@ -20,6 +20,7 @@ from optimize.demo.tokenizer import build_tokenizer
 from optimize.gates import Gates
 from optimize.heads import DEFAULT_HEAD, HEADS
 from optimize.interfaces import Facts, Feature, Progress
+from optimize.machine import environment
 from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload

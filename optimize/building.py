@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optimize import cache, environment
+from optimize import cache
 from optimize.artifact import Artifact, Kind, copy_companions, folder_digest, tokenizer_digest
 from optimize.checkpoint import read_config
 from optimize.config import Step, parse_step
-from optimize.copies import Files, digests_of, files_below, private_copy
 from optimize.data.splits import Splits, load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
 from optimize.errors import StageError
+from optimize.files.copies import Files, digests_of, files_below, private_copy
 from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
+from optimize.machine import environment
 from optimize.manifest import ArtifactRecord, Candidate, StageRecord
 from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory

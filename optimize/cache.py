@@ -9,7 +9,7 @@ winner's. Each hit is verified against its digest, and an entry that does not ma
     <root>/<key>/entry.json       kind, digest, facts, seconds
     <root>/<key>/entry.sha256     the digest of entry.json
     <root>/<key>/artifact/        the sealed folder: files and folders, no links
-    <root>/.partial-optimize-…/   being written, see `optimize.leftovers`
+    <root>/.partial-optimize-…/   being written, see `optimize.files.leftovers`
     <root>/.discarded-…/          an entry on its way out
     <root>/.scratch-<key>/        what long work keeps to go on from after a kill; removed with the work's end,
                                   and where nobody came back to it for two weeks
@@ -35,12 +35,11 @@ from typing import Any
 
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import StageError
+from optimize.files.leftovers import owned_partial, sweep
 from optimize.interfaces import Facts, Progress, Silence
-from optimize.leftovers import owned_partial, sweep
 
 SHAPES_NOTHING = (
     "__main__",
-    "assembling",
     "bench",
     "certifying",
     "choosing",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimize.errors import SourceError
-from optimize.small_files import read_json
+from optimize.files.small import read_json
 
 if TYPE_CHECKING:
     from torch.nn import Module, ModuleList

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from optimize.errors import RequestError, brief, unknown_name
+from optimize.files.small import read_yaml
 from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.interfaces import Params, Trait, Traits
 from optimize.request import user_path
-from optimize.small_files import read_yaml
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 

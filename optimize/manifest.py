@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from optimize.artifact import Artifact, Kind, seal
 from optimize.errors import RequestError, first_line
-from optimize.putting import put_file
+from optimize.files.putting import put_file
 from optimize.request import Request
 
 Outcome = Literal["passed", "failed", "unverified"]

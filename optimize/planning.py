@@ -15,10 +15,10 @@ from pathlib import Path
 
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
-from optimize.environment import cache_root, host_cores, usable_cores
 from optimize.errors import OptimizeError, RequestError, UnavailableError, brief, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
+from optimize.machine.environment import cache_root, host_cores, usable_cores
 from optimize.measure.shapes import parse_shape
 from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of, user_path
 from optimize.source.acquire import Found, inspect_checkpoint
@@ -341,7 +341,7 @@ def check_steps(pipeline: Pipeline, head: Head) -> None:
 
 def check_libraries(pipeline: Pipeline) -> None:
     """Refuse where a stage's libraries are not installed."""
-    from optimize.environment import version
+    from optimize.machine.environment import version
 
     for step in pipeline.stages:
         for needed in STAGES[step.stage].needs:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from optimize import manifest
 from optimize.artifact import Artifact, copy_sealed, file_digest, sealed_files
-from optimize.assembling import assembled
 from optimize.errors import RequestError, SealError, first_line
+from optimize.files.assembling import assembled
+from optimize.files.putting import put_file
 from optimize.finished import as_stated, judge_again, judged_model, read_run
 from optimize.heads import HEADS
 from optimize.manifest import Manifest
 from optimize.measure.kinds import KINDS
-from optimize.putting import put_file
 from optimize.report.card import render_card
 from optimize.report.pictures.draw import FILES
 from optimize.report.write import write_pictures, write_report

@@ -104,7 +104,7 @@ def user_path(text: str, flag: str) -> Path:
 
 def read_settings(texts: Sequence[str], flag: str) -> dict[str, object]:
     """`quantize_static.exclude=[a, b]` and its like as a mapping; values are as YAML would have them."""
-    from optimize.small_files import parse_yaml
+    from optimize.files.small import parse_yaml
 
     found: dict[str, object] = {}
     for text in texts:

@@ -14,9 +14,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from optimize import environment, gates, manifest
+from optimize import gates, manifest
 from optimize.artifact import copy_sealed
-from optimize.assembling import assembled
 from optimize.building import (
     Loaded,
     Made,
@@ -31,12 +30,14 @@ from optimize.building import (
 from optimize.choosing import try_candidates
 from optimize.data.tokenized import fewest_tokens
 from optimize.evaluate.judge import pad_id_of
+from optimize.files.assembling import assembled
+from optimize.files.putting import put_file
 from optimize.interfaces import Progress, Score
+from optimize.machine import environment
 from optimize.manifest import Manifest, Source, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.planning import Plan
-from optimize.putting import put_file
 from optimize.report.write import write_report
 
 DEFAULT_CONFIDENCE = 0.95

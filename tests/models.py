@@ -18,7 +18,6 @@ import pytest
 from doubles import Silent, untimed_stacks
 from libraries import lacking
 
-from optimize import environment
 from optimize.artifact import Artifact, copy_companions, seal
 from optimize.building import open_folder
 from optimize.data.splits import Wanted, load_splits
@@ -26,6 +25,7 @@ from optimize.data.tokenized import encode, split_by_tokenizer
 from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.interfaces import Context, Encoded, Facts, Feature, Feed, Progress, Session, Text
+from optimize.machine import environment
 from optimize.stages import STAGES
 
 TINY = {

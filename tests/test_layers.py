@@ -21,7 +21,6 @@ LAYERS = [
     {"cli"},
     {"bench"},
     {"running", "certifying", "publishing", "finished"},
-    {"assembling"},
     {"choosing"},
     {"building"},
     {"planning", "report"},
@@ -29,16 +28,16 @@ LAYERS = [
     {"stages", "targets", "heads"},
     {"pruning"},
     {"training", "quantization"},
-    {"environment"},
+    {"machine"},
     {"graphs"},
     {"evaluate", "runtimes"},
     {"interfaces"},
     {"gates"},
     {"evidence"},
-    {"artifact", "checkpoint", "copies", "leftovers", "manifest", "putting"},
+    {"artifact", "checkpoint", "manifest"},
     {"request"},
-    {"small_files"},
-    {"errors", "privacy", "allowance"},
+    {"files"},
+    {"errors"},
 ]
 STRANGERS = {"stages", "targets", "heads"}
 """Modules of one row that never import one another; in other rows neighbours may."""

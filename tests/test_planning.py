@@ -47,7 +47,9 @@ def test_plan_refuses_what_cannot_be_chosen_by(changes, words):
 
 
 def test_a_candidate_that_cannot_be_built_here_is_left_out(monkeypatch):
-    monkeypatch.setattr("optimize.environment.version", lambda name: "absent" if name == "neural-compressor" else "1")
+    monkeypatch.setattr(
+        "optimize.machine.environment.version", lambda name: "absent" if name == "neural-compressor" else "1"
+    )
 
     made = make_plan(Options(pipeline=AUTO))
 
@@ -56,7 +58,7 @@ def test_a_candidate_that_cannot_be_built_here_is_left_out(monkeypatch):
 
 
 def test_plan_refuses_with_3_where_no_candidate_can_be_built(optimize, monkeypatch, capsys):
-    monkeypatch.setattr("optimize.environment.version", lambda _: "absent")
+    monkeypatch.setattr("optimize.machine.environment.version", lambda _: "absent")
 
     assert optimize("plan", "--pipeline", AUTO) == 3
     err = capsys.readouterr().err

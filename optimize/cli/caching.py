@@ -94,7 +94,7 @@ def verify(
 
 
 def _root(cache: Path | None) -> Path:
-    from optimize.environment import cache_root
+    from optimize.machine.environment import cache_root
 
     return cache or cache_root()
 

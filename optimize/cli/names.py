@@ -42,7 +42,7 @@ def list_names() -> dict[str, list[Document]]:
 
 def describe_machine() -> Document:
     """This machine, and for each target whether it runs here: on what, or why not."""
-    from optimize.environment import detect
+    from optimize.machine.environment import detect
 
     targets: list[Document] = []
     for name, target in TARGETS.items():

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from optimize.data.places import DELIMITERS, quoting_of
 from optimize.errors import DataError, first_line
+from optimize.files.small import MAX_DEPTH, check_depth
 from optimize.hub.refusals import Repository, asking_hub
 from optimize.hub.repository import cached_folder, inspect_repository, is_offline
 from optimize.interfaces import Progress
-from optimize.small_files import MAX_DEPTH, check_depth
 
 if TYPE_CHECKING:
     from datasets import Dataset

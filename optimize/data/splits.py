@@ -26,8 +26,8 @@ from optimize.data.places import note_on_lines
 from optimize.data.read import SPLITS, find_files, inspect_hub, peek_columns, read_file, read_hub
 from optimize.demo.generate import generate_rows
 from optimize.errors import DataError
+from optimize.files.leftovers import owned_partial, sweep
 from optimize.interfaces import Head, Progress, Row, Silence
-from optimize.leftovers import owned_partial, sweep
 from optimize.manifest import Split
 from optimize.request import user_path
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from optimize.files.putting import put_file
 from optimize.manifest import Manifest
-from optimize.putting import put_file
 from optimize.report.page import render
 from optimize.report.pictures.draw import FILES, Picture, draw
 

@@ -14,14 +14,14 @@ from typing import Literal
 
 from optimize import cache
 from optimize.checkpoint import CONFIG_FILE, Config, read_config
-from optimize.copies import Files, digests_of, private_copy
 from optimize.demo.generate import train_checkpoint
-from optimize.environment import version
 from optimize.errors import SourceError
+from optimize.files.copies import Files, digests_of, private_copy
 from optimize.heads import DEFAULT_HEAD, HEADS
 from optimize.hub.refusals import Repository
 from optimize.hub.repository import download, download_small, inspect_repository
 from optimize.interfaces import Facts, Head, Progress, Silence
+from optimize.machine.environment import version
 from optimize.request import user_path
 from optimize.source.geometry import check_config, vocab_size
 from optimize.source.load import raise_to_fp32

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimize.errors import OptimizeError, SourceError, brief, first_line
-from optimize.small_files import read_json, read_small
+from optimize.files.small import read_json, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from optimize.artifact import stored_tensors
 from optimize.checkpoint import Config
 from optimize.errors import SourceError, first_line
+from optimize.files.small import read_json
 from optimize.heads import HEADS
 from optimize.interfaces import Head
-from optimize.small_files import read_json
 from optimize.source.geometry import check_shapes
 
 if TYPE_CHECKING:

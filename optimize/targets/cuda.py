@@ -13,8 +13,8 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from optimize.artifact import folder_digest
-from optimize.environment import cache_root
 from optimize.interfaces import Feed, Head, Params, Session, Target
+from optimize.machine.environment import cache_root
 from optimize.runtimes import cuda_session, nvidia
 from optimize.runtimes.cuda_machine import CUDA, TENSORRT, cannot_compile, dotted, load_libraries, why_unfit
 from optimize.runtimes.half import open_rounded

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from optimize import cache, leftovers
+from optimize import cache
 from optimize.cli import keeping
 from optimize.errors import RequestError
+from optimize.files import leftovers
 
 DAY = 24 * 3600
 

@@ -13,11 +13,12 @@ import typer.main
 from report.conftest import make_manifest
 
 import optimize as package
-from optimize import certifying, environment, planning, running, targets
+from optimize import certifying, planning, running, targets
 from optimize.cli import commands
 from optimize.cli.options import options_from
 from optimize.errors import RequestError, SourceError, StageError, UnavailableError
 from optimize.heads import HEADS
+from optimize.machine import environment
 from optimize.request import Options, Request, declared
 
 ROOT = Path(package.__file__).parents[1]

@@ -14,7 +14,6 @@ import time
 
 import numpy as np
 
-from optimize import environment
 from optimize.bench import HEAD, method_of, prepare
 from optimize.building import Loaded
 from optimize.cli.progress import progress
@@ -22,6 +21,7 @@ from optimize.errors import OptimizeError
 from optimize.evaluate.parity import probes
 from optimize.heads import HEADS
 from optimize.interfaces import Session
+from optimize.machine import environment
 from optimize.measure.subjects import Subject, measure_subjects
 from optimize.measure.workers import opener
 from optimize.planning import Options

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from hostile.cases import HEAD, Change
 
-from optimize import cache, copies
+from optimize import cache
 from optimize.cli import keeping
 from optimize.errors import RequestError, StageError
+from optimize.files import copies
 from optimize.interfaces import Facts
 from optimize.source import acquire
 from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint

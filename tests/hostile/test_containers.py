@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from hostile.cases import HEAD, Asked, assert_refused
 
-from optimize import environment, planning
+from optimize import planning
 from optimize.errors import UnavailableError
+from optimize.machine import environment
 
 STRANGER = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
 """A user id that no file of users has."""

@@ -17,12 +17,12 @@ import pytest
 import typer
 
 from optimize.__main__ import main
-from optimize.assembling import assembled
 from optimize.cli import logs as logs_module
 from optimize.cli import names
 from optimize.cli.remedies import REMEDIES, explain
 from optimize.cli.signals import Heed
 from optimize.errors import DataError, StageError
+from optimize.files.assembling import assembled
 
 HERE = Path(__file__).parents[2]
 NOT_FORESEEN = "this was not foreseen, please report it with "
@@ -193,9 +193,9 @@ WORK = """
 import signal, sys, time
 from pathlib import Path
 from optimize.artifact import Artifact
-from optimize.assembling import assembled
+from optimize.files.assembling import assembled
 from optimize.__main__ import main
-from optimize.assembling import assembled
+from optimize.files.assembling import assembled
 from optimize.cli import logs as logs_module
 from optimize.cli import names
 from optimize.measure.workers import Engine, open_workers

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hostile.cases import HEAD
 
-from optimize import privacy
+from optimize.machine import privacy
 
 ALONE = ("unshare", "-rn")
 """A network namespace of its own, without a single way out."""

@@ -6,8 +6,8 @@ import subprocess
 import onnxruntime
 import pytest
 
-from optimize import environment
 from optimize.errors import StageError, UnavailableError
+from optimize.machine import environment
 from optimize.runtimes import nvidia
 
 SOURCE = """

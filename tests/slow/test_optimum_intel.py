@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optimize.environment import cache_root
 from optimize.heads import HEADS
+from optimize.machine.environment import cache_root
 
 CLASSES = {
     "feature-extraction": "OVModelForFeatureExtraction",

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from optimize import leftovers
-from optimize.leftovers import OWNER, owned_partial, sweep
+from optimize.files import leftovers
+from optimize.files.leftovers import OWNER, owned_partial, sweep
 
 OWN = """
 import pathlib, sys, time
-from optimize.leftovers import owned_partial
+from optimize.files.leftovers import owned_partial
 
 with owned_partial(pathlib.Path(sys.argv[1]), "work") as folder:
     (folder / "half").touch()
@@ -29,7 +29,7 @@ with owned_partial(pathlib.Path(sys.argv[1]), "work") as folder:
 """
 SWEEP = """
 import pathlib, sys
-from optimize.leftovers import sweep
+from optimize.files.leftovers import sweep
 
 sweep(pathlib.Path(sys.argv[1]))
 """

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from optimize.errors import RequestError
-from optimize.leftovers import owned_partial
+from optimize.files.leftovers import owned_partial
 
 CHUNK_BYTES = 2**20
 Files = Mapping[str, Path]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optimize import environment
+from optimize.machine import environment
 from optimize.runtimes import nvidia
 
 AMD = """processor\t: 0

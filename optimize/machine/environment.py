@@ -10,8 +10,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from optimize.allowance import find_allowance
 from optimize.errors import UnavailableError
+from optimize.machine.allowance import find_allowance
 from optimize.manifest import Environment
 from optimize.runtimes import nvidia
 

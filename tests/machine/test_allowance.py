@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from optimize import environment
-from optimize.allowance import Allowance, find_allowance
+from optimize.machine import environment
+from optimize.machine.allowance import Allowance, find_allowance
 
 V2 = "30 24 0:26 {shown} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "33 25 0:29 {shown} /sys/fs/cgroup/{name} rw,nosuid shared:10 - cgroup cgroup rw,{controllers}\n"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from optimize.leftovers import owned_partial, sweep
+from optimize.files.leftovers import owned_partial, sweep
 
 
 @contextmanager
