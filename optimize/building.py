@@ -146,7 +146,7 @@ def load_data(plan: Plan, origin: cache.Entry, progress: Progress) -> Loaded:
     """The data of a plan, matched to a checkpoint."""
     config = read_config(origin.artifact.path)
     progress.say(f"data: {plan.request.data}")
-    splits = load_splits(plan.wanted, plan.head, config, cache=plan.cache)
+    splits = load_splits(plan.wanted, plan.head, config)
     for note in splits.notes:
         progress.say(note)
     return Loaded(plan, origin, config, splits, progress)

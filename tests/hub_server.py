@@ -97,7 +97,8 @@ def serve() -> Iterator[Hub]:
     server.daemon_threads = True
     hub = Hub(f"http://127.0.0.1:{server.server_port}")
     server.hub = hub  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # How often it looks whether it is to end, which each test waits for.
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield hub

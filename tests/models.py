@@ -103,7 +103,7 @@ def context(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPath
         folder = checkpoint(head)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         wanted = Wanted("demo", None, {}, None, 8, 8, 8, 0)
-        splits = load_splits(wanted, HEADS[head], config, cache=tmp_path_factory.mktemp("cache"))
+        splits = load_splits(wanted, HEADS[head], config)
         text = Text(transformers.AutoTokenizer.from_pretrained(folder), config, 64)
         encoded = [encode(HEADS[head], rows, text) for rows in (splits.calibration, splits.tuning)]
         retokenize = split_by_tokenizer(HEADS[head], splits.tuning, 64, {folder: encoded[1]})

@@ -139,29 +139,29 @@ def test_a_sealed_hub_model_names_no_folder_of_this_machine(here: Hub, files, tm
     assert [text for text in texts if str(tmp_path) in text or here.address in text] == []
 
 
-def test_classes_of_a_hub_data_set_are_matched_by_name(here: Hub, data_folder, tmp_path: Path) -> None:
+def test_classes_of_a_hub_data_set_are_matched_by_name(here: Hub, data_folder) -> None:
     here.dataset(REVIEWS).commit(reviews(data_folder))
     config = {"id2label": {"0": "negative", "1": "positive"}}
 
-    splits = load_splits(want(REVIEWS), HEADS[HEAD], config, cache=tmp_path / "cache")
+    splits = load_splits(want(REVIEWS), HEADS[HEAD], config)
 
-    local = load_splits(want(str(data_folder(HEAD))), HEADS[HEAD], config, cache=tmp_path / "cache")
+    local = load_splits(want(str(data_folder(HEAD))), HEADS[HEAD], config)
     assert splits.certification == local.certification
 
 
-def test_a_class_that_the_checkpoint_lacks_is_refused(here: Hub, data_folder, tmp_path: Path) -> None:
+def test_a_class_that_the_checkpoint_lacks_is_refused(here: Hub, data_folder) -> None:
     here.dataset(REVIEWS).commit(reviews(data_folder, CARD.replace("Positive", "Delighted")))
 
     with pytest.raises(DataError, match="label 'Delighted' is not in the checkpoint"):
-        load_splits(want(REVIEWS), HEADS[HEAD], {"id2label": {"0": "negative", "1": "positive"}}, cache=tmp_path / "c")
+        load_splits(want(REVIEWS), HEADS[HEAD], {"id2label": {"0": "negative", "1": "positive"}})
 
 
-def test_data_are_read_at_the_commit_that_was_planned(here: Hub, data_folder, tmp_path: Path) -> None:
+def test_data_are_read_at_the_commit_that_was_planned(here: Hub, data_folder) -> None:
     first = here.dataset(REVIEWS).commit(reviews(data_folder))
     commit = inspect_data(want(REVIEWS), HEADS[HEAD])
     here.dataset(REVIEWS).commit({"train.jsonl": b'{"text": "moved on", "label": 0}\n'})
 
-    splits = load_splits(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
+    splits = load_splits(want(REVIEWS, revision=commit), HEADS[HEAD], {})
 
     assert commit == first
     assert splits.records["certification"].count == 10
@@ -243,14 +243,14 @@ def test_data_that_go_away_before_the_download_are_named(here: Hub, data_folder,
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub waits between its attempts
 
     with pytest.raises(UnavailableError, match=f"{REVIEWS}: no such folder, and the Hub cannot be reached"):
-        load_splits(want(REVIEWS, revision=commit), HEADS[HEAD], {}, cache=tmp_path / "cache")
+        load_splits(want(REVIEWS, revision=commit), HEADS[HEAD], {})
 
 
-def test_an_unknown_configuration_of_a_data_set_is_refused(here: Hub, data_folder, tmp_path: Path) -> None:
+def test_an_unknown_configuration_of_a_data_set_is_refused(here: Hub, data_folder) -> None:
     here.dataset(REVIEWS).commit(reviews(data_folder))
 
     with pytest.raises(DataError, match=f"{REVIEWS}: cannot be loaded .*'sst2'.*--data-config"):
-        load_splits(want(REVIEWS, config="sst2"), HEADS[HEAD], {}, cache=tmp_path / "cache")
+        load_splits(want(REVIEWS, config="sst2"), HEADS[HEAD], {})
 
 
 def test_a_missing_model_is_one_line_from_outside(hub: Hub, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doubles import FEW, FEW_RUNS, LOOSE, Silent, untimed_engines
+from tiers import EACH_HEAD, slow_but
 
 import optimize
 from optimize import manifest, running
@@ -228,7 +229,7 @@ def test_a_publication_answers_through_transformers(passed, tmp_path):
     assert answers
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_optimum_computes_what_our_session_computes(head, built):
     import optimum.onnxruntime
     import torch
@@ -246,7 +247,7 @@ def test_optimum_computes_what_our_session_computes(head, built):
         np.testing.assert_allclose(theirs[name].numpy(), ours[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ASKED)
+@pytest.mark.parametrize("head", slow_but("fill-mask", "question-answering", among=ASKED))
 def test_transformers_pipeline_answers(head, built):
     import optimum.onnxruntime
     from transformers import AutoTokenizer, pipeline

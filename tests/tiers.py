@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from optimize.heads import HEADS
 
-BY_DEFAULT = ("fill-mask", "multiple-choice", "question-answering")
+
+def slow_but(*heads: str, among: Iterable[str] = HEADS) -> list[object]:
+    """Heads for `parametrize`: these by default, and the others in the slow tier."""
+    return [pytest.param(head, marks=() if head in heads else pytest.mark.slow) for head in sorted(among)]
+
+
+EACH_HEAD = slow_but("fill-mask", "multiple-choice", "question-answering")
 """A table that two layers share, inputs of three axes of which the first token is read, and two outputs."""
-EACH_HEAD = [pytest.param(head, marks=() if head in BY_DEFAULT else pytest.mark.slow) for head in sorted(HEADS)]

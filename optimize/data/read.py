@@ -149,19 +149,19 @@ def _repository(name: str, revision: str | None) -> Repository:
     return Repository("dataset", name, revision, "--data", DataError)
 
 
-def read_hub(name: str, config: str | None, revision: str | None, *, cache: Path) -> Mapping[str, Dataset]:
-    """All splits of a Hub data set, at a commit; offline, of its folder in the Hub's cache."""
+def read_hub(name: str, config: str | None, revision: str | None, place: Path) -> Mapping[str, Dataset]:
+    """All splits of a Hub data set, at a commit; offline, of its folder in the Hub's cache.
+
+    Its files stay in that cache, as a model's do. Its tables lie in `place`, which has to be new, as for files: where
+    the Hub fails, `datasets` takes what it finds there, at whatever commit that was and whoever wrote to it since.
+    """
     import datasets
 
     _silence_datasets()
     asked = _repository(name, revision)
-    # A folder for each commit: where the Hub fails, `datasets` takes what it finds there, at whatever commit that was.
-    kept = str(cache / "datasets" / (revision or "any"))
     with asking_hub(asked), _loading(name):
-        if is_offline():
-            offline: Mapping[str, Dataset] = datasets.load_dataset(str(cached_folder(asked)), config, cache_dir=kept)
-            return offline
-        tables: Mapping[str, Dataset] = datasets.load_dataset(name, config, revision=revision, cache_dir=kept)
+        found, commit = (str(cached_folder(asked)), None) if is_offline() else (name, revision)
+        tables: Mapping[str, Dataset] = datasets.load_dataset(found, config, revision=commit, cache_dir=str(place))
     return tables
 
 

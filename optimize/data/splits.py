@@ -83,13 +83,13 @@ def inspect_data(wanted: Wanted, head: Head, *, progress: Progress | None = None
     return None
 
 
-def load_splits(wanted: Wanted, head: Head, config: Config, *, cache: Path) -> Splits:
+def load_splits(wanted: Wanted, head: Head, config: Config) -> Splits:
     """Read, rename columns to roles, match labels to the checkpoint's `config`, and cut.
 
     Raises DataError where something does not fit; its message names the file and the lines of rows.
     """
     with _new_place() as place:
-        present, read, files = _tables(wanted, head, place, cache)
+        present, read, files = _tables(wanted, head, place)
         certify, calibrate = choose_splits(wanted, present)
 
         def rows_of(split: str) -> Rows:
@@ -113,9 +113,7 @@ def _new_place() -> Iterator[Path]:
         yield place
 
 
-def _tables(
-    wanted: Wanted, head: Head, place: Path, cache: Path
-) -> tuple[list[str], Callable[[str], Table], Mapping[str, Path]]:
+def _tables(wanted: Wanted, head: Head, place: Path) -> tuple[list[str], Callable[[str], Table], Mapping[str, Path]]:
     """The names of the data set's splits, what reads one of them, and their files where there are such."""
     if wanted.data == "demo":
         generated = generate_rows(head.name, wanted.seed)
@@ -123,7 +121,7 @@ def _tables(
     if _is_folder(wanted.data):
         files = find_files(user_path(wanted.data, "--data"))
         return list(files), functools.partial(read_file, files, place), files
-    tables = read_hub(wanted.data, wanted.config, wanted.revision, cache=cache)
+    tables = read_hub(wanted.data, wanted.config, wanted.revision, place)
     return list(tables), tables.__getitem__, {}
 
 

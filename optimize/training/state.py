@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optimize.artifact import file_digest
 from optimize.errors import first_line
 from optimize.interfaces import Context
 from optimize.training.batches import Batch
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
-FILE = "training.pt"
+FILES = "training-*.pt"
+"""What is saved, by its name: a digest of the content is in the place of the star."""
 SAVED = ("steps", "seconds", "losses", "kept_step", "weights", "extra")
 """What is saved of a `TrainingState`; how training ended is not, for there is nothing to go on with then."""
 
@@ -78,7 +80,7 @@ def save_state(context: Context, learner: Learner, optimizer: Optimizer, state: 
     }
     for name in SAVED:
         content[name] = getattr(state, name)
-    fresh = context.scratch / f"{FILE}.{os.getpid()}"
+    fresh = context.scratch / f"{os.getpid()}.partial"
     # Another process that does the same work may finish and take the folder away: then nothing is to be kept.
     with contextlib.suppress(FileNotFoundError):
         context.scratch.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,10 @@ def save_state(context: Context, learner: Learner, optimizer: Optimizer, state: 
             stream.flush()
             # Without it, a power cut may leave the new name with none of the content.
             os.fsync(stream.fileno())
-        os.replace(fresh, context.scratch / FILE)
+        before = list(context.scratch.glob(FILES))
+        os.replace(fresh, context.scratch / FILES.replace("*", file_digest(fresh)))
+        for each in before:
+            each.unlink(missing_ok=True)
 
 
 def load_state(context: Context, learner: Learner, optimizer: Optimizer, state: TrainingState) -> bool:
@@ -112,15 +117,24 @@ def _read(context: Context) -> dict[str, Any] | None:
     """What was saved, if anything; where that is damaged, the work begins anew, and says so."""
     import torch
 
-    if context.scratch is None or not (context.scratch / FILE).is_file():
+    saved = sorted(context.scratch.glob(FILES), key=_written) if context.scratch else []
+    if not saved:
         return None
+    newest = saved[-1]  # a process that was killed at the wrong moment leaves the one before as well
     try:
-        # torch takes anything else for a pickle of the old format, and fails in ways of its own.
-        if not zipfile.is_zipfile(context.scratch / FILE):
-            raise pickle.UnpicklingError("is not an archive")
+        if newest.name != FILES.replace("*", file_digest(newest)):
+            raise OSError("it is not what was written")
         # With `weights_only` nothing in the file is run.
-        content: dict[str, Any] = torch.load(context.scratch / FILE, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(newest, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         context.progress.say(f"training begins anew: what an earlier run saved is damaged ({first_line(error)})")
         return None
     return content
+
+
+def _written(path: Path) -> int:
+    """When a file was written; before all others where another process has just taken it away."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

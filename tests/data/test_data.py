@@ -24,13 +24,13 @@ Rows = Sequence[dict[str, Any]]
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[..., Splits]:
-    """Inspect and load a folder of data, with a cache of the test's own."""
+def load() -> Callable[..., Splits]:
+    """Inspect and load a folder of data."""
 
     def act(folder: Path, head: str = HEAD, model: dict[str, Any] = SENTIMENT, **changes: Any) -> Splits:
         wanted = want(folder, **changes)
         inspect_data(wanted, HEADS[head])
-        return load_splits(wanted, HEADS[head], model, cache=tmp_path / "cache")
+        return load_splits(wanted, HEADS[head], model)
 
     return act
 

@@ -59,9 +59,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def load(folder: Path, cache: Path) -> Splits:
+def load(folder: Path) -> Splits:
     wanted = Wanted(str(folder), None, {}, None, examples=8, calibration_examples=4, tuning_examples=4, seed=0)
-    return load_splits(wanted, HEADS[HEAD], CONFIG, cache=cache)
+    return load_splits(wanted, HEADS[HEAD], CONFIG)
 
 
 def words(loaded: Splits) -> set[str]:
@@ -74,10 +74,10 @@ def test_other_rows_of_the_same_size_and_time_are_read(tmp_path: Path, suffix: s
     form = FORMATS[suffix]
     for each in ("train", "validation"):
         write(tmp_path / "data" / f"{each}.{suffix}", form(f"{each}-alpha"))
-    first = load(tmp_path / "data", tmp_path / "cache")
+    first = load(tmp_path / "data")
     write(tmp_path / "data" / f"{split}.{suffix}", form(f"{split}-omega"))
 
-    second = load(tmp_path / "data", tmp_path / "cache")
+    second = load(tmp_path / "data")
 
     kept = {"train-alpha", "validation-alpha"} - {f"{split}-alpha"}
     assert (words(first), words(second)) == ({"train-alpha", "validation-alpha"}, kept | {f"{split}-omega"})
@@ -96,9 +96,9 @@ def test_reading_files_leaves_nothing_that_could_be_believed(data: Path, tmp_pat
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "datasets"
     before = sorted(home.rglob("*"))
 
-    load(data, tmp_path / "cache")
+    load(data)
 
-    assert (list(temporary.iterdir()), (tmp_path / "cache").exists()) == ([], False)
+    assert list(temporary.iterdir()) == []
     assert sorted(home.rglob("*")) == before
 
 
@@ -107,7 +107,7 @@ def test_a_split_that_cannot_be_read_leaves_nothing_either(data: Path, tmp_path:
         stream.write("{")
 
     with pytest.raises(RequestError, match=r"train.jsonl: cannot be read"):
-        load(data, tmp_path / "cache")
+        load(data)
     assert list(temporary.iterdir()) == []
 
 
@@ -121,9 +121,9 @@ def test_a_file_that_changes_while_it_is_read_is_known_by_the_rows_used(
         write(data / "validation.jsonl", jsonl("overtaken!"))
         return usual(*arguments)
 
-    expected = load(data, tmp_path / "cache")
+    expected = load(data)
     monkeypatch.setattr(read, moment, swap)
-    swapped = load(data, tmp_path / "cache")
+    swapped = load(data)
 
     assert "overtaken!" in words(swapped)
     assert swapped.records["certification"].digest == splits.rows_digest(swapped.certification)

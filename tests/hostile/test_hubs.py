@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -292,22 +293,36 @@ def want(**changes: Any) -> Wanted:
 @pytest.mark.usefixtures("rows", "small")
 def test_offline_what_was_downloaded_is_all_it_takes(optimize, offline, tmp_path: Path, silent) -> None:
     online = acquire_checkpoint(*inspect_checkpoint(NAME), root=tmp_path / "1", seed=0, progress=silent)
-    read = load_splits(want(), HEADS[HEAD], {}, cache=tmp_path / "1")
+    read = load_splits(want(), HEADS[HEAD], {})
     planned = optimize("plan", "--model", NAME, "--data", NAME, "--json")
     offline()
 
     again = acquire_checkpoint(*inspect_checkpoint(NAME), root=tmp_path / "2", seed=0, progress=silent)
 
     assert again.artifact.digest == online.artifact.digest
-    assert load_splits(want(), HEADS[HEAD], {}, cache=tmp_path / "2").records == read.records
+    assert load_splits(want(), HEADS[HEAD], {}).records == read.records
     assert optimize("plan", "--model", NAME, "--data", NAME, "--json") == planned
     assert COMMIT.fullmatch(json.loads(planned.out)["data_revision"])
 
 
 @pytest.mark.usefixtures("rows", "small")
+def test_tables_of_the_hub_leave_nothing_that_could_be_believed(tmp_path: Path, monkeypatch) -> None:
+    import datasets
+
+    home, temporary = tmp_path / "datasets", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+
+    load_splits(want(), HEADS[HEAD], {})
+
+    assert (home.exists(), list(temporary.iterdir())) == (False, [])
+
+
+@pytest.mark.usefixtures("rows", "small")
 def test_offline_is_so_in_a_process_of_its_own(checkpoint, silent, tmp_path: Path) -> None:
     acquire_checkpoint(*inspect_checkpoint(NAME), root=tmp_path / "cache", seed=0, progress=silent)
-    load_splits(want(), HEADS[HEAD], {}, cache=tmp_path / "cache")
+    load_splits(want(), HEADS[HEAD], {})
     settings = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "home"), "HF_ENDPOINT": NOWHERE}
     words = (sys.executable, "-m", "optimize", "plan", "--model", NAME, "--data", NAME)
 

@@ -64,7 +64,7 @@ def write(folder: Path, split: str, rows: list[Row]) -> Path:
 
 def load(folder: Path, head: str = HEAD, *, tuning_examples: int = 4) -> Splits:
     wanted = Wanted(str(folder), None, {}, None, 99, 4, tuning_examples, seed=0)
-    return load_splits(wanted, HEADS[head], config_of(head), cache=folder / "cache")
+    return load_splits(wanted, HEADS[head], config_of(head))
 
 
 # What a column of the file may hold beside good values: `datasets` reads no column of values of two kinds, save null.

@@ -1,6 +1,7 @@
 """Recovery by distillation: pruned models come nearer to the reference, and a kill costs nothing."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -157,17 +158,24 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(distill, tmp_path, monke
     assert heard.all[8:10] == ["distill: goes on after step 6", ("distill", 7, 16)]
     assert same_weights(out, whole)
     assert resumed == facts
-    assert [path.name for path in changes["scratch"].iterdir()] == [state.FILE]
+    (left,) = changes["scratch"].iterdir()
+    assert left.match(state.FILES)
 
 
 def test_a_saved_state_that_is_damaged_is_not_gone_on_from(distill, tmp_path):
-    path = tmp_path / state.FILE
+    heard = Heard()
     whole, _, _ = distill("token-classification", {"scratch": tmp_path}, epochs=2, save_every=3)
+    (path,) = tmp_path.iterdir()
     content = path.read_bytes()
-    for damaged in (b"half of what was to be", content[: len(content) // 2], b"\0" * 9999 + content[9999:]):
+    other = io.BytesIO()
+    torch.save({"of": "somebody else's training"}, other)
+    cut, zeroed = content[: len(content) // 2], b"\0" * 9999 + content[9999:]
+    for damaged in (b"half of what was to be", cut, zeroed, other.getvalue()):
         path.write_bytes(damaged)
-        out, _, _ = distill("token-classification", {"scratch": tmp_path}, epochs=2)
+        out, _, _ = distill("token-classification", {"scratch": tmp_path, "progress": heard}, epochs=2)
         assert same_weights(out, whole)
+    said = "training begins anew: what an earlier run saved is damaged (it is not what was written)"
+    assert heard.all.count(said) == 4
 
 
 def pipeline(folder):
@@ -204,7 +212,7 @@ def start(options):
 
 def wait_for_a_saved_state(process, cache):
     deadline = time.monotonic() + 120
-    while not list(cache.glob(f".scratch-*/{state.FILE}")):
+    while not list(cache.glob(f".scratch-*/{state.FILES}")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -262,7 +270,7 @@ reference, source, folder = map(Path, sys.argv[1:])
 head = HEADS["token-classification"]
 config = json.loads((reference / "config.json").read_text())
 rank = int(os.environ["RANK"])
-splits = load_splits(Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config, cache=folder / f"cache-{rank}")
+splits = load_splits(Wanted("demo", None, {}, None, 8, 8, 8, 0), head, config)
 text = Text(transformers.AutoTokenizer.from_pretrained(reference), config, 64)
 shown, asked = (encode(head, rows, text) for rows in (splits.calibration, splits.tuning))
 context = Context(head, seal(reference, "torch"), shown, asked, shown, Gates(), 0, 1, (), Silent(),

@@ -196,7 +196,7 @@ def test_fusing_refuses_a_graph_whose_heads_are_not_those_of_its_config(context,
         STAGES["fuse"].run(seal(tmp_path / "other", "onnx"), tmp_path, STAGES["fuse"].params(), here)
 
 
-@pytest.mark.parametrize("head", ["text-classification", "fill-mask"])
+@pytest.mark.parametrize("head", [pytest.param("text-classification", marks=pytest.mark.slow), "fill-mask"])
 def test_a_pruned_model_goes_through_static_int8_and_openvino(head, context, apply):
     here = context(head)
     pruned = apply(here, "prune", budget=0.5, neuron_multiple=8)

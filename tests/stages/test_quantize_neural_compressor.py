@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 from pydantic import ValidationError
-from tiers import EACH_HEAD
+from tiers import slow_but
 
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
@@ -26,6 +26,7 @@ from optimize.stages import STAGES
 from optimize.stages.quantize_neural_compressor import Params, Setting
 
 STAGE = "quantize_neural_compressor"
+EACH_HEAD = slow_but("fill-mask", "multiple-choice")  # it traces each model, which takes seconds
 TWO = (Setting(), Setting(observer="kl"))
 WORDS = "word_embeddings.weight"
 LINEAR_LAYERS = {
@@ -44,7 +45,7 @@ def quantized(context, apply, head):
 
 def narrowed(context, apply):
     """Weights with one scale, for a CPU that sums in 16 bits."""
-    here = dataclasses.replace(context("token-classification"), cpu_features=("avx2",))
+    here = dataclasses.replace(context("multiple-choice"), cpu_features=("avx2",))
     return apply(here, STAGE, settings=(Setting(weights="per_tensor"),))
 
 
@@ -156,6 +157,7 @@ def test_a_tied_table_is_kept_once_and_the_projection_reads_it(context, apply):
     assert any(np.array_equal(array, built.weights()[table]) for array in weights_read(built).values())
 
 
+@pytest.mark.slow
 def test_an_untied_projection_is_quantized_as_a_layer_of_its_own(random_context, apply):
     here = random_context("fill-mask", tie_word_embeddings=False)
     inputs = {"input_ids": np.arange(10, dtype=np.int64), "attention_mask": np.ones(10, dtype=np.int64)}
@@ -173,24 +175,25 @@ def test_weights_keep_7_bits_where_16_bit_sums_would_overflow(context, apply):
 
 
 def test_weights_have_one_scale_where_that_is_asked_for_and_one_a_channel_otherwise(context, apply):
-    for built, single in [(narrowed(context, apply), True), (quantized(context, apply, "token-classification"), False)]:
+    for built, single in [(narrowed(context, apply), True), (quantized(context, apply, "multiple-choice"), False)]:
         sizes = {name: array.size for name, array in built.weights().items() if name.endswith("lin1.weight_scale")}
         assert set(sizes.values()) == {1 if single else built.weights()[next(iter(sizes))].size}
         assert (set(sizes.values()) == {1}) is single
 
 
 def test_the_graph_holds_nothing_of_this_machine(context, apply):
-    built = quantized(context, apply, "text-classification")
+    built = quantized(context, apply, "fill-mask")
     assert b"/site-packages/" not in built.model().SerializeToString()
     assert b".py" not in built.model().SerializeToString()
 
 
 def test_the_first_setting_within_the_limits_ends_the_search(context, apply):
-    built = quantized(context, apply, "token-classification")
+    built = quantized(context, apply, "fill-mask")
     assert [row["setting"] for row in built.facts["settings"]] == [TWO[0].name]
     assert (built.facts["chosen"], built.facts["within_limits"]) == (TWO[0].name, True)
 
 
+@pytest.mark.slow
 def test_without_one_within_the_limits_each_is_tried_once_and_the_one_that_misses_it_least_is_kept(context, apply):
     here = dataclasses.replace(
         context("text-classification"), limits=Gates.model_construct(max_metric_drop=-9.0, min_agreement=1.01)
@@ -203,7 +206,7 @@ def test_without_one_within_the_limits_each_is_tried_once_and_the_one_that_misse
     assert built.facts["chosen"] == min(rows, key=lambda row: row["drop"])["setting"]
 
 
-@pytest.mark.parametrize("head", ["feature-extraction", "question-answering"])
+@pytest.mark.parametrize("head", EACH_HEAD)
 def test_facts_equal_reality(head, context, apply):
     here = context(head)
     built = quantized(context, apply, head)
@@ -221,6 +224,7 @@ def test_facts_equal_reality(head, context, apply):
     assert built.facts["tuning_examples"] == len(here.tuning.gold)
 
 
+@pytest.mark.slow
 def test_outputs_that_are_not_finite_are_refused(context, tmp_path):
     here = context("token-classification")
 
@@ -260,6 +264,7 @@ def state():
     return logging.root.manager.disable, list(warnings.filters), dict(os.environ), torch.get_num_threads(), *seeds
 
 
+@pytest.mark.slow
 def test_logging_warnings_and_randomness_are_as_before(context, apply, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = state()

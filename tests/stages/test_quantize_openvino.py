@@ -73,6 +73,7 @@ def test_a_projection_that_is_tied_to_the_embedding_is_stored_once(params, conte
     assert tied - plain < table.parameters / 2
 
 
+@pytest.mark.slow
 def test_attention_stays_in_float_where_it_is_asked_for(context, apply):
     here = context("text-classification")
     whole, without = quantized(here, apply, **PLAIN), quantized(here, apply, **PLAIN, attention=False)
@@ -140,6 +141,7 @@ def test_scales_migrate_as_far_as_asked(alpha, context, apply):
     assert (multiplies[1] > multiplies[0]) == (alpha >= 0)
 
 
+@pytest.mark.slow
 def test_biases_are_corrected_where_it_was_asked_for(context, apply, make_feed, difference):
     here = context("text-classification")
     corrected, left = (quantized(here, apply, **PLAIN, bias_correction=each) for each in ("accurate", "none"))

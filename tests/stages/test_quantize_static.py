@@ -311,7 +311,7 @@ def test_a_graph_that_another_stage_has_changed_is_refused(before, params, messa
         apply(here, "quantize_static", changed)
 
 
-@pytest.mark.parametrize("head", ["feature-extraction", "text-classification"])
+@pytest.mark.parametrize("head", ["text-classification", pytest.param("feature-extraction", marks=pytest.mark.slow)])
 def test_migrated_scales_are_stated_and_the_proof_holds(head, context, apply):
     here = context(head)
     built = static(here, apply, smooth=True)
@@ -330,7 +330,7 @@ def test_a_migration_that_changed_the_outputs_would_be_refused(context, apply):
         static(context("token-classification"), apply, smooth=True, tolerance=1e-12)
 
 
-@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("layer", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_planted_outlier_is_found_and_the_metric_restored(layer, planted, apply):
     here = planted(layer)
     broken = static(here, apply).facts

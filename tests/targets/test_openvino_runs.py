@@ -94,6 +94,7 @@ def test_speed_is_given_over_both_references(finished):
     assert set(finished[1].measurements[-1].latency[0].speedup) == {"pytorch-fp32", "openvino-fp32"}
 
 
+@pytest.mark.slow
 def test_a_run_is_checked_again_with_its_own_settings(finished, options):
     folder, old = finished
     _, again = certify(folder, model=None, data=None, cache=options.cache, progress=Silent())
