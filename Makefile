@@ -20,7 +20,8 @@ OPTIMIZE := $(VENV)/bin/optimize
 READY := $(VENV)/.ready
 # A worker that crashes fails the run: replaced, it may leave the others waiting for ever (pytest-xdist 3.8, loadfile).
 # A worker a core, so a thread a worker: with more they wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadfile --max-worker-restart 0
+# Tests start a hundred processes: what they import is compiled once, also where bytecode is not kept elsewhere.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadfile --max-worker-restart 0
 
 # An option with its value as one word of the shell, whatever is in it; nothing where the variable is empty.
 option = $(if $(2),$(1) '$(subst ','\'',$(2))')

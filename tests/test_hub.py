@@ -68,7 +68,9 @@ def optimize(*arguments: str, hub: Hub, home: Path) -> subprocess.CompletedProce
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("revision", [None, "trial"], ids=["no revision", "a branch"])
+@pytest.mark.parametrize(
+    "revision", [pytest.param(None, marks=pytest.mark.slow), "trial"], ids=["no revision", "a branch"]
+)
 def test_a_hub_id_is_built_end_to_end_and_its_commits_recorded(
     hub: Hub, files, data_folder, tmp_path: Path, cache: Path, revision: str | None
 ) -> None:

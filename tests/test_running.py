@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doubles import FEW, LOOSE, Heard, untimed_engines
-from tiers import EACH_HEAD
+from tiers import slow_but
 
 import optimize
 from optimize.artifact import Artifact, seal
@@ -37,6 +37,7 @@ from optimize.running import run
 from optimize.stages import STAGES
 
 HEAD = "question-answering"  # its few training steps are enough to lose something by a broken model
+EACH_HEAD = slow_but(HEAD, "fill-mask")
 TIMED = (HEAD,)  # a process for each engine takes seconds
 LENIENT = "{max_metric_drop: 0.1, min_agreement: 0.8, max_size_ratio: 0.5}"
 
@@ -221,9 +222,9 @@ def test_a_second_run_redoes_no_stage_and_says_so(request_of):
     ("change", "cached"),
     [
         ({"examples": 30}, [True, True]),
-        ({"shapes": ("1x8",)}, [True, True]),
+        pytest.param({"shapes": ("1x8",)}, [True, True], marks=pytest.mark.slow),
         ({"calibration_examples": 64}, [False, False]),
-        ({"seed": 1}, [False, False]),
+        pytest.param({"seed": 1}, [False, False], marks=pytest.mark.slow),
         ({"max_tokens": 64}, [False, False]),
     ],
 )

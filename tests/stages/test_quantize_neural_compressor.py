@@ -168,12 +168,14 @@ def test_an_untied_projection_is_quantized_as_a_layer_of_its_own(random_context,
     assert (tables, built.facts["tied_projections"]) == ([np.int8, np.int8], 0)
 
 
+@pytest.mark.slow
 def test_weights_keep_7_bits_where_16_bit_sums_would_overflow(context, apply):
     built = narrowed(context, apply)
     assert {int(np.abs(array.astype(int)).max()) for array in weights_read(built).values()} == {63}
     assert (built.facts["reduce_range"], built.facts["reduce_range_because"][:7]) == (True, "no VNNI")
 
 
+@pytest.mark.slow
 def test_weights_have_one_scale_where_that_is_asked_for_and_one_a_channel_otherwise(context, apply):
     for built, single in [(narrowed(context, apply), True), (quantized(context, apply, "multiple-choice"), False)]:
         sizes = {name: array.size for name, array in built.weights().items() if name.endswith("lin1.weight_scale")}

@@ -180,6 +180,7 @@ def test_what_costs_too_much_goes_back_to_float_and_the_facts_say_what(context, 
     assert "reverted" not in free.facts
 
 
+@pytest.mark.slow
 def test_limits_that_cannot_be_met_within_the_share_of_float_is_refused(context, edited, apply):
     here = dataclasses.replace(spoilt(context, edited), limits=STRICT)
     with pytest.raises(StageError, match="with at most 0% of the weights in float") as told:
