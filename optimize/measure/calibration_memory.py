@@ -24,7 +24,7 @@ import numpy as np
 from optimize.errors import StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feature, Feed, Progress
-from optimize.measure.children import follow_parent
+from optimize.measure.children import follow_parent, ignore_interrupts
 from optimize.runtimes.onnx_runtime import NOTHING, cpu_session, session_options
 from optimize.runtimes.openvino import load_nncf, load_openvino
 
@@ -143,6 +143,7 @@ def _measure(calibrator: str, task: Task, limit: int | None) -> Row:
 
 def _serve(connection: Answers, calibrator: str, task: Task, limit: int | None) -> None:
     """The process's life: calibrate once, and report what it took."""
+    ignore_interrupts()
     follow_parent()
     if limit is not None:
         _set_limit(limit)

@@ -108,19 +108,20 @@ def _take_turns(
 ) -> dict[str, int | None]:
     """Round after round over all shapes, until each has enough; peak memory of each worker after the first one.
 
-    Engines are opened anew before each round: where in memory a model comes to lie makes it up to a tenth faster or
-    slower for as long as it stays there, and an interval over rounds of one such place would know nothing of others.
+    Engines are opened anew before each round, in new processes: an interval over rounds of the same ones would know
+    nothing of the tenth by which one process differs from the next.
     """
     quick = [name for name, seconds in load_seconds.items() if seconds <= MOST_LOAD_SECONDS]
     rounds, peaks = 0, dict[str, int | None]()
     while pending := [timing for timing in timings.values() if not timing.done]:
         for name in quick if rounds else ():
+            ask(workers[name], "renew")
             ask(workers[name], "open")
         for timing in pending:
             timing.turn()
         rounds += 1
         progress.step("latency", len(timings) - len(pending), len(timings))
-        # Before models are opened again, which leaves holes in memory that a service would not have.
+        # Of the processes that have loaded the models and run all shapes, as a service does.
         peaks = peaks or {name: ask(worker, "memory") for name, worker in workers.items()}
     progress.step("latency", len(timings), len(timings))
     return peaks or {name: ask(worker, "memory") for name, worker in workers.items()}

@@ -1,5 +1,9 @@
 """One process per engine: open it there, run it when asked, and never leave a process behind.
 
+Where in memory a model and its runtime's buffers come to lie makes it up to a tenth faster or slower for as long as the
+process lives. So an engine's process imports the runtime and no more, and for every model that is to be opened, a copy
+of it is: that takes milliseconds, where importing takes seconds.
+
 ONNX Runtime's threads keep spinning for some 40 ms after a run. Within one process that made PyTorch
 four times slower than it is, so engines never share one; and since spinning threads take cores from
 other processes too, a turn starts only after the engine before it has settled.
@@ -24,7 +28,7 @@ from optimize.errors import OptimizeError, StageError, first_line
 from optimize.evaluate.memory import peak_memory_bytes
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.measure import quiet
-from optimize.measure.children import follow_parent
+from optimize.measure.children import exit_like, exit_on_sigterm, follow_parent, ignore_interrupts, run_forked
 from optimize.measure.kinds import KINDS
 from optimize.measure.rounds import Turn
 
@@ -35,6 +39,8 @@ SETTLE_SECONDS = 0.06
 UNTIMED_PASSES = 1
 """Over a turn's feeds: a model that was just opened, or whose memory others have used meanwhile, begins slowly."""
 GOODBYE_SECONDS = 5.0  # for a process to end of its own accord, before it is killed
+RENEWED = 64
+"""The code with which a copy ends that is to be followed by another."""
 
 
 Pipe: TypeAlias = "Connection[tuple[str, Any], tuple[str, Any]]"
@@ -166,42 +172,67 @@ def set_log_levels(levels: Mapping[str, int]) -> None:
 
 
 def serve(connection: Pipe, engine: Engine, threads: int, levels: Mapping[str, int]) -> None:
-    """The worker's life: answer requests until the parent says goodbye, or is gone. It logs as little as its parent."""
+    """The life of an engine's process: one copy of it after the other answers. It logs as little as its parent."""
     set_log_levels(levels)
+    ignore_interrupts()
+    exit_on_sigterm()
     follow_parent()
+    with contextlib.suppress(Exception):  # what fails here will fail in the copy, which says so
+        _import(engine)
+    while (code := run_forked(lambda: _answer(connection, engine, threads))) == RENEWED:
+        pass
+    exit_like(code)
+
+
+def _answer(connection: Pipe, engine: Engine, threads: int) -> int:
+    """The life of a copy: answer until it is to be renewed, something fails, or the parent is gone; its exit code."""
+    try:
+        return _answer_requests(connection, engine, threads)
+    except (EOFError, BrokenPipeError):
+        return 0  # the parent is gone, and there is nobody to answer
+    except OptimizeError as error:
+        said = str(error)
+    except Exception as error:  # noqa: BLE001  (sent to the parent, which raises it)
+        said = f"{type(error).__name__}: {first_line(error)}; look at the model's export"
+    with contextlib.suppress(OSError):
+        connection.send(("error", said))
+    return 0
+
+
+def _answer_requests(connection: Pipe, engine: Engine, threads: int) -> int:
     feeds: list[Feed] = []
     session: Session | None = None
-    with contextlib.suppress(EOFError, OSError):
-        try:
-            while True:
-                request, payload = connection.recv()
-                answer: object = None
-                if request == "open":
-                    session = None
-                    gc.collect()  # its memory goes before there is another one
-                    session, answer = _open(engine, threads)
-                elif request == "feeds":
-                    feeds = payload
-                elif request == "place":
-                    feeds = _place(engine, payload)
-                elif request == "run" and session is not None:
-                    answer = time_turn(session, feeds, payload)
-                elif request == "memory":
-                    answer = peak_memory_bytes()
-                connection.send(("done", answer))
-        except OptimizeError as error:
-            connection.send(("error", str(error)))
-        except (EOFError, BrokenPipeError):
-            raise  # the parent is gone, and there is nobody to answer
-        except Exception as error:  # noqa: BLE001  (sent to the parent, which raises it)
-            connection.send(("error", f"{type(error).__name__}: {first_line(error)}; look at the model's export"))
+    while True:
+        request, payload = connection.recv()
+        answer: object = None
+        if request == "open":
+            session, answer = _open(engine, threads)
+        elif request == "feeds":
+            feeds = payload
+        elif request == "place":
+            feeds = _place(engine, payload)
+        elif request == "run" and session is not None:
+            answer = time_turn(session, feeds, payload)
+        elif request == "memory":
+            answer = peak_memory_bytes()
+        connection.send(("done", answer))
+        if request == "renew":
+            return RENEWED
+
+
+def _import(engine: Engine) -> None:
+    """Import all that opening the engine needs."""
+    import optimize.heads  # noqa: F401  (heavy, and needed whichever head it is)
+
+    KINDS[engine.artifact.kind].load()
+    opener(engine.target)
 
 
 def _open(engine: Engine, threads: int) -> tuple[Session, float]:
     """Open the engine; seconds of that alone, its runtime being imported before."""
     from optimize.heads import HEADS
 
-    KINDS[engine.artifact.kind].load()
+    _import(engine)
     open_folder, head = opener(engine.target), HEADS[engine.head]
     start = time.perf_counter()
     session = open_folder(engine.artifact.path, threads, head, engine.runtime)

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from doubles import FEW_RUNS, Silent
 
@@ -215,6 +216,40 @@ def test_a_process_that_dies_is_named_with_its_exit_code() -> None:
         started["doomed"].process.kill()
         with pytest.raises(StageError, match="latency of 'doomed': its process ended with code -9"):
             workers.ask(started["doomed"], "memory")
+
+
+def test_each_model_is_opened_in_a_process_that_opened_none_before(tiny: Artifact) -> None:
+    with workers.open_workers([engine("one", tiny)], 1) as started:
+        worker = started["one"]
+        found = set()
+        for _ in range(3):
+            workers.ask(worker, "open")
+            (copy,) = psutil.Process(worker.process.pid).children()
+            found.add(copy.pid)
+            workers.ask(worker, "renew")
+    assert len(found) == 3
+    assert not any(psutil.pid_exists(pid) for pid in found)
+
+
+def test_a_copy_that_dies_is_named_with_its_exit_code(tiny: Artifact) -> None:
+    with workers.open_workers([engine("doomed", tiny)], 1) as started:
+        workers.ask(started["doomed"], "open")
+        (copy,) = psutil.Process(started["doomed"].process.pid).children()
+        copy.kill()
+        with pytest.raises(StageError, match="latency of 'doomed': its process ended with code -9"):
+            workers.ask(started["doomed"], "memory")
+
+
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_a_copy_does_not_outlive_what_it_is_a_copy_of(tiny: Artifact, end: str) -> None:
+    with workers.open_workers([engine("ended", tiny)], 1) as started:
+        worker = started["ended"]
+        workers.ask(worker, "open")
+        copies = psutil.Process(worker.process.pid).children()
+        getattr(worker.process, end)()
+        worker.process.join()
+        gone, alive = psutil.wait_procs(copies, timeout=2)
+    assert (len(gone), alive) == (1, [])
 
 
 def test_processes_end_when_the_parent_is_interrupted() -> None:
