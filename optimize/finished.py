@@ -99,6 +99,8 @@ def _contradictions(record: Manifest) -> Iterator[str]:
         yield f"its first measurement, '{first.name}', is not the checkpoint's as {REFERENCE}"
     if plain not in [each.name for each in record.measurements]:
         yield f"'{plain}' was not measured, so the result was not judged on its target"
+    if last.metric and (last.metric.answers is None or last.metric.constant is None):  # as of version 1
+        yield "its metric lacks `answers` or `constant`, so nothing shows that the data prove anything"
     yield from _of_candidates(record)
     if last.name != result:
         yield f"its last measurement is of '{last.name}', and its result is '{result}'"

@@ -13,15 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from optimize.checkpoint import Config
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
 from optimize.errors import OptimizeError, RequestError, UnavailableError, brief, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
-from optimize.machine.environment import cache_root, host_cores, usable_cores
+from optimize.machine.allowance import host_cores, usable_cores, usable_memory
+from optimize.machine.environment import cache_root
 from optimize.measure.shapes import parse_shape
 from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of, user_path
 from optimize.source.acquire import Found, inspect_checkpoint
+from optimize.source.geometry import most_values
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
@@ -29,6 +32,7 @@ MOST_THREADS_PER_CORE = 4
 """More than any processor runs at a time on one core; above, threads only wait for one another."""
 MOST_OF_ANYTHING = 2**31 - 1
 """NumPy's seeds and Python's slices end somewhat later."""
+BYTES_A_FLOAT = 4
 MOST_TOKENS = 2**20
 """In one batch: 2,048 texts of 512 tokens, whose activations alone take tens of GB."""
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
@@ -93,6 +97,9 @@ def make_plan(
     found, head = inspect_checkpoint(options.model, options.revision, options.head, progress=progress)
     for each in () if built else (pipeline, *candidates):
         check_steps(each, head)
+    # Where a device has memory of its own, that is what counts; the demo's sizes are known once it is trained.
+    if found.config and not options.build_only and TARGETS[pipeline.target].place is None:
+        check_memory(options.shapes, found.config, head)
     wanted = Wanted(
         data=choose_data(options, head),
         config=options.data_config,
@@ -283,6 +290,19 @@ def check_numbers(options: Options) -> None:
             raise RequestError(f"--shapes: {shape} is there twice; leave one out")
         if batch * (tokens or 1) > MOST_TOKENS:
             raise RequestError(f"--shapes: {shape} has more than {MOST_TOKENS:,} tokens; name a smaller one")
+
+
+def check_memory(shapes: Sequence[str], config: Config, head: Head) -> None:
+    """Refuse shapes of which what has to be there at one time does not fit into this machine's memory."""
+    most = usable_memory()
+    for shape in shapes:
+        batch, tokens = parse_shape(shape, where="--shapes")
+        needed = batch * BYTES_A_FLOAT * most_values(config, tokens or 1, words=head.answers_in_words)
+        if needed > most:
+            raise RequestError(
+                f"--shapes: {shape} needs at least {needed / 1e9:.3g} GB, and this machine has {most / 1e9:.3g} GB "
+                "of memory; name a smaller one"
+            )
 
 
 def check_words(options: Options) -> None:

@@ -12,16 +12,18 @@ from pathlib import Path
 
 from optimize import manifest
 from optimize.artifact import Artifact, copy_sealed, file_digest, sealed_files
-from optimize.errors import RequestError, SealError, first_line
+from optimize.errors import RequestError, SealError
 from optimize.files.assembling import assembled
 from optimize.files.putting import put_file
 from optimize.finished import as_stated, judge_again, judged_model, read_run
 from optimize.heads import HEADS
 from optimize.manifest import Manifest
 from optimize.measure.kinds import KINDS
+from optimize.planning import check_place
 from optimize.report.card import render_card
 from optimize.report.pictures.draw import FILES
 from optimize.report.write import write_pictures, write_report
+from optimize.request import user_path
 
 CHECKSUMS = "SHA256SUMS"
 CARD_FILE = "README.md"
@@ -100,12 +102,10 @@ def render_again(run: Path, *, card: bool) -> list[Path]:
 
 def _require_free(run: Path, destination: Path) -> None:
     """Refuse a destination that is a link, lies in the run or around it, or has no place to be."""
-    if destination.is_symlink():
+    where = "the folder to publish to"
+    if user_path(str(destination), where).is_symlink():
         raise RequestError(f"{destination}: is a link; name the folder itself, which must be new or empty")
-    try:
-        place = destination.resolve()
-    except (OSError, RuntimeError) as error:  # before Python 3.13, links that go round are a RuntimeError
-        raise RequestError(f"{destination}: leads nowhere ({first_line(error)}); name another folder") from error
+    place = destination.resolve()
     for folder in (place, *place.parents):
         if folder.exists() and folder.samefile(run):
             raise RequestError(f"{destination}: lies in the run that is published; name a folder outside {run}")
@@ -113,6 +113,7 @@ def _require_free(run: Path, destination: Path) -> None:
             raise RequestError(f"{folder}: is not a folder; name a new or empty folder to publish to")
     if place.exists() and any(folder.samefile(place) for folder in run.resolve().parents):
         raise RequestError(f"{destination}: holds the run that is published; name a new or empty folder")
+    check_place(place.parent, where)
 
 
 def _put(partial: Path, destination: Path) -> None:

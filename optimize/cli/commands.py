@@ -29,6 +29,7 @@ from optimize.cli.options import (
 )
 from optimize.cli.output import print_json
 from optimize.errors import RequestError, StageError
+from optimize.machine.allowance import keep_to_quota
 
 if TYPE_CHECKING:
     from optimize.planning import Plan
@@ -283,6 +284,7 @@ app.add_typer(caching.app, name="cache")
 
 def run_command() -> int | None:
     """Do what the command line says; the exit code, or None where what was printed is the result."""
+    keep_to_quota()
     try:
         # Standalone, Typer would print errors itself, over several lines and in its own words.
         code: int | None = app(prog_name="optimize", standalone_mode=False)

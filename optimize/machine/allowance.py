@@ -6,6 +6,8 @@ all groups around it, of which the tightest counts. Version 1 has a tree of fold
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +31,38 @@ def find_allowance(root: Path = Path("/")) -> Allowance:
     quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
     memory = [limit for folder in _groups(root, "memory") if (limit := _memory(folder)) is not None]
     return Allowance(min(quotas, default=None), min(memory, default=None))
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use, or the time of so many; see `find_allowance` for `root`."""
+    # Under taskset, or in a container with a CPU set, these are fewer than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else host_cores()
+    quota = find_allowance(root).cpu_quota
+    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process may use; see `find_allowance` for `root`."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    return min(total, find_allowance(root).memory_bytes or total)
+
+
+def host_cores() -> int:
+    """Cores of the machine, whoever may use them."""
+    return os.cpu_count() or 1
+
+
+def keep_to_quota() -> None:
+    """Have native libraries that are imported from now on start no more threads than this process may use cores.
+
+    OpenMP and Rayon count the machine's, and what is beyond a quota stands still most of the time. What the user set
+    stays.
+    """
+    if find_allowance().cpu_quota is not None:
+        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+            os.environ.setdefault(name, str(usable_cores()))
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

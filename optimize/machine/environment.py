@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import math
-import os
 import platform
 from functools import cache
 from pathlib import Path
 
 from optimize.errors import UnavailableError
-from optimize.machine.allowance import find_allowance
+from optimize.machine.allowance import find_allowance, usable_cores
 from optimize.manifest import Environment
 from optimize.runtimes import nvidia
 
@@ -73,19 +71,6 @@ def cpu_features() -> tuple[str, ...]:
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return tuple(sorted(flags & set(FEATURES)))
-
-
-def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use, or the time of so many; see `find_allowance` for `root`."""
-    # Under taskset, or in a container with a CPU set, these are fewer than the machine has.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else host_cores()
-    quota = find_allowance(root).cpu_quota
-    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
-
-
-def host_cores() -> int:
-    """Cores of the machine, whoever may use them."""
-    return os.cpu_count() or 1
 
 
 def gpu_name() -> str | None:

@@ -281,6 +281,8 @@ EVIDENCE: dict[str, tuple[Change, str]] = {
     "other stages": (edit(("request.stages", [{"export": {}}, {"fuse": {}}])), "its request has other stages"),
     "another parameter": (edit(("stages.-1.params.per_channel", "x")), "its request has other stages"),
     "another runtime": (edit((f"{LAST}.runtime", {"precision": "bf16"})), "with the request's runtime"),
+    "no count of answers": (edit((f"{LAST}.metric.answers", None)), "its metric lacks `answers` or `constant`"),
+    "no constant answer": (edit((f"{LAST}.metric.constant", None)), "its metric lacks `answers` or `constant`"),
     "more examples": (edit((f"{LAST}.metric.examples", 10**6)), "the number of examples is stated as 1000000"),
     "faster than its times": (
         edit((f"{LAST}.latency.0.speedup.pytorch-fp32", 99.0)),
@@ -377,7 +379,12 @@ PLACES: dict[str, tuple[Change, str, str]] = {
     ),
     "a link to nowhere": (lambda place: (place / "out").symlink_to("nowhere"), "out", "out: is a link"),
     "a link to itself": (lambda place: (place / "out").symlink_to("out"), "out", "out: is a link"),
-    "below links that go round": (lambda place: (place / "out").symlink_to("out"), "out/x", "out/x: leads nowhere"),
+    "below links that go round": (
+        lambda place: (place / "out").symlink_to("out"),
+        "out/x",
+        "out/x' is not a path (Too many",
+    ),
+    "a name that is too long": (lambda place: None, "x" * 999, "' is not a path (File name too long); name another"),
     "a file": (occupy("out", "mine"), "out", "out: is not a folder"),
     "an empty file": (occupy("out", ""), "out", "out: is not a folder"),
     "below a file": (occupy("out", "mine"), "out/x", "out: is not a folder"),
@@ -401,6 +408,14 @@ def test_no_place_is_taken_that_is_not_free(change, place, says, relative, run, 
 
     assert says in refuse("publish", str(run), str(there))
     assert state(tmp_path) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no /proc")
+def test_a_publication_needs_a_place_that_takes_folders(run: Path, refuse) -> None:
+    said = refuse("publish", str(run), "/proc/publication")
+
+    assert said.startswith("optimize: the folder to publish to: /proc: ")
+    assert said.endswith("; name a folder that can be written to")
 
 
 def test_a_publication_one_of_whose_files_became_a_link_is_not_taken_for_the_same(run, tmp_path, refuse, invoke):

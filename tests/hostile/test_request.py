@@ -99,6 +99,32 @@ def test_a_place_that_takes_no_folders_is_refused_at_once() -> None:
         planning.make_plan(planning.Options(out=Path("/proc/runs")))
 
 
+AT_ONCE = 1000 * 4 * 64 * (128 + 512)
+"""Bytes of what a thousand texts have in one layer of the small checkpoints: 64 tokens' states and FFN values."""
+
+
+@pytest.mark.parametrize(
+    ("memory", "head", "fits"),
+    [
+        (AT_ONCE, "token-classification", True),
+        (AT_ONCE - 1, "token-classification", False),
+        (AT_ONCE, "fill-mask", False),  # whose answers are a number for each word
+    ],
+)
+def test_shapes_that_cannot_fit_into_memory_are_refused(
+    monkeypatch, optimize, checkpoint, data_folder, tmp_path, memory: int, head: str, fits: bool
+) -> None:
+    monkeypatch.setattr(planning, "usable_memory", lambda: memory)
+
+    own = ("--model", str(checkpoint(head)), "--data", str(data_folder(head)))
+    asked = optimize("plan", *own, "--shapes", "1x8,1000x64")
+
+    if fits:
+        assert asked.code == 0
+    else:
+        assert_refused(asked, 2, "--shapes: 1000x64 needs at least 0.", tmp_path)
+
+
 STEPS = {
     "stage": ("- exprot", "stages: unknown name 'exprot'; did you mean 'export'?"),
     "parameter": ("- export: {opste: 17}", "export: unknown name 'opste'; did you mean 'opset'?"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from optimize.machine import environment
-from optimize.machine.allowance import Allowance, find_allowance
+from optimize.machine import allowance, environment
+from optimize.machine.allowance import Allowance, find_allowance, keep_to_quota
 
 V2 = "30 24 0:26 {shown} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = "33 25 0:29 {shown} /sys/fs/cgroup/{name} rw,nosuid shared:10 - cgroup cgroup rw,{controllers}\n"
@@ -117,17 +120,37 @@ def test_the_tightest_of_all_groups_around_a_process_counts(tmp_path: Path, file
     ],
 )
 def test_a_share_of_a_core_is_a_whole_one(tmp_path: Path, monkeypatch, quota: str, cores: int) -> None:
-    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     write(tmp_path, v2() | at("", cpu__max=f"{quota} 100000"))
 
-    assert environment.usable_cores(tmp_path) == cores
+    assert allowance.usable_cores(tmp_path) == cores
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(GIB, GIB), (2**59, None), (None, None)])
 def test_a_limit_above_the_machine_s_memory_is_none(monkeypatch, limit: int | None, kept: int | None) -> None:
-    monkeypatch.setattr(environment, "find_allowance", lambda *_: Allowance(1.5, limit))
+    for module in (allowance, environment):
+        monkeypatch.setattr(module, "find_allowance", lambda *_: Allowance(1.5, limit))
 
     here = environment.detect()
 
     assert (here.cpu_quota, here.memory_limit_bytes) == (1.5, kept)
     assert here.cores <= 2
+
+
+@pytest.mark.parametrize(("quota", "asked", "threads"), [(1.5, None, "2"), (1.5, "7", "7"), (None, None, None)])
+def test_native_libraries_keep_to_the_quota_unless_the_user_says_otherwise(monkeypatch, quota, asked, threads) -> None:
+    monkeypatch.setattr(os, "environ", {} if asked is None else {"OMP_NUM_THREADS": asked})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(allowance, "find_allowance", lambda *_: Allowance(quota, None))
+
+    keep_to_quota()
+
+    assert os.environ.get("OMP_NUM_THREADS") == threads
+
+
+@pytest.mark.parametrize(("limit", "usable"), [(5, 5), (2**62, 100), (None, 100)])
+def test_no_more_memory_is_usable_than_the_machine_has(monkeypatch, limit: int | None, usable: int) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=100))
+    monkeypatch.setattr(allowance, "find_allowance", lambda *_: Allowance(None, limit))
+
+    assert allowance.usable_memory() == usable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optimize.machine import environment
+from optimize.machine import allowance, environment
 from optimize.runtimes import nvidia
 
 AMD = """processor\t: 0
@@ -75,10 +75,10 @@ def test_the_name_is_the_one_that_the_system_gives(machine, monkeypatch):
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
-    assert environment.usable_cores() == 3
+    assert allowance.usable_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert environment.usable_cores() == 1
+    assert allowance.usable_cores() == 1
 
 
 def driver_of(*names):
@@ -127,7 +127,7 @@ def test_a_description_agrees_with_its_parts_and_survives_json(machine, monkeypa
     monkeypatch.setattr(nvidia, "find_driver", driver_of("NVIDIA H200"))
     here = environment.detect()
     assert (here.cpu, here.features) == ("AMD EPYC 9B45", list(environment.cpu_features()))
-    assert (here.gpu, here.cores) == ("NVIDIA H200", environment.usable_cores())
+    assert (here.gpu, here.cores) == ("NVIDIA H200", allowance.usable_cores())
     assert here.memory_bytes > 2**27
     assert set(here.versions) == set(environment.LIBRARIES)
     assert "absent" not in here.versions.values()
