@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile.cases import assert_refused, command
+from hostile.cases import HEAD, assert_refused, command
 
 from optimize import planning
 from optimize.cli import commands
 from optimize.errors import RequestError
+from optimize.source.geometry import most_values
 
 WORDS: dict[str, tuple[list[str], str]] = {
     "head": (["run", "--head", "fill-msk"], "head: unknown name 'fill-msk'; did you mean 'fill-mask'?"),
@@ -103,26 +104,28 @@ AT_ONCE = 1000 * 4 * 64 * (128 + 512)
 """Bytes of what a thousand texts have in one layer of the small checkpoints: 64 tokens' states and FFN values."""
 
 
-@pytest.mark.parametrize(
-    ("memory", "head", "fits"),
-    [
-        (AT_ONCE, "token-classification", True),
-        (AT_ONCE - 1, "token-classification", False),
-        (AT_ONCE, "fill-mask", False),  # whose answers are a number for each word
-    ],
-)
+@pytest.mark.parametrize(("memory", "fits"), [(AT_ONCE, True), (AT_ONCE - 1, False)])
 def test_shapes_that_cannot_fit_into_memory_are_refused(
-    monkeypatch, optimize, checkpoint, data_folder, tmp_path, memory: int, head: str, fits: bool
+    monkeypatch, optimize, checkpoint, data_folder, tmp_path, memory: int, fits: bool
 ) -> None:
     monkeypatch.setattr(planning, "usable_memory", lambda: memory)
 
-    own = ("--model", str(checkpoint(head)), "--data", str(data_folder(head)))
+    own = ("--model", str(checkpoint(HEAD)), "--data", str(data_folder(HEAD)))
     asked = optimize("plan", *own, "--shapes", "1x8,1000x64")
 
     if fits:
         assert asked.code == 0
     else:
         assert_refused(asked, 2, "--shapes: 1000x64 needs at least 0.", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words", "values"),
+    # Attention has tokens² numbers in each of 12 heads, the FFN 3072 a token, and answers in words 30522 a token.
+    [(1, False, 768 + 3072), (512, False, 512 * 768 + 12 * 512**2), (512, True, 512 * (768 + 30522))],
+)
+def test_what_a_text_has_at_one_time_is_the_most_that_a_step_makes(tokens: int, words: bool, values: int) -> None:
+    assert most_values({}, tokens, words=words) == values
 
 
 STEPS = {
