@@ -530,6 +530,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_nothing_half_written(request_of, tm
     assert run(make_plan(options), progress=Heard())[0].is_dir()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_a_cache_and_agree(request_of, tmp_path):
     options = request_of(cache=tmp_path / "cache", pipeline="cpu-dynamic")
     processes = [start(options, "--json"), start(options, "--json")]

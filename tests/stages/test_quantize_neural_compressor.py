@@ -26,7 +26,7 @@ from optimize.stages import STAGES
 from optimize.stages.quantize_neural_compressor import Params, Setting
 
 STAGE = "quantize_neural_compressor"
-EACH_HEAD = slow_but("fill-mask", "multiple-choice")  # it traces each model, which takes seconds
+EACH_HEAD = slow_but("fill-mask")  # it traces each model, which takes seconds
 TWO = (Setting(), Setting(observer="kl"))
 WORDS = "word_embeddings.weight"
 LINEAR_LAYERS = {
@@ -109,6 +109,7 @@ def test_nothing_is_specialised_on_the_shapes_of_the_example(
     assert difference(here, reference, quantized(context, apply, head).open(here), feed) < 0.5 * max(scale, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choices", [1, 2, 5])
 def test_any_number_of_choices_runs(choices, context, apply):
     here = context("multiple-choice")
