@@ -81,11 +81,7 @@ def make_plan(
     check_numbers(options)
     if not built:  # where the machine that built had more cores, its threads are part of what is measured again
         check_threads(options.threads)
-        check_place(options.out, "--out")
-        if options.cache is not None:
-            check_place(options.cache, "--cache")
-        else:  # where the user's own cache cannot be, the request is not to blame
-            check_place(cache_root(), "cache", UnavailableError)
+        check_places(options)
     check_stages(pipeline)
     check_libraries(pipeline)
     # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
@@ -100,18 +96,7 @@ def make_plan(
     # Where a device has memory of its own, that is what counts; the demo's sizes are known once it is trained.
     if found.config and not options.build_only and TARGETS[pipeline.target].place is None:
         check_memory(options.shapes, found.config, head)
-    wanted = Wanted(
-        data=choose_data(options, head),
-        config=options.data_config,
-        columns=dict(options.columns),
-        certify_on=options.certify_on,
-        examples=options.examples,
-        calibration_examples=options.calibration_examples,
-        tuning_examples=options.tuning_examples,
-        seed=options.seed,
-        revision=options.data_revision,
-        training_examples=options.training_examples if any(map(trains, (pipeline, *candidates))) else 0,
-    )
+    wanted = wanted_data(options, head, trained=any(map(trains, (pipeline, *candidates))))
     wanted = replace(wanted, revision=inspect_data(wanted, head, progress=progress))
     pipeline = pipeline.for_head(head.name)
     if candidates:
@@ -133,6 +118,22 @@ def make_plan(
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
         left_out=left_out,
         added_shape=added,
+    )
+
+
+def wanted_data(options: Options, head: Head, *, trained: bool) -> Wanted:
+    """What is to be read of which data; training examples only where something is `trained`."""
+    return Wanted(
+        data=choose_data(options, head),
+        config=options.data_config,
+        columns=dict(options.columns),
+        certify_on=options.certify_on,
+        examples=options.examples,
+        calibration_examples=options.calibration_examples,
+        tuning_examples=options.tuning_examples,
+        seed=options.seed,
+        revision=options.data_revision,
+        training_examples=options.training_examples if trained else 0,
     )
 
 
@@ -315,6 +316,15 @@ def check_words(options: Options) -> None:
     for name, each in declared().items():
         if getattr(options, name) == "":
             raise RequestError(f"{each.flag}: is empty; give a value, or leave it out")
+
+
+def check_places(options: Options) -> None:
+    """Refuse an output or a cache where no folders can be made."""
+    check_place(options.out, "--out")
+    if options.cache is not None:
+        check_place(options.cache, "--cache")
+    else:  # where the user's own cache cannot be, the request is not to blame
+        check_place(cache_root(), "cache", UnavailableError)
 
 
 def check_place(place: Path, flag: str, refusal: type[OptimizeError] = RequestError) -> None:

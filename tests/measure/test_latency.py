@@ -15,7 +15,15 @@ from optimize.errors import StageError
 from optimize.evaluate.statistics import percentiles_ms, ratio_interval
 from optimize.interfaces import Feed, Params
 from optimize.measure import latency, workers
-from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Workload, measure_latency, summarise
+from optimize.measure.latency import (
+    PROCESSES_DIFFER,
+    DeviceMemory,
+    Engine,
+    EngineTimes,
+    Workload,
+    measure_latency,
+    summarise,
+)
 from optimize.measure.rounds import Rounds
 from optimize.runtimes.pytorch import TorchRuntime
 
@@ -72,7 +80,8 @@ def test_a_speedup_is_the_ratio_of_medians_over_each_reference() -> None:
     references = ("pytorch-fp32", "cpu-fp32")
     found = summarise("1x128", engine("quantize_dynamic"), Rounds(times), references=references)
     assert found.speedup == pytest.approx({"pytorch-fp32": 4.0, "cpu-fp32": 3.0})
-    assert found.speedup_interval["cpu-fp32"] == pytest.approx((3.0, 3.0))
+    # However alike the rounds are: processes of one model are not.
+    assert found.speedup_interval["cpu-fp32"] == pytest.approx((3.0 / PROCESSES_DIFFER, 3.0 * PROCESSES_DIFFER))
     assert (found.p50_ms, found.p90_ms) == pytest.approx((100.0, 100.0))
     assert (found.p99_ms, found.runs) == (None, 20)
 
@@ -156,7 +165,7 @@ def test_times_of_a_busy_machine_say_so() -> None:
 def test_rounds_that_contradict_each_other_say_so_whatever_the_machine_says() -> None:
     times = {"cpu-fp32": [np.full(2, 0.1 * (1 + turn % 3)) for turn in range(10)], "fuse": [np.full(2, 0.1)] * 10}
     found = summarise("1x8", engine("fuse"), Rounds(times), references=("cpu-fp32",))
-    assert found.unreliable == "rounds contradict each other: over cpu-fp32 the speed-up was from 1.00x to 3.00x"
+    assert found.unreliable == "rounds contradict each other: over cpu-fp32 the speed-up was from 0.99x to 3.03x"
 
 
 def test_only_the_session_is_timed() -> None:
