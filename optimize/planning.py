@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from optimize.checkpoint import Config
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import Wanted, inspect_data
 from optimize.errors import OptimizeError, RequestError, UnavailableError, brief, unknown_name
@@ -24,7 +23,7 @@ from optimize.machine.environment import cache_root
 from optimize.measure.shapes import parse_shape
 from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of, user_path
 from optimize.source.acquire import Found, inspect_checkpoint
-from optimize.source.geometry import most_values
+from optimize.source.geometry import values_at_once
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
@@ -95,7 +94,7 @@ def make_plan(
         check_steps(each, head)
     # Where a device has memory of its own, that is what counts; the demo's sizes are known once it is trained.
     if found.config and not options.build_only and TARGETS[pipeline.target].place is None:
-        check_memory(options.shapes, found.config, head)
+        check_memory(options.shapes, found, head)
     wanted = wanted_data(options, head, trained=any(map(trains, (pipeline, *candidates))))
     wanted = replace(wanted, revision=inspect_data(wanted, head, progress=progress))
     pipeline = pipeline.for_head(head.name)
@@ -293,12 +292,16 @@ def check_numbers(options: Options) -> None:
             raise RequestError(f"--shapes: {shape} has more than {MOST_TOKENS:,} tokens; name a smaller one")
 
 
-def check_memory(shapes: Sequence[str], config: Config, head: Head) -> None:
+def check_memory(shapes: Sequence[str], found: Found, head: Head) -> None:
     """Refuse shapes of which what has to be there at one time does not fit into this machine's memory."""
     most = usable_memory()
     for shape in shapes:
         batch, tokens = parse_shape(shape, where="--shapes")
-        needed = batch * BYTES_A_FLOAT * most_values(config, tokens or 1, words=head.answers_in_words)
+        needed = (
+            batch
+            * BYTES_A_FLOAT
+            * values_at_once(found.config, tokens or 1, words=head.answers_in_words, where=found.id)
+        )
         if needed > most:
             raise RequestError(
                 f"--shapes: {shape} needs at least {needed / 1e9:.3g} GB, and this machine has {most / 1e9:.3g} GB "

@@ -18,19 +18,22 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def follow_parent(*pipes: int) -> None:
-    """End at once where the parent is gone, or all that could write to one of these pipes.
-
-    However they ended: a process that is busy would look for it only once it is done, seconds later.
-    """
-    # It waits in the kernel, which takes no time from what is measured here.
-    threading.Thread(target=_end_with, args=pipes, daemon=True, name="parent").start()
-
-
-def _end_with(*pipes: int) -> None:
+def follow_parent() -> None:
+    """End at once where the parent is gone, however it ended; nothing where `multiprocessing` started no process."""
     parent = multiprocessing.parent_process()
-    wait([*pipes, *([parent.sentinel] if parent else [])])
-    os._exit(1)  # nobody reads the code
+    if parent is not None:
+        _end_with(parent.sentinel)
+
+
+def _end_with(pipe: int) -> None:
+    """End at once where all that could write to a pipe are gone: who is busy would see it only seconds later."""
+
+    def end() -> None:
+        wait([pipe])
+        os._exit(1)  # nobody reads the code
+
+    # It waits in the kernel, which takes no time from what is measured here.
+    threading.Thread(target=end, daemon=True, name="parent").start()
 
 
 def run_forked(work: Callable[[], int]) -> int:
@@ -63,7 +66,7 @@ def _be_forked(work: Callable[[], int], watched: int) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        follow_parent(watched)
+        _end_with(watched)
         code = work()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -79,7 +82,7 @@ def exit_on_sigterm() -> None:
 def exit_like(code: int) -> NoReturn:
     """End as another process did: with the code that it returned, or by the signal that ended it."""
     if code < 0:
-        if -code not in (signal.SIGKILL, signal.SIGSTOP):
+        if code != -signal.SIGKILL:  # which cannot be set
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)

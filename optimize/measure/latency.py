@@ -175,9 +175,7 @@ def summarise(shape: str, engine: Engine, rounds: Rounds, *, references: Sequenc
 
 
 def _around(ratio: float, interval: tuple[float, float]) -> tuple[float, float]:
-    """An interval that holds the ratio of all runs, which need not be the rounds' middle one, and knows no better than
-    processes are alike.
-    """
+    """An interval that holds the ratio of all runs, the rounds' middle one or not; no finer than `PROCESSES_DIFFER`."""
     low, high = interval
     return min(low / PROCESSES_DIFFER, ratio), max(high * PROCESSES_DIFFER, ratio)
 

@@ -18,6 +18,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -136,7 +137,8 @@ def open_workers(engines: Sequence[Engine], threads: int) -> Iterator[dict[str, 
 def ask(worker: Worker, request: str, payload: object = None) -> Any:
     """Send a request and wait for its answer; a worker that failed or died is a StageError."""
     try:
-        worker.connection.send((request, payload))
+        with contextlib.suppress(ConnectionError):  # it has ended, and may have said why
+            worker.connection.send((request, payload))
         answered, answer = worker.connection.recv()
     except (EOFError, OSError) as error:
         worker.process.join(GOODBYE_SECONDS)
@@ -177,66 +179,68 @@ def serve(connection: Pipe, engine: Engine, threads: int, levels: Mapping[str, i
     ignore_interrupts()
     exit_on_sigterm()
     follow_parent()
-    with contextlib.suppress(Exception):  # what fails here will fail in the copy, which says so
-        _import(engine)
-    while (code := run_forked(lambda: _answer(connection, engine, threads))) == RENEWED:
-        pass
-    exit_like(code)
+    exit_like(_told(connection, lambda: _be_copied(connection, engine, threads)))
 
 
-def _answer(connection: Pipe, engine: Engine, threads: int) -> int:
-    """The life of a copy: answer until it is to be renewed, something fails, or the parent is gone; its exit code."""
+def _told(connection: Pipe, work: Callable[[], int]) -> int:
+    """Do `work`, which gives an exit code; what it refuses is told to the parent, which raises it."""
     try:
-        return _answer_requests(connection, engine, threads)
-    except (EOFError, BrokenPipeError):
-        return 0  # the parent is gone, and there is nobody to answer
+        return work()
     except OptimizeError as error:
-        said = str(error)
-    except Exception as error:  # noqa: BLE001  (sent to the parent, which raises it)
-        said = f"{type(error).__name__}: {first_line(error)}; look at the model's export"
-    with contextlib.suppress(OSError):
-        connection.send(("error", said))
-    return 0
+        with contextlib.suppress(ConnectionError):
+            connection.send(("error", str(error)))
+        return 0
 
 
-def _answer_requests(connection: Pipe, engine: Engine, threads: int) -> int:
-    feeds: list[Feed] = []
-    session: Session | None = None
-    while True:
-        request, payload = connection.recv()
-        answer: object = None
-        if request == "open":
-            session, answer = _open(engine, threads)
-        elif request == "feeds":
-            feeds = payload
-        elif request == "place":
-            feeds = _place(engine, payload)
-        elif request == "run" and session is not None:
-            answer = time_turn(session, feeds, payload)
-        elif request == "memory":
-            answer = peak_memory_bytes()
-        connection.send(("done", answer))
-        if request == "renew":
-            return RENEWED
-
-
-def _import(engine: Engine) -> None:
-    """Import all that opening the engine needs."""
-    import optimize.heads  # noqa: F401  (heavy, and needed whichever head it is)
-
-    KINDS[engine.artifact.kind].load()
-    opener(engine.target)
-
-
-def _open(engine: Engine, threads: int) -> tuple[Session, float]:
-    """Open the engine; seconds of that alone, its runtime being imported before."""
+def _be_copied(connection: Pipe, engine: Engine, threads: int) -> int:
+    """Import all that opening the engine takes, and leave that to copies; the exit code of the last."""
     from optimize.heads import HEADS
 
-    _import(engine)
-    open_folder, head = opener(engine.target), HEADS[engine.head]
-    start = time.perf_counter()
-    session = open_folder(engine.artifact.path, threads, head, engine.runtime)
-    return session, time.perf_counter() - start
+    with _opening_and_running():
+        KINDS[engine.artifact.kind].load()
+        open_it = partial(opener(engine.target), engine.artifact.path, threads, HEADS[engine.head], engine.runtime)
+    while (code := run_forked(lambda: _told(connection, lambda: _answer(connection, engine, open_it)))) == RENEWED:
+        pass
+    return code
+
+
+@contextlib.contextmanager
+def _opening_and_running() -> Iterator[None]:
+    """Say in our words whatever a runtime raises: ONNX Runtime's errors have no class in common."""
+    try:
+        yield
+    except OptimizeError:
+        raise
+    except Exception as error:
+        raise StageError(f"{type(error).__name__}: {first_line(error)}; look at the model's export") from error
+
+
+def _answer(connection: Pipe, engine: Engine, open_it: Callable[[], Session]) -> int:
+    """The life of a copy: answer until it is to be renewed, or the parent is gone; its exit code."""
+    feeds: list[Feed] = []
+    session: Session | None = None
+    try:
+        while True:
+            request, payload = connection.recv()
+            answer: object = None
+            with _opening_and_running():
+                if request == "open":
+                    start = time.perf_counter()
+                    session = open_it()
+                    answer = time.perf_counter() - start
+                elif request == "feeds":
+                    feeds = payload
+                elif request == "place":
+                    feeds = _place(engine, payload)
+                elif request == "run" and session is not None:
+                    answer = time_turn(session, feeds, payload)
+                elif request == "memory":
+                    answer = peak_memory_bytes()
+            connection.send(("done", answer))
+            if request == "renew":
+                return RENEWED
+    except (EOFError, ConnectionError):
+        return 0
 
 
 def _place(engine: Engine, feeds: Sequence[Feed]) -> list[Feed]:

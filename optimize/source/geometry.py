@@ -85,15 +85,17 @@ def vocab_size(config: Config) -> int:
     return _size(config, "vocab_size")
 
 
-def most_values(config: Config, tokens: int, *, words: bool) -> int:
+def values_at_once(config: Config, tokens: int, *, words: bool, where: str) -> int:
     """How many numbers a text of so many tokens has at one time, at least: in a layer, or as its answers.
 
     That is the hidden states, and beside them the attention's weights, the FFN's values, or, where `words` are the
     answers, a number for every entry of the vocabulary.
     """
-    attention = _size(config, "n_heads") * tokens**2
-    others = [_size(config, "hidden_dim"), *([_size(config, "vocab_size")] if words else [])]
-    return tokens * _size(config, "dim") + max(attention, *(tokens * each for each in others))
+    usual = LayerSize(_size(config, "n_heads"), _size(config, "hidden_dim"))
+    largest = vocab_size(config) * tokens if words else 0
+    for layer in pruned_sizes(config, where=where) or [usual]:
+        largest = max(largest, layer.heads * tokens**2, layer.neurons * tokens)
+    return tokens * _size(config, "dim") + largest
 
 
 def _size(config: Config, name: str) -> int:

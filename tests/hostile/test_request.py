@@ -11,7 +11,7 @@ from hostile.cases import HEAD, assert_refused, command
 from optimize import planning
 from optimize.cli import commands
 from optimize.errors import RequestError
-from optimize.source.geometry import most_values
+from optimize.source.geometry import values_at_once
 
 WORDS: dict[str, tuple[list[str], str]] = {
     "head": (["run", "--head", "fill-msk"], "head: unknown name 'fill-msk'; did you mean 'fill-mask'?"),
@@ -125,7 +125,13 @@ def test_shapes_that_cannot_fit_into_memory_are_refused(
     [(1, False, 768 + 3072), (512, False, 512 * 768 + 12 * 512**2), (512, True, 512 * (768 + 30522))],
 )
 def test_what_a_text_has_at_one_time_is_the_most_that_a_step_makes(tokens: int, words: bool, values: int) -> None:
-    assert most_values({}, tokens, words=words) == values
+    assert values_at_once({}, tokens, words=words, where="model") == values
+
+
+def test_of_a_pruned_checkpoint_the_largest_layer_counts() -> None:
+    layers = [{"heads": 2, "neurons": 100}, {"heads": 1, "neurons": 300}]
+
+    assert values_at_once({"n_layers": 2, "pruned_layers": layers}, 10, words=False, where="model") == 10 * (768 + 300)
 
 
 STEPS = {

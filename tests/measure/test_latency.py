@@ -220,6 +220,12 @@ def test_an_engine_that_cannot_be_opened_is_named_and_all_processes_end(tiny: Ar
     assert not multiprocessing.active_children()
 
 
+def test_what_fails_before_a_model_is_opened_is_told_too(tiny: Artifact) -> None:
+    with pytest.raises(StageError, match="latency of 'odd': KeyError: 'no such head'; look at"):
+        measure(Engine("odd", "cpu", tiny, "no such head"))
+    assert not multiprocessing.active_children()
+
+
 def test_a_process_that_dies_is_named_with_its_exit_code() -> None:
     with workers.open_workers([engine("doomed")], 1) as started:
         started["doomed"].process.kill()
