@@ -30,15 +30,17 @@ def is_int8(measurement: Measurement) -> bool:
 
 
 def _unreliable(manifest: Manifest) -> list[str]:
-    """Why times cannot be relied on, each reason once: all models of a shape share the machine."""
-    reasons = {
-        f"Latency at {plain(each.shape)} is **not reliable**: {plain(each.unreliable)}. Certify the run again on a "
-        "quiet machine."
-        for measurement in manifest.measurements
-        for each in measurement.latency
-        if each.unreliable
-    }
-    return sorted(reasons)
+    """Why times cannot be relied on, each reason once, with the models: those of a shape share the machine."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for measurement in manifest.measurements:
+        for each in measurement.latency:
+            if each.unreliable:
+                models.setdefault((each.shape, each.unreliable), []).append(plain(measurement.name))
+    return [
+        f"Latency at {plain(shape)} is **not reliable** ({', '.join(names)}): {plain(reason)}. Certify the run again "
+        "on a quiet machine."
+        for (shape, reason), names in models.items()
+    ]
 
 
 def _of_zeros(manifest: Manifest, record: StageRecord) -> str:

@@ -36,7 +36,8 @@ def test_times_that_are_not_reliable_are_marked_wherever_they_stand_and_explaine
     manifest = make_manifest(measurements=models)
 
     assert remarks(manifest) == [
-        "Latency at 1x128 is **not reliable**: the machine was busy. Certify the run again on a quiet machine."
+        "Latency at 1x128 is **not reliable** (pytorch-fp32, export): the machine was busy. Certify the run again "
+        "on a quiet machine."
     ]
     page = render(manifest)
     assert remarks(manifest)[0] in page
