@@ -13,6 +13,7 @@ from pathlib import Path
 
 from optimize import cache
 from optimize.building import Loaded, build, device_of, fold, load_data, reference_subjects
+from optimize.checkpoint import save_model
 from optimize.config import parse_step
 from optimize.data.tokenized import fewest_tokens
 from optimize.demo.generate import generate_rows
@@ -95,7 +96,7 @@ def write_random(out: Path, seed: int) -> Facts:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig())
-    model.save_pretrained(out)
+    save_model(model, out)
     texts = [row["text"] for row in generate_rows(HEAD, seed)["train"]]
     build_tokenizer(texts).save_pretrained(out)
     return {"stored_as": "float32"}

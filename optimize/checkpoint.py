@@ -22,6 +22,7 @@ from optimize.errors import SourceError
 from optimize.files.small import read_json
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module, ModuleList
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -39,7 +40,8 @@ PLAIN = {
     "torchscript": False,
     "chunk_size_feed_forward": 0,
 }
-"""What a config may say of how a model hands over its answers; they are the same, and stages read them in one way."""
+"""What a config may say of how a model hands over its answers, in one version of transformers or another; the answers
+are the same, and stages read them in one way."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def encoder_flops(config: Config, *, tokens: int, where: str) -> int:
 def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:
     """The model of a folder, ready to run; without `auto_class`, of the class that its config names.
 
-    `options` go to `from_pretrained`. Raises SourceError for a config whose `pruned_layers` make no sense, and what
-    transformers raises.
+    `options` go to `from_pretrained`; without a `dtype` among them, weights are FP32 whatever they are stored as.
+    Raises SourceError for a config whose `pruned_layers` make no sense, and what transformers raises.
     """
     model, _ = load_with_info(folder, auto_class, **options)
     return model
@@ -83,17 +85,40 @@ def load_with_info(
     folder: str | Path, auto_class: str | None = None, **options: object
 ) -> tuple[PreTrainedModel, Mapping[str, Sequence[str]]]:
     """The same, and transformers' lists of what did not fit: `missing_keys`, `unexpected_keys`, `mismatched_keys`."""
+    import torch
     import transformers
 
+    _hush()
     config = read_config(Path(folder))
     name = _class_name(config, auto_class, where=str(folder))
     sizes = pruned_sizes(config, where=str(folder))
     usual = getattr(transformers, name)
     built = _sized(usual, sizes) if sizes else usual
-    model, info = built.from_pretrained(folder, local_files_only=True, output_loading_info=True, **PLAIN, **options)
+    plain = usual.config_class.from_pretrained(folder, local_files_only=True)
+    for key, value in PLAIN.items():
+        if hasattr(plain, key):
+            setattr(plain, key, value)
+    options = {"dtype": torch.float32, **options}
+    model, info = built.from_pretrained(
+        folder, config=plain, local_files_only=True, output_loading_info=True, **options
+    )
     # Saved again, the model is to name a class that transformers has.
     model.__class__ = usual
     return model, info
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model's config and weights, as safetensors."""
+    _hush()
+    model.save_pretrained(folder)
+
+
+def _hush() -> None:
+    """Keep transformers' own bars and warnings off the terminal: what matters of them is said in our words."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def pruned_sizes(config: Config, *, where: str) -> list[LayerSize]:
@@ -162,6 +187,12 @@ def encoder_layers(model: PreTrainedModel) -> ModuleList:
     """The transformer layers of a DistilBERT with or without a head."""
     layers: ModuleList = getattr(model, "distilbert", model).transformer.layer
     return layers
+
+
+def pass_layer(layer: Module, hidden: Tensor, mask: Tensor) -> Tensor:
+    """What a layer makes of hidden states, [B, T, D]; transformers 4 hands it over as the last item of a tuple."""
+    answer: Tensor | tuple[Tensor, ...] = layer(hidden, mask)
+    return answer[-1] if isinstance(answer, tuple) else answer
 
 
 def size_of(layer: Module) -> LayerSize:

@@ -9,41 +9,21 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 from doubles import FEW, FEW_RUNS, LOOSE, Silent, untimed_engines
-from tiers import EACH_HEAD, slow_but
 
 import optimize
 from optimize import manifest, running
 from optimize.checkpoint import encoder_layers, size_of
 from optimize.cli import commands
 from optimize.errors import RequestError
-from optimize.heads import HEADS
-from optimize.interfaces import Params
 from optimize.measure import subjects
 from optimize.planning import Options, make_plan
 from optimize.publishing import CHECKSUMS, publish_folder
 from optimize.report.card import render_card
 from optimize.running import run
-from optimize.targets.cpu import open_session
 
 HEAD = "token-classification"  # its few training steps are enough to know more than one tag for every word
-CLASSES = {
-    "feature-extraction": "ORTModelForFeatureExtraction",
-    "fill-mask": "ORTModelForMaskedLM",
-    "text-classification": "ORTModelForSequenceClassification",
-    "multiple-choice": "ORTModelForMultipleChoice",
-    "token-classification": "ORTModelForTokenClassification",
-    "question-answering": "ORTModelForQuestionAnswering",
-}
-ASKED = {
-    "feature-extraction": "The train is late.",
-    "fill-mask": "The train is [MASK].",
-    "text-classification": "The train is late.",
-    "token-classification": "Ada lives in Lisbon.",
-    "question-answering": {"question": "Who is late?", "context": "The train is late today."},
-}
 
 
 @pytest.fixture(scope="module")
@@ -210,66 +190,6 @@ def test_the_command_publishes_and_says_where(passed, tmp_path, monkeypatch, cap
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"published to {tmp_path / 'deep' / 'out'}\n"
     assert (tmp_path / "deep" / "out" / CHECKSUMS).is_file()
-
-
-def test_a_publication_answers_through_transformers(passed, tmp_path):
-    from optimum.onnxruntime import ORTModelForTokenClassification
-    from transformers import AutoTokenizer, pipeline
-
-    publish_folder(passed, tmp_path / "out")
-    model = ORTModelForTokenClassification.from_pretrained(tmp_path / "out")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-
-    tags = pipeline(HEAD, model=model, tokenizer=tokenizer, ignore_labels=[])
-    answers = tags("Ada lives in Lisbon.")
-
-    labels = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["id2label"].values()
-    assert {answer["entity"] for answer in answers} <= set(labels)
-    assert all(1 / len(labels) <= answer["score"] <= 1 for answer in answers)
-    assert answers
-
-
-@pytest.mark.parametrize("head", EACH_HEAD)
-def test_optimum_computes_what_our_session_computes(head, built):
-    import optimum.onnxruntime
-    import torch
-
-    folder = built(head)
-    shape = (1, 4, 12) if head == "multiple-choice" else (2, 12)
-    ids = np.random.default_rng(0).integers(5, 100, shape)
-    feed = {"input_ids": ids, "attention_mask": np.ones(shape, dtype=np.int64)}
-    ours = open_session(folder, 1, HEADS[head], Params())(feed)
-
-    model = getattr(optimum.onnxruntime, CLASSES[head]).from_pretrained(folder)
-    theirs = model(**{name: torch.from_numpy(array) for name, array in feed.items()})
-
-    for name in HEADS[head].outputs:
-        np.testing.assert_allclose(theirs[name].numpy(), ours[name], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("head", slow_but("fill-mask", "question-answering", among=ASKED))
-def test_transformers_pipeline_answers(head, built):
-    import optimum.onnxruntime
-    from transformers import AutoTokenizer, pipeline
-
-    model = getattr(optimum.onnxruntime, CLASSES[head]).from_pretrained(built(head))
-    tokenizer = AutoTokenizer.from_pretrained(built(head))
-
-    ask = pipeline(head, model=model, tokenizer=tokenizer)
-    answer = ask(**ASKED[head]) if head == "question-answering" else ask(ASKED[head])
-
-    if head == "feature-extraction":
-        assert np.array(answer).shape[-1] == model.config.dim
-    elif head == "question-answering":
-        assert answer["answer"] in ASKED[head]["context"]
-    elif head == "token-classification":
-        assert {entity["entity"] for entity in answer} <= set(model.config.id2label.values())
-    else:
-        assert all(0 <= guess["score"] <= 1 for guess in answer)
-
-
-def test_every_head_has_a_class_to_load_it_with():
-    assert set(CLASSES) == set(HEADS)
 
 
 @pytest.fixture(scope="module")

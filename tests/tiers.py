@@ -14,5 +14,6 @@ def slow_but(*heads: str, among: Iterable[str] = HEADS) -> list[object]:
     return [pytest.param(head, marks=() if head in heads else pytest.mark.slow) for head in sorted(among)]
 
 
+ALL_HEADS = sorted(HEADS)
 EACH_HEAD = slow_but("fill-mask", "multiple-choice", "question-answering")
 """A table that two layers share, inputs of three axes of which the first token is read, and two outputs."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+from optimize.checkpoint import save_model
 from optimize.demo.recipe import Recipe
 from optimize.demo.tokenizer import MODEL_MAX_LENGTH, build_tokenizer
 from optimize.interfaces import Row
@@ -124,7 +125,7 @@ def train_recipe(
             steps=steps,
             progress=progress,
         )
-    model.eval().save_pretrained(out)
+    save_model(model.eval(), out)
     tokenizer.save_pretrained(out)
     return losses
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from optimize.artifact import Artifact, copy_companions, seal
-from optimize.checkpoint import LayerSize, note_sizes, read_config, resize_layers
+from optimize.checkpoint import LayerSize, note_sizes, read_config, resize_layers, save_model
 from optimize.errors import StageError
 from optimize.evaluate.predict import choices
 from optimize.interfaces import Context, Params, Stack, Target
@@ -67,7 +67,7 @@ def _write(config: Mapping[str, object], stack: Stack, folder: Path, context: Co
         model = getattr(transformers, context.head.architecture)(transformers.DistilBertConfig(**changed))
         resize_layers(model, sizes)
     note_sizes(model.config, sizes)
-    model.save_pretrained(folder)
+    save_model(model, folder)
     copy_companions(context.reference.path, "torch", folder)
     return seal(folder, "torch")
 

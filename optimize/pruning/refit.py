@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from optimize.checkpoint import encoder_layers
+from optimize.checkpoint import encoder_layers, pass_layer
 from optimize.errors import StageError
 from optimize.interfaces import Context, Head
 from optimize.pruning.activations import first_inputs, recorded_inputs, tokens_that_count
@@ -91,7 +91,7 @@ def refit(
                 moments = collect(site, layer, inputs, wanted, head=context.head, last=last)
                 _fit(site, moments, how=how, ridge=ridge)
             for each in inputs:
-                each.pruned = layer(each.pruned, each.mask)[-1]
+                each.pruned = pass_layer(layer, each.pruned, each.mask)
             context.progress.step("tune", index + 1, len(ours))
 
 
@@ -116,7 +116,7 @@ def pass_dense(layers: ModuleList, inputs: LayerInputs, own: int, stood_for: int
     for place in range(inputs.passed, stood_for + 1):
         layer = layers[place]
         with recorded_inputs(layer.sa_layer_norm, layer.output_layer_norm) as found:
-            inputs.dense = layer(inputs.dense, inputs.mask)[-1]
+            inputs.dense = pass_layer(layer, inputs.dense, inputs.mask)
         (attention,), (ffn,) = found
         sums[place] = attention, ffn
     inputs.passed = stood_for + 1

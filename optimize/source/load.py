@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimize.checkpoint import load_with_info, read_config
+from optimize.checkpoint import load_with_info, read_config, save_model
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
 from optimize.source.geometry import check_shapes
@@ -24,17 +24,13 @@ UNLOADABLE = (
 
 def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
     """Load, check that nothing was made up, and save in FP32 with the tokenizer."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     stored_as, shapes = stored(folder)
     check_head(where, head, set(shapes))
     check_shapes(read_config(folder), shapes, where=where)
     model = _load(folder, head, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)
-    model.save_pretrained(out, safe_serialization=True)
+    save_model(model, out)
     tokenizer.save_pretrained(out)
     return {"stored_as": stored_as}
 
@@ -57,7 +53,8 @@ def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:
         model, info = load_with_info(folder, head.auto_class, dtype=torch.float32, ignore_mismatched_sizes=True)
     except (*UNLOADABLE, SafetensorError) as error:
         raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error
-    if mismatched := sorted(info["mismatched_keys"]):
+    # transformers 5 lists names with their shapes, and 4 lists names.
+    if mismatched := sorted(name if isinstance(name, str) else name[0] for name in info["mismatched_keys"]):
         wanted = list(model.state_dict()[mismatched[0]].shape)
         raise SourceError(f"{where}: {mismatched[0]} has not the shape {wanted} of config.json; save the model again")
     if missing := sorted(info["missing_keys"]):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, ValidationInfo, field_validator
 
 from optimize.artifact import Artifact
-from optimize.checkpoint import load_model
+from optimize.checkpoint import load_model, save_model
 from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
 from optimize.interfaces import Context, Facts, Stage, Traits
@@ -167,7 +167,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         teacher.to(accelerator.device)
         judge = make_judge(context, session_of(teacher, context.head), tokens=params.tuning_tokens)
         facts = _distill(Distillation(pair, batches, judge, accelerator, params, context))
-        student.cpu().save_pretrained(out)
+        save_model(student.cpu(), out)
     return {**facts, "labels": _labels(batches, params), "training_examples": len(training.gold)}
 
 

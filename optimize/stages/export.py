@@ -1,32 +1,27 @@
-"""Export to ONNX through optimum, and prove that the graph computes what PyTorch computes.
+"""Export to ONNX, and prove that the graph computes what PyTorch computes.
 
 Text classification and multiple choice read only the first token of the last layer. With
 `readout_slice`, that layer computes queries, output projection, both LayerNorms and the FFN for
 that token alone; keys and values stay those of all tokens. Nothing is approximated: each output
 row of a transformer layer depends on its own query only. The slice is made in PyTorch before
-tracing, and the exported graph is compared with the unsliced model.
+tracing, and the exported graph is compared with the unsliced model, as transformers runs it.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model
 from optimize.evaluate.parity import check_parity
-from optimize.graphs.forwards import slice_readout, use_lean_attention
-from optimize.graphs.lean import copy_batch_axis, part_residual_sums
+from optimize.graphs.forwards import write_out
+from optimize.graphs.lean import part_residual_sums
 from optimize.graphs.onnx import READOUT_SLICE, save
+from optimize.graphs.tracing import Exporter, trace
 from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class Params(StageParams):
@@ -37,6 +32,19 @@ class Params(StageParams):
         ge=14,
         le=21,
         description="Version of the ONNX operator set to write. 17 has LayerNormalization as one operator.",
+    )
+    ir_version: int | None = Field(
+        default=None,
+        ge=7,
+        le=10,
+        description="Version of the file format to write; by default the oldest that has the operator set, so that "
+        "older runtimes and servers read it.",
+    )
+    exporter: Exporter = Field(
+        default="torchscript",
+        description="Who writes the graph down: PyTorch's tracer (`torchscript`), its newer exporter (`dynamo`, which "
+        "takes several times as long and writes operator set 18 or later), or that of optimum-onnx (`optimum`), where "
+        "it is installed.",
     )
     readout_slice: bool = Field(
         default=True,
@@ -61,41 +69,31 @@ class Params(StageParams):
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write `model.onnx` with batch and sequence (and choices) as dynamic axes."""
     model = load_model(source.path, context.head.auto_class)
-    if params.lean:
-        use_lean_attention(model)
     sliced = params.readout_slice and context.head.reads == "first token"
-    if sliced:
-        slice_readout(model)
-    _export(model, out, task=context.head.name, opset=params.opset)
-    _finish(out / "model.onnx", sliced=sliced, lean=params.lean)
+    write_out(model, sliced=sliced, lean=params.lean)
+    traced = trace(model, context.head, exporter=params.exporter, opset=params.opset)
+    if params.lean:
+        part_residual_sums(traced)
+    traced.ir_version = params.ir_version or lowest_ir_version(params.opset)
+    # `fuse` expects another count of Attention where a layer is sliced.
+    traced.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
+    save(traced, out / "model.onnx")
     difference = check_parity(out, source, context, stage="export", tolerance=params.tolerance)
-    return {"max_difference": difference, "readout_slice": sliced, "opset": params.opset}
+    return {
+        "max_difference": difference,
+        "readout_slice": sliced,
+        "exporter": params.exporter,
+        "opset": params.opset,
+        "ir_version": traced.ir_version,
+    }
 
 
-def _finish(path: Path, *, sliced: bool, lean: bool) -> None:
-    """Make it lean, and note the slice in the metadata: `fuse` expects another count of Attention then."""
-    import onnx_ir
-    from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
+def lowest_ir_version(opset: int) -> int:
+    """The oldest version of the file format that has this operator set."""
+    import onnx
 
-    model = onnx_ir.load(path)
-    if lean:
-        # The exporter gives equal biases one initializer, read through Identity.
-        IdentityEliminationPass()(model)
-        copy_batch_axis(model)
-        part_residual_sums(model)
-        RemoveUnusedNodesPass()(model)
-    model.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
-    save(model, path)
-
-
-def _export(model: PreTrainedModel, out: Path, *, task: str, opset: int) -> None:
-    """Trace and write; where accelerate is installed, optimum lets a tied projection read the table itself."""
-    from optimum.exporters.onnx import onnx_export_from_model
-
-    logging.getLogger("optimum").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        onnx_export_from_model(model, out, task=task, opset=opset, do_validation=False)
+    version: int = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    return version
 
 
 STAGE = Stage(
@@ -103,7 +101,7 @@ STAGE = Stage(
     params=Params,
     takes="torch",
     gives="onnx",
-    needs=("accelerate", "optimum", "optimum-onnx", "torch", "transformers", "onnx", "onnx-ir"),
+    needs=("torch", "transformers", "onnx", "onnx-ir", "onnxscript"),
     summary="PyTorch to ONNX, with parity proven and the readout slice",
     traits=lambda params: Traits(makes=frozenset({"lean"} if params.lean else ())),
 )

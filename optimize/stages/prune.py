@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from optimize.artifact import Artifact
-from optimize.checkpoint import load_model
+from optimize.checkpoint import load_model, save_model
 from optimize.evaluate.judge import Judge, make_judge
 from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
@@ -160,7 +160,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     with reproducible(context):
         pruning, times = prepare(load_model(source.path, context.head.auto_class), sample, params, context)
         pruned, tried = _prune(pruning)
-        pruned.model.save_pretrained(out)
+        save_model(pruned.model, out)
     facts = {
         **describe(pruning, pruned.model),
         "examples": len(sample.gold),

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from optimize.artifact import Artifact, content_digest
-from optimize.checkpoint import load_model
+from optimize.checkpoint import load_model, save_model
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.judge import RESAMPLES, observe, pad_id_of
 from optimize.interfaces import Context, Encoded, FactRow, Facts, Feature, Head, Score, Stage
@@ -100,7 +100,7 @@ def write_smaller(source: Artifact, out: Path, kept: Sequence[int], context: Con
     new_ids = {old: new for new, old in enumerate(kept)}
     model = load_model(source.path, context.head.auto_class)
     sizes = keep_rows(model, new_ids, named_ids(source.path))
-    model.save_pretrained(out)
+    save_model(model, out)
     write_tokenizer(source.path, out, new_ids)
     return sizes
 

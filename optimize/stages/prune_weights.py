@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from optimize.artifact import Artifact, gzip_bytes, model_files
-from optimize.checkpoint import encoder_layers, load_model
+from optimize.checkpoint import encoder_layers, load_model, pass_layer, save_model
 from optimize.errors import StageError
 from optimize.evaluate.judge import make_judge
 from optimize.interfaces import Context, FactRow, Facts, Head, Stage, Traits
@@ -106,7 +106,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         model = load_model(source.path, context.head.auto_class)
         batches = make_batches(sample.features, model, size=BATCH_SIZE, tokens=params.batch_tokens)
         errors = zero_weights(model, batches, params, context)
-        model.save_pretrained(out)
+        save_model(model, out)
         judge = make_judge(context, context.open("torch", context.reference.path), tokens=params.tuning_tokens)
         losses = judge.assess(session_of(model, context.head)).facts("tuning")
         zeros = describe(load_model(out, context.head.auto_class), params.pattern, errors)
@@ -161,7 +161,7 @@ def zero_weights(model: PreTrainedModel, batches: Sequence[Batch], params: Param
             errors.append(sum(found) / len(found))
             # The next layer goes by what this one gives with its zeros.
             for each in inputs:
-                each.pruned = layer(each.pruned, each.mask)[-1]
+                each.pruned = pass_layer(layer, each.pruned, each.mask)
             context.progress.step("prune weights", index + 1, len(layers))
     return errors
 

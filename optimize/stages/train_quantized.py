@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 
 from optimize.artifact import Artifact
-from optimize.checkpoint import load_model
+from optimize.checkpoint import load_model, save_model
 from optimize.errors import StageError
 from optimize.interfaces import Context, Encoded, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
@@ -129,7 +129,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
             require_alike(pair, stage="train_quantized")
         with fake_quantized(student, reads=head.reads, limit=limit, method=params.ranges) as ranges:
             facts = _train_and_score(QuantizedTraining(pair, ranges, params, context))
-        student.save_pretrained(out)
+        save_model(student, out)
     return {**facts, "reduce_range": reduced, "reduce_range_because": because}
 
 

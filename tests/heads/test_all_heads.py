@@ -135,3 +135,12 @@ def test_importing_the_heads_imports_nothing_heavy():
     code = f"import sys, optimize.heads; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_a_head_is_named_and_classed_as_optimum_names_and_classes_its_task(name):
+    from optimum.exporters.tasks import TasksManager
+
+    known = TasksManager.get_model_class_for_task(name, model_type="distilbert")
+
+    assert known.__name__ == HEADS[name].auto_class

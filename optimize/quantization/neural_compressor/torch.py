@@ -16,20 +16,15 @@ from typing import TYPE_CHECKING
 
 from optimize.checkpoint import load_model, read_config
 from optimize.evaluate.predict import collate
-from optimize.graphs.forwards import slice_readout
+from optimize.graphs.forwards import answer_by_name, write_out
+from optimize.graphs.tracing import INPUTS, example, open_axes
 from optimize.interfaces import Feature, Head
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor
-    from torch.export import Dim
     from torch.fx import GraphModule
     from torch.nn import Module
-
-INPUTS = ("input_ids", "attention_mask")
-MOST = {"batch": 2**20, "choices": 2**10}
-EXAMPLE = {"batch": 2, "choices": 2, "sequence": 16}
-"""Sizes to trace with; none is 1, since `torch.export` takes ones for constants."""
 
 
 @contextlib.contextmanager
@@ -52,11 +47,11 @@ def trace(folder: Path, head: Head, *, readout_slice: bool) -> GraphModule:
     from neural_compressor.torch.export import export
 
     config = read_config(folder)
-    model = load_model(folder, head.auto_class)
-    if readout_slice:
-        slice_readout(model)
-    axes = _axes(head, int(config["max_position_embeddings"]))
-    return export(model.eval(), _example(axes), dynamic_shapes=(axes, axes))
+    model, most_tokens = load_model(folder, head.auto_class), int(config["max_position_embeddings"])
+    write_out(model, sliced=readout_slice)
+    answer_by_name(model, head.outputs)
+    axes = open_axes(head, most_tokens)
+    return export(model.eval(), example(head, most_tokens), dynamic_shapes=(axes, axes))
 
 
 def autotune(
@@ -92,7 +87,7 @@ def write_onnx(model: GraphModule, head: Head) -> ir.Model:
 
     program = torch.onnx.export(
         model,
-        _example(model.dynamic_shapes[0]),
+        example(head, model.dynamic_shapes[0][head.axes.index("sequence")].max),
         dynamo=True,
         input_names=list(INPUTS),
         output_names=list(head.outputs),
@@ -120,16 +115,3 @@ def _tensors(feature: Feature) -> tuple[Tensor, ...]:
 
     feed = collate([feature], pad_id=0)
     return tuple(torch.from_numpy(feed[name]) for name in INPUTS)
-
-
-def _axes(head: Head, most_tokens: int) -> dict[int, Dim]:
-    from torch.export import Dim
-
-    return {axis: Dim(name, min=1, max=MOST.get(name, most_tokens)) for axis, name in enumerate(head.axes)}
-
-
-def _example(axes: Mapping[int, Dim]) -> tuple[Tensor, Tensor]:
-    import torch
-
-    shape = [min(EXAMPLE[axis.__name__], axis.max) for axis in axes.values()]
-    return torch.ones(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64)

@@ -1,0 +1,153 @@
+"""A PyTorch model as an ONNX graph: two tracers of PyTorch's and one of optimum's, one result.
+
+Whoever traced it, the graph has the head's inputs and outputs by name, an axis for each of batch, choices and sequence
+that stays open, nodes named by the module that they come from, and weights under their parameters' names.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from optimize.errors import UnavailableError
+from optimize.graphs.forwards import answer_by_name
+from optimize.graphs.tidy import tidy
+from optimize.interfaces import Head
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import Tensor
+    from torch.export import Dim
+    from transformers import PreTrainedModel
+
+Exporter = Literal["torchscript", "dynamo", "optimum"]
+INPUTS = ("input_ids", "attention_mask")
+AXES = {"batch": "batch_size", "choices": "num_choices", "sequence": "sequence_length"}
+"""Names of open axes in a graph, by the head's: those of optimum, which others' code looks for."""
+EXAMPLE = {"batch": 2, "choices": 3, "sequence": 16}
+"""Sizes to trace with; none is 1, which would be taken for a constant, and no two axes are of one size."""
+MOST = {"batch": 2**20, "choices": 2**10}
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Metadata of a node: the modules around it, from the outermost to its own name."""
+
+
+def trace(model: PreTrainedModel, head: Head, *, exporter: Exporter, opset: int) -> ir.Model:
+    """The graph of a model whose encoder was written out; its `forward` is replaced.
+
+    Raises UnavailableError for "optimum" where optimum-onnx is not installed.
+    """
+    with quiet():
+        traced = TRACERS[exporter](model, head, opset)
+    tidy(traced)
+    return traced
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what tracers log and warn of off the terminal: parity says whether they were right."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _torchscript(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
+    import onnx
+    import onnx_ir
+    import torch
+
+    answer_by_name(model, head.outputs)
+    asked = dict(enumerate(AXES[name] for name in head.axes))
+    answered = asked if head.reads == "all tokens" else dict(list(asked.items())[:-1])
+    written = io.BytesIO()
+    torch.onnx.export(
+        model,
+        example(head, int(model.config.max_position_embeddings)),
+        written,
+        dynamo=False,
+        do_constant_folding=False,
+        opset_version=opset,
+        input_names=list(INPUTS),
+        output_names=list(head.outputs),
+        dynamic_axes=dict.fromkeys(INPUTS, asked) | dict.fromkeys(head.outputs, answered),
+    )
+    return onnx_ir.from_proto(onnx.load_model_from_string(written.getvalue()))
+
+
+def _dynamo(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
+    import torch
+
+    answer_by_name(model, head.outputs)
+    most = int(model.config.max_position_embeddings)
+    axes = open_axes(head, most)
+    program = torch.onnx.export(
+        model,
+        example(head, most),
+        dynamo=True,
+        opset_version=opset,
+        input_names=list(INPUTS),
+        output_names=list(head.outputs),
+        dynamic_shapes=(axes, axes),
+        verbose=False,
+    )
+    _name_by_module(program.model)
+    return program.model
+
+
+def _name_by_module(model: ir.Model) -> None:
+    """Name nodes as the other tracer does, `/distilbert/transformer/layer.0/ffn/lin1/MatMul_7`; drop its own notes."""
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "['']"))
+        steps = [inner.removeprefix(f"{outer}.") for outer, inner in pairwise(scopes[:-1])]
+        node.name = "/".join(["", *steps, str(node.name).removeprefix("node_")])
+        node.metadata_props.clear()
+
+
+def _optimum(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
+    if find_spec("optimum.exporters.onnx") is None:
+        raise UnavailableError(
+            "export: exporter 'optimum' needs optimum-onnx; pip install 'distilbert-optimize[optimum]', or leave it out"
+        )
+    import onnx
+    import onnx_ir
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_export_from_model(model, Path(folder), task=head.name, opset=opset, do_validation=False)
+        return onnx_ir.from_proto(onnx.load(Path(folder) / "model.onnx"))
+
+
+TRACERS: Mapping[Exporter, Callable[[PreTrainedModel, Head, int], ir.Model]] = {
+    "torchscript": _torchscript,
+    "dynamo": _dynamo,
+    "optimum": _optimum,
+}
+
+
+def example(head: Head, most_tokens: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of the head's axes to trace with."""
+    import torch
+
+    shape = [min(EXAMPLE[axis], most_tokens) if axis == "sequence" else EXAMPLE[axis] for axis in head.axes]
+    return torch.ones(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64)
+
+
+def open_axes(head: Head, most_tokens: int) -> dict[int, Dim]:
+    """The head's axes for `torch.export`, which wants to know how long each may be."""
+    from torch.export import Dim
+
+    most = MOST | {"sequence": most_tokens}
+    return {axis: Dim(AXES[name], min=1, max=most[name]) for axis, name in enumerate(head.axes)}
