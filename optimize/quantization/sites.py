@@ -56,7 +56,7 @@ class Group:
 def normalise(model: ir.Model) -> ir.Model:
     """A graph in which every linear layer is a MatMul, and every weight an initializer that is read directly."""
     import onnx_ir
-    from onnx_ir.passes.common import IdentityEliminationPass
+    from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     # The exporter gives equal biases one initializer, read through Identity.
@@ -65,7 +65,10 @@ def normalise(model: ir.Model) -> ir.Model:
     rewriter.replace_gemm_with_matmul()
     # Breadth first: sites come in this order, and rows are drawn from tensors in the order of sites.
     rewriter.topological_sort()
-    return onnx_ir.from_proto(rewriter.model)
+    normal = onnx_ir.from_proto(rewriter.model)
+    # ONNX Runtime 1.32 leaves a Gemm's weight in the graph beside its transpose.
+    RemoveUnusedNodesPass()(normal)
+    return normal
 
 
 def find_sites(model: ir.Model) -> list[Site]:

@@ -59,7 +59,8 @@ def overflows(weight):
 
 
 def matrices(built):
-    return {name: array for name, array in built.weights().items() if array.ndim == 2}
+    """Weights of two axes, whatever they are stored as; the numbers of positions are none."""
+    return {name: array for name, array in built.weights().items() if array.ndim == 2 and array.dtype != np.int64}
 
 
 def batch(features, *, left=0, right=0, fill=0):
