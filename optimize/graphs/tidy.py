@@ -63,7 +63,8 @@ def copy_batch_axis(model: ir.Model) -> int:
         axes = _axes_behind_batch(node.inputs[1])
         if axes is None:
             continue
-        # 0 stands for "as it was" in a Reshape, and only one axis may be inferred (-1).
+        # 0 stands for "as it was" in a Reshape, unless an exporter says otherwise; only one axis may be inferred (-1).
+        node.attributes.pop("allowzero", None)
         node.replace_input_with(1, add_weight(model.graph, f"{node.name}_shape", [0, *axes]))
         changed += 1
     return changed
