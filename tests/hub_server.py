@@ -238,7 +238,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """Let this process use the Hub; the libraries read their environment when they are imported."""
     import datasets
     import huggingface_hub
@@ -246,16 +246,27 @@ def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
     point_to(hub.address, monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "home"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    return hub
+    yield hub
+    close_clients()
 
 
 def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make another address the Hub's in this process."""
+    """Make another address the Hub's in this process, asked through the proxies that the environment names now."""
     import datasets
     import huggingface_hub
 
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for module in (huggingface_hub.constants, huggingface_hub.file_download):  # which one reads it has changed
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
+    close_clients()
+
+
+def close_clients() -> None:
+    """Have huggingface_hub open new connections, with settings of now."""
+    from huggingface_hub import utils
+
+    close = getattr(utils, "close_session", None) or utils.reset_sessions  # the latter before 1.0
+    close()

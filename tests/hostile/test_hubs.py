@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from hostile.cases import HEAD, Asked, assert_refused
 from hub_server import Hub, Manner, Repository, point_to, read_folder
 
 from optimize.data.splits import Wanted, load_splits
 from optimize.heads import HEADS
-from optimize.hub import patience
+from optimize.hub import client, patience
 from optimize.hub.repository import COMMIT
 from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
 
@@ -196,25 +195,31 @@ def test_whoever_waits_is_told_what_for(optimize, here: Hub, data_folder, monkey
     assert (asked.code, asked.err) == (0, f"waiting for the Hub: {NAME}, 60 s at most\n")
 
 
+def session() -> Any:
+    """What huggingface_hub asks with."""
+    from huggingface_hub.utils import get_session
+
+    client.limit_clients()
+    return get_session()
+
+
 @pytest.mark.usefixtures("hasty")
-def test_a_file_that_drips_has_an_end_too(hub: Hub, monkeypatch) -> None:
+def test_a_file_that_drips_has_an_end_too(here: Hub) -> None:
     """Each byte comes in time; all of them together would take days."""
-    hub.model(NAME).manner = Manner(does="drips", towards="files")
-    session = patience._limited(requests.Session)
+    here.model(NAME).manner = Manner(does="drips", towards="files")
 
-    with pytest.raises(requests.ReadTimeout, match="bytes in"):
-        session.get(f"{hub.address}/{NAME}/resolve/main/model.safetensors", timeout=None)
+    with pytest.raises(TimeoutError, match="bytes in"):
+        session().get(f"{here.address}/{NAME}/resolve/main/model.safetensors", timeout=None)
 
 
-def test_a_file_arrives_whole_and_a_caller_s_own_limit_counts(hub: Hub) -> None:
+def test_a_file_arrives_whole_and_a_caller_s_own_limit_counts(here: Hub) -> None:
     content = bytes(range(256)) * 5000
-    hub.model(NAME).commit({"model.safetensors": content})
-    session = patience._limited(requests.Session)
+    here.model(NAME).commit({"model.safetensors": content})
 
-    assert session.get(f"{hub.address}/{NAME}/resolve/main/model.safetensors").content == content
-    hub.model(NAME).manner = Manner(does="silent", towards="files")
-    with pytest.raises(requests.ReadTimeout):
-        session.get(f"{hub.address}/{NAME}/resolve/main/model.safetensors", timeout=0.1)
+    assert session().get(f"{here.address}/{NAME}/resolve/main/model.safetensors").content == content
+    here.model(NAME).manner = Manner(does="silent", towards="files")
+    with pytest.raises(client.library().ReadTimeout):
+        session().get(f"{here.address}/{NAME}/resolve/main/model.safetensors", timeout=0.1)
 
 
 NETWORKS: dict[str, tuple[str, dict[str, str], str]] = {

@@ -1,0 +1,40 @@
+"""The HTTP library that the installed huggingface_hub asks with: given time limits, and its errors told apart.
+
+Before 1.0 it is requests, since then httpx, and since 2.0 httpx2, which has httpx's names.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+from optimize.hub import with_httpx, with_requests
+
+
+@cache
+def library() -> ModuleType:
+    """The library that huggingface_hub's own errors are derived from."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return import_module(HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
+
+
+def _glue() -> ModuleType:
+    return with_requests if library().__name__ == "requests" else with_httpx
+
+
+@cache
+def limit_clients() -> None:
+    """From now on, no client that huggingface_hub or datasets opens in this process waits forever."""
+    _glue().limit_clients(library())
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What the library raises where the Hub fails or refuses; huggingface_hub's errors with a response are among it."""
+    return _glue().errors(library())
+
+
+def failure(error: Exception) -> Exception:
+    """One of the library's errors as one of `failures` or Python's own; any other as it is."""
+    return _glue().failure(library(), error) if isinstance(error, errors()) else error
