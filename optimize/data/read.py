@@ -174,7 +174,7 @@ def _loading(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (ConnectionError, TimeoutError, *client.errors()):
+    except client.errors():
         raise  # kinds of OSError, which the last clause would take for a fault of the data
     except datasets.exceptions.DatasetNotFoundError as error:
         if isinstance(error.__cause__, HfHubHTTPError):

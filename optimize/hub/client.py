@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from optimize.hub import with_httpx, with_requests
 
@@ -31,10 +32,16 @@ def limit_clients() -> None:
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """What the library raises where the Hub fails or refuses; huggingface_hub's errors with a response are among it."""
-    return _glue().errors(library())
+    """What is raised where the Hub fails or refuses: by Python, the library, and huggingface_hub about an answer."""
+    return (ConnectionError, TimeoutError, *_glue().errors(library()))
+
+
+def response(error: Exception) -> Any:
+    """The answer that an error is about, where the Hub gave one of an error status; else None."""
+    return getattr(error, "response", None) if isinstance(error, library().HTTPError) else None
 
 
 def failure(error: Exception) -> Exception:
     """One of the library's errors as one of `failures` or Python's own; any other as it is."""
-    return _glue().failure(library(), error) if isinstance(error, errors()) else error
+    ours: Exception = _glue().failure(library(), error) if isinstance(error, _glue().errors(library())) else error
+    return ours

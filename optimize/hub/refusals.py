@@ -15,6 +15,7 @@ from optimize.hub import client
 from optimize.hub.failures import AddressError, CertificateError, NonsenseError, ProxyError
 
 LOCALLY = "set HF_HUB_OFFLINE=1 for what is in the Hub's cache, or name a local folder"
+NO_ANSWER = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 LOG_IN = "log in with 'hf auth login' or set HF_TOKEN"
 
 
@@ -48,7 +49,7 @@ def asking_hub(asked: Repository) -> Iterator[None]:
     client.limit_clients()
     try:
         yield
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, *client.errors()) as error:
+    except NO_ANSWER + client.errors() as error:
         network = isinstance(error, ConnectionError | TimeoutError)
         if isinstance(error, OSError) and error.errno is not None and not network:
             raise  # the disk's, not the Hub's
@@ -56,13 +57,13 @@ def asking_hub(asked: Repository) -> Iterator[None]:
 
 
 def _refusal(error: Exception, asked: Repository) -> OptimizeError:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     wraps = isinstance(error, LocalEntryNotFoundError) or type(error) is ConnectionError
     if wraps and isinstance(error.__cause__, Exception):
         return _refusal(error.__cause__, asked)  # which says more than that nothing was found
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        return _refused(error, error.response, asked)
+    if (response := client.response(error)) is not None:
+        return _refused(error, response, asked)
     what, todo = _failure(client.failure(error))
     return UnavailableError(f"{asked.name}: no such folder, and the Hub {what}; {todo}")
 

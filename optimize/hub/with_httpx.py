@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -48,15 +48,9 @@ def _limit(request: Any) -> None:
 
 def _heed(httpx: ModuleType, response: Any) -> None:
     """Limit how slowly the body comes, and raise at once what huggingface_hub would try again after a long pause."""
-
-    class Body(httpx.SyncByteStream):  # type: ignore[misc]
-        def __iter__(self) -> Iterator[bytes]:
-            return patience.in_time(stream, httpx.TransportError)
-
-        def close(self) -> None:
-            stream.close()
-
-    stream, response.stream = response.stream, Body()
+    stream = response.stream
+    methods = {"__iter__": lambda _: patience.in_time(stream, httpx.TransportError), "close": lambda _: stream.close()}
+    response.stream = type("LimitedStream", (httpx.SyncByteStream,), methods)()
     if response.is_error and _pause(response.headers) > patience.PAUSE_SECONDS:
         import_module("huggingface_hub.utils").hf_raise_for_status(response)
 
@@ -77,10 +71,9 @@ def errors(httpx: ModuleType) -> tuple[type[Exception], ...]:
 
 def failure(httpx: ModuleType, error: Exception) -> Exception:
     """One of its errors as one of ours."""
-    unconnected = isinstance(error, httpx.ConnectError)
-    if unconnected and _is_of_tls(error):
-        return CertificateError(CERTIFICATES)
-    if isinstance(error, httpx.ProxyError) or (unconnected and _has_proxy(error.request.url)):
+    if isinstance(error, httpx.ConnectError):
+        return _unconnected(error)
+    if isinstance(error, httpx.ProxyError):
         return ProxyError(first_line(error))
     if isinstance(error, httpx.TimeoutException):
         return TimeoutError(first_line(error))
@@ -89,6 +82,12 @@ def failure(httpx: ModuleType, error: Exception) -> Exception:
     if isinstance(error, httpx.TooManyRedirects | httpx.DecodingError):
         return NonsenseError(first_line(error))
     return ConnectionError(first_line(error))
+
+
+def _unconnected(error: Any) -> Exception:
+    if _is_of_tls(error):
+        return CertificateError(CERTIFICATES)
+    return ProxyError(first_line(error)) if _has_proxy(error.request.url) else ConnectionError(first_line(error))
 
 
 def _is_of_tls(error: BaseException | None) -> bool:

@@ -225,7 +225,7 @@ def test_a_file_arrives_whole_and_a_caller_s_own_limit_counts(here: Hub) -> None
 NETWORKS: dict[str, tuple[str, dict[str, str], str]] = {
     "nobody listens": (NOWHERE, {}, "the Hub cannot be reached (ConnectionError); check the network, set HF_HUB_OFF"),
     "no such host": ("http://hub.invalid", {}, "the Hub cannot be reached (ConnectionError)"),
-    "no TLS": ("", {}, "the Hub shows a certificate that is not trusted here; check the clock, and REQUESTS_CA_BUNDLE"),
+    "no TLS": ("", {}, "the Hub shows a certificate that is not trusted here; check the clock, and "),
     "no proxy": (NOWHERE, {"http_proxy": "http://127.0.0.1:9"}, "the Hub cannot be reached through the proxy; check H"),
     "an address that is none": ("hub.example", {}, "the Hub has no such address"),
     "a scheme that is none": ("gopher://127.0.0.1", {}, "the Hub has no such address"),
