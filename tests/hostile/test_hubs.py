@@ -192,7 +192,8 @@ def test_whoever_waits_is_told_what_for(optimize, here: Hub, data_folder, monkey
 
     asked = optimize("plan", "--model", NAME, "--data", str(data_folder(HEAD)))
 
-    assert (asked.code, asked.err) == (0, f"waiting for the Hub: {NAME}, 60 s at most\n")
+    first, *_ = asked.err.splitlines()  # a busy machine makes anyone wait for the config too
+    assert (asked.code, first) == (0, f"waiting for the Hub: {NAME}, 60 s at most")
 
 
 def session() -> Any:
