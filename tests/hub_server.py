@@ -39,13 +39,14 @@ class Manner:
     """How a repository misbehaves: towards questions of the API, or where files are fetched.
 
     Where it `says` something, with a status and headers, that is all it says. What it `does` is to keep `silent`, to
-    drip the body or even the `headers` byte by byte, or to take its time before it answers as it should.
+    drip the body or even the `headers` byte by byte, or to take its time before it answers as it should. Where files
+    `drip` or `crumble`, it answers as it should, but byte by byte, or with one byte each time.
     """
 
     says: bytes | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    does: Literal["silent", "drips", "drips headers", "hesitates"] | None = None
+    does: Literal["silent", "drips", "drips headers", "hesitates", "files drip", "files crumble"] | None = None
     towards: Literal["questions", "files"] = "questions"
 
 
@@ -115,6 +116,7 @@ class _RefusalError(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    habit: str | None = None
 
     def log_message(self, *_: Any) -> None:
         """Keep quiet."""
@@ -137,6 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         manner = _manner(hub, api, file)
         if manner and self._misbehaves(hub, manner):
             return
+        self.habit = manner.does if manner else None
         try:
             if found := api:
                 self._send(200, json.dumps(_describe(hub, *found.groups(), body)).encode(), {})
@@ -152,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether that was all: else the answer is still to come."""
         if manner.does == "hesitates":
             hub.closed.wait(0.3)
+        if manner.does in ("hesitates", "files drip", "files crumble"):
             return False
         if manner.does is None:
             self._send(manner.status, manner.says or b"", manner.headers)
@@ -178,7 +182,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
+            self._write(content)
+
+    def _write(self, content: bytes) -> None:
+        if self.habit == "files crumble":
+            content, self.close_connection = content[:1], True
+        if self.habit != "files drip":
             self.wfile.write(content)
+            return
+        with suppress(OSError):  # whoever asked has had enough
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                self.server.hub.closed.wait(0.05)  # type: ignore[attr-defined]
 
 
 def _manner(hub: Hub, api: re.Match[str] | None, file: re.Match[str] | None) -> Manner | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
@@ -11,6 +12,9 @@ from typing import Any
 from optimize.errors import first_line
 from optimize.hub import patience
 from optimize.hub.failures import AddressError, CertificateError, NonsenseError, ProxyError
+
+PROXY = re.compile("SOCKS|Proxy URL")
+"""What it calls a bad address or a missing schema says so when it speaks of a proxy's."""
 
 
 def limit_clients(requests: ModuleType) -> None:
@@ -54,7 +58,7 @@ def errors(requests: ModuleType) -> tuple[type[Exception], ...]:
 def failure(requests: ModuleType, error: Exception) -> Exception:
     """One of its errors as one of ours."""
     kinds = requests.exceptions
-    if isinstance(error, kinds.ProxyError | kinds.InvalidProxyURL):
+    if isinstance(error, kinds.ProxyError | kinds.InvalidProxyURL) or PROXY.search(str(error)):
         return ProxyError(first_line(error))
     if isinstance(error, kinds.SSLError):
         return CertificateError("REQUESTS_CA_BUNDLE")
