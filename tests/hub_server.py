@@ -3,7 +3,7 @@
 A repository is a list of commits, each a mapping from paths to bytes, and names that point to
 commits. The server answers for information, trees, path information and files, and refuses the way
 the Hub does, with `X-Error-Code`. It can misbehave as well: say nothing, drip, or talk nonsense.
-It knows nothing of uploads, large-file redirects or Xet.
+It knows nothing of uploads and large-file redirects; of weights it says that Xet has them too, which it has not.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Hub:
 
     def environment(self, home: Path) -> dict[str, str]:
         """Environment variables of a process that is to use this Hub and keep its files in `home`."""
-        return {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        return {"HF_ENDPOINT": self.address, "HF_HOME": str(home)}
 
 
 @contextmanager
@@ -242,7 +242,8 @@ def _file(hub: Hub, dataset: str | None, name: str, revision: str, path: str) ->
     if path not in files:
         raise _RefusalError(404, "EntryNotFound")
     etag = hashlib.sha1(files[path]).hexdigest()
-    return files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+    xet = {"X-Xet-Hash": etag + etag[:24], "Link": f'<{hub.address}/xet>; rel="xet-auth"'} if "model" in path else {}
+    return files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes", **xet}
 
 
 @pytest.fixture

@@ -27,7 +27,13 @@ def _glue() -> ModuleType:
 
 @cache
 def limit_clients() -> None:
-    """From now on, no client that huggingface_hub or datasets opens in this process waits forever."""
+    """From now on, nothing that huggingface_hub or datasets asks in this process waits forever.
+
+    hf_xet asks by itself and knows none of these limits, so files come without it, as where it is not installed.
+    """
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_XET = True
     _glue().limit_clients(library())
 
 
