@@ -3,7 +3,7 @@
 A repository is a list of commits, each a mapping from paths to bytes, and names that point to
 commits. The server answers for information, trees, path information and files, and refuses the way
 the Hub does, with `X-Error-Code`. It can misbehave as well: say nothing, drip, or talk nonsense.
-It knows nothing of uploads, large-file redirects or Xet.
+It knows nothing of uploads and large-file redirects; of weights it says that Xet has them too, which it has not.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ class Manner:
     """How a repository misbehaves: towards questions of the API, or where files are fetched.
 
     Where it `says` something, with a status and headers, that is all it says. What it `does` is to keep `silent`, to
-    drip the body or even the `headers` byte by byte, or to take its time before it answers as it should.
+    drip the body or even the `headers` byte by byte, or to take its time before it answers as it should. Where files
+    `drip` or `crumble`, it answers as it should, but byte by byte, or with one byte each time.
     """
 
     says: bytes | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    does: Literal["silent", "drips", "drips headers", "hesitates"] | None = None
+    does: Literal["silent", "drips", "drips headers", "hesitates", "files drip", "files crumble"] | None = None
     towards: Literal["questions", "files"] = "questions"
 
 
@@ -87,7 +88,7 @@ class Hub:
 
     def environment(self, home: Path) -> dict[str, str]:
         """Environment variables of a process that is to use this Hub and keep its files in `home`."""
-        return {"HF_ENDPOINT": self.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        return {"HF_ENDPOINT": self.address, "HF_HOME": str(home)}
 
 
 @contextmanager
@@ -115,6 +116,7 @@ class _RefusalError(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    habit: str | None = None
 
     def log_message(self, *_: Any) -> None:
         """Keep quiet."""
@@ -137,6 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         manner = _manner(hub, api, file)
         if manner and self._misbehaves(hub, manner):
             return
+        self.habit = manner.does if manner else None
         try:
             if found := api:
                 self._send(200, json.dumps(_describe(hub, *found.groups(), body)).encode(), {})
@@ -152,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether that was all: else the answer is still to come."""
         if manner.does == "hesitates":
             hub.closed.wait(0.3)
+        if manner.does in ("hesitates", "files drip", "files crumble"):
             return False
         if manner.does is None:
             self._send(manner.status, manner.says or b"", manner.headers)
@@ -178,7 +182,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
+            self._write(content)
+
+    def _write(self, content: bytes) -> None:
+        if self.habit == "files crumble":
+            content, self.close_connection = content[:1], True
+        if self.habit != "files drip":
             self.wfile.write(content)
+            return
+        with suppress(OSError):  # whoever asked has had enough
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                self.server.hub.closed.wait(0.05)  # type: ignore[attr-defined]
 
 
 def _manner(hub: Hub, api: re.Match[str] | None, file: re.Match[str] | None) -> Manner | None:
@@ -227,7 +242,8 @@ def _file(hub: Hub, dataset: str | None, name: str, revision: str, path: str) ->
     if path not in files:
         raise _RefusalError(404, "EntryNotFound")
     etag = hashlib.sha1(files[path]).hexdigest()
-    return files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+    xet = {"X-Xet-Hash": etag + etag[:24], "Link": f'<{hub.address}/xet>; rel="xet-auth"'} if "model" in path else {}
+    return files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes", **xet}
 
 
 @pytest.fixture
@@ -238,7 +254,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """Let this process use the Hub; the libraries read their environment when they are imported."""
     import datasets
     import huggingface_hub
@@ -246,16 +262,27 @@ def here(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
     point_to(hub.address, monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "home"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    return hub
+    yield hub
+    close_clients()
 
 
 def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make another address the Hub's in this process."""
+    """Make another address the Hub's in this process, asked through the proxies that the environment names now."""
     import datasets
     import huggingface_hub
 
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for module in (huggingface_hub.constants, huggingface_hub.file_download):  # which one reads it has changed
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
+    close_clients()
+
+
+def close_clients() -> None:
+    """Have huggingface_hub open new connections, with settings of now."""
+    from huggingface_hub import utils
+
+    close = getattr(utils, "close_session", None) or utils.reset_sessions  # the latter before 1.0
+    close()

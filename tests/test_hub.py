@@ -87,6 +87,12 @@ def test_a_hub_id_is_built_end_to_end_and_its_commits_recorded(
     assert manifest["source"]["revision"] == manifest["request"]["revision"] == commits[revision]
     assert manifest["request"]["data_revision"] == rows
     assert not any("notes.md" in request for request in hub.requests)
+    about = tuple(
+        f"{place}{name}/"
+        for name in (MODEL, REVIEWS)
+        for place in ("/", "/api/models/", "/datasets/", "/api/datasets/")
+    )
+    assert [request for request in hub.requests if not f"{request.split()[1]}/".startswith(about)] == []
 
 
 def test_a_plan_downloads_no_weights_and_no_data(hub: Hub, files, data_folder, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from optimize.data.places import DELIMITERS, quoting_of
 from optimize.errors import DataError, first_line
 from optimize.files.small import MAX_DEPTH, check_depth
+from optimize.hub import client
 from optimize.hub.refusals import Repository, asking_hub
 from optimize.hub.repository import cached_folder, inspect_repository, is_offline
 from optimize.interfaces import Progress
@@ -169,12 +170,11 @@ def read_hub(name: str, config: str | None, revision: str | None, place: Path) -
 def _loading(name: str) -> Iterator[None]:
     """Say in our words what `datasets` refuses; what the Hub refuses passes through."""
     import datasets
-    import requests
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
-    except (requests.RequestException, HfHubHTTPError, ConnectionError):
+    except client.errors():
         raise  # kinds of OSError, which the last clause would take for a fault of the data
     except datasets.exceptions.DatasetNotFoundError as error:
         if isinstance(error.__cause__, HfHubHTTPError):

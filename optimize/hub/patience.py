@@ -7,16 +7,12 @@ small questions have an end whatever happens, and files one by what they carry.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from functools import cache, partial
 from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from optimize.interfaces import Progress
-
-if TYPE_CHECKING:
-    import requests
 
 Answer = TypeVar("Answer")
 
@@ -28,6 +24,8 @@ ANSWER_SECONDS = 60.0
 WORDLESS_SECONDS = 3.0
 """Whoever waits longer is told what for."""
 SLOWEST_BYTES_PER_SECOND = 1024.0
+PAUSE_SECONDS = 10.0
+"""Longest that a Hub may have huggingface_hub sleep before it asks again."""
 
 
 def answer(question: Callable[[], Answer], *, about: str, progress: Progress) -> Answer:
@@ -49,45 +47,24 @@ def answer(question: Callable[[], Answer], *, about: str, progress: Progress) ->
     return future.result()
 
 
-@cache
-def limit_sessions() -> None:
-    """From now on, no session that huggingface_hub or datasets opens in this process waits forever."""
-    from huggingface_hub import configure_http_backend
-    from huggingface_hub.utils import _http
+def in_time(body: Iterable[bytes], breaks: type[Exception]) -> Iterator[bytes]:
+    """A body as it arrives; TimeoutError where next to nothing does.
 
-    # huggingface_hub 0.36 cannot be asked for the factory that is in use, and a caller's own is not to be lost.
-    configure_http_backend(partial(_limited, _http._GLOBAL_BACKEND_FACTORY))
-
-
-def _limited(make: Callable[[], requests.Session]) -> requests.Session:
-    session = make()
-    for adapter in session.adapters.values():
-        adapter.send = partial(_send, adapter.send)  # type: ignore[method-assign]
-    return session
-
-
-def _send(send: Callable[..., Any], *words: Any, timeout: object = None, **options: Any) -> Any:
-    """What an adapter's `send` does, with a limit on silence where the caller sets none, and one on slowness."""
-    response = send(*words, timeout=timeout or (CONNECT_SECONDS, SILENT_SECONDS), **options)
-    response.raw.stream = partial(_stream, response.raw)
-    return response
-
-
-def _stream(raw: Any, amount: int, decode_content: bool | None = None) -> Iterator[bytes]:
-    """A body as it arrives; requests.ReadTimeout where next to nothing does."""
-    import requests
-    from urllib3.exceptions import ReadTimeoutError
-
+    Where a body `breaks` off, huggingface_hub asks for the rest, and forgets how often it did once a byte came. That
+    has no end either, so each answer has to carry something. TimeoutError is no error after which it goes on.
+    """
     began, received = time.monotonic(), 0
+
+    def check(least: float, error: Exception | None = None) -> None:
+        seconds = time.monotonic() - began
+        if seconds >= least and received < SLOWEST_BYTES_PER_SECOND * max(seconds, 1.0):
+            raise TimeoutError(f"{received} bytes in {seconds:.0f} s") from error
+
     try:
-        # Unlike `read`, `read1` does not wait until all of the amount is there.
-        while chunk := raw.read1(amount, decode_content=decode_content):
+        for chunk in body:
             yield chunk
             received += len(chunk)
-            seconds = time.monotonic() - began
-            if seconds > ANSWER_SECONDS and received < SLOWEST_BYTES_PER_SECOND * seconds:
-                raise requests.ReadTimeout(f"{received} bytes in {seconds:.0f} s")
-    except ReadTimeoutError as error:
-        raise requests.ReadTimeout("it fell silent") from error
-    finally:
-        raw.close()
+            check(ANSWER_SECONDS)
+    except breaks as error:
+        check(0.0, error)
+        raise

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from optimize.errors import OptimizeError, RequestError, UnavailableError, first_line
-from optimize.hub.patience import limit_sessions
-
-if TYPE_CHECKING:
-    import requests
+from optimize.hub import client
+from optimize.hub.failures import AddressError, CertificateError, NonsenseError, ProxyError
 
 LOCALLY = "set HF_HUB_OFFLINE=1 for what is in the Hub's cache, or name a local folder"
+NO_ANSWER = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 LOG_IN = "log in with 'hf auth login' or set HF_TOKEN"
 
 
@@ -38,7 +37,7 @@ class Repository:
 
 @contextmanager
 def asking_hub(asked: Repository) -> Iterator[None]:
-    """Turn what huggingface_hub, datasets and requests raise meanwhile into errors of ours, and set time limits.
+    """Turn what huggingface_hub, datasets and the HTTP library raise meanwhile into errors of ours; set time limits.
 
     Whatever is computed of the Hub's answers belongs in here too: it fails where they make no sense.
     """
@@ -47,10 +46,10 @@ def asking_hub(asked: Repository) -> Iterator[None]:
     from huggingface_hub.utils import logging as hub_logging
 
     hub_logging.set_verbosity(logging.ERROR)  # it warns of each new attempt, in lines of its own
-    limit_sessions()
+    client.limit_clients()
     try:
         yield
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except NO_ANSWER + client.errors() as error:
         network = isinstance(error, ConnectionError | TimeoutError)
         if isinstance(error, OSError) and error.errno is not None and not network:
             raise  # the disk's, not the Hub's
@@ -58,41 +57,37 @@ def asking_hub(asked: Repository) -> Iterator[None]:
 
 
 def _refusal(error: Exception, asked: Repository) -> OptimizeError:
-    import requests
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if isinstance(error, LocalEntryNotFoundError | ConnectionError) and isinstance(error.__cause__, Exception):
+    wraps = isinstance(error, LocalEntryNotFoundError) or type(error) is ConnectionError
+    if wraps and isinstance(error.__cause__, Exception):
         return _refusal(error.__cause__, asked)  # which says more than that nothing was found
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return _refused(error, error.response, asked)
-    what, todo = _failure(error)
+    if (response := client.response(error)) is not None:
+        return _refused(error, response, asked)
+    what, todo = _failure(client.failure(error))
     return UnavailableError(f"{asked.name}: no such folder, and the Hub {what}; {todo}")
 
 
 def _failure(error: Exception) -> tuple[str, str]:
     """What came instead of an answer, and what to do."""
     from huggingface_hub.errors import FileMetadataError, OfflineModeIsEnabled
-    from requests import exceptions as kinds
 
-    proxy = (kinds.ProxyError, kinds.InvalidProxyURL)
-    address = (kinds.InvalidURL, kinds.MissingSchema, kinds.InvalidSchema)
-    reached = (kinds.JSONDecodeError, kinds.TooManyRedirects, kinds.ContentDecodingError, FileMetadataError)
     if isinstance(error, OfflineModeIsEnabled):
         return "may not be asked", "unset HF_HUB_OFFLINE, or name a local folder"
-    if isinstance(error, proxy):
+    if isinstance(error, ProxyError):
         return "cannot be reached through the proxy", "check HTTPS_PROXY, and NO_PROXY"
-    if isinstance(error, kinds.SSLError):
-        return "shows a certificate that is not trusted here", "check the clock, and REQUESTS_CA_BUNDLE behind a proxy"
-    if isinstance(error, kinds.Timeout | TimeoutError):
+    if isinstance(error, CertificateError):
+        return "shows a certificate that is not trusted here", f"check the clock, and {error} behind a proxy"
+    if isinstance(error, TimeoutError):
         return "does not answer in time", f"try again later, {LOCALLY}"
-    if isinstance(error, address):
+    if isinstance(error, AddressError):
         return f"has no such address ({first_line(error)})", "correct or unset HF_ENDPOINT"
-    if isinstance(error, kinds.RequestException | OSError) and not isinstance(error, reached):
+    if isinstance(error, OSError) and not isinstance(error, NonsenseError | FileMetadataError):
         return f"cannot be reached ({type(error).__name__})", f"check the network, {LOCALLY}"
     return f"gives an answer that makes no sense ({first_line(error)})", "check HF_ENDPOINT and the proxy, or try later"
 
 
-def _refused(error: requests.HTTPError, response: requests.Response, asked: Repository) -> OptimizeError:
+def _refused(error: Exception, response: Any, asked: Repository) -> OptimizeError:
     """What an answer with an error status means."""
     from huggingface_hub import errors
 

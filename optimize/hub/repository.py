@@ -20,9 +20,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 def is_offline() -> bool:
     """Whether the user says, with HF_HUB_OFFLINE, that the Hub is not to be asked."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    return huggingface_hub.constants.HF_HUB_OFFLINE
+    return constants.HF_HUB_OFFLINE
 
 
 def inspect_repository(asked: Repository, progress: Progress) -> tuple[str, set[str]]:
@@ -84,11 +84,11 @@ def cached_folder(asked: Repository) -> Path:
 
 
 def _cached(asked: Repository) -> CachedRevisionInfo:
-    import huggingface_hub
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = huggingface_hub.scan_cache_dir(huggingface_hub.constants.HF_HUB_CACHE).repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         repositories = frozenset()
     there = [
