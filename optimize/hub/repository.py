@@ -49,7 +49,9 @@ def inspect_repository(asked: Repository, progress: Progress) -> tuple[str, set[
 def _ask_what_it_is(asked: Repository) -> tuple[str, set[str]]:
     import huggingface_hub
 
-    info = huggingface_hub.HfApi().repo_info(asked.name, repo_type=asked.kind, revision=asked.revision)
+    api = huggingface_hub.HfApi()
+    ask = api.model_info if asked.kind == "model" else api.dataset_info
+    info = ask(asked.name, revision=asked.revision)
     names = {sibling.rfilename for sibling in info.siblings or ()}
     if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
         raise ValueError("it names no commit")
