@@ -97,8 +97,8 @@ def format_of(names: Collection[str], *, where: str) -> Format:
     for kind in FORMATS:
         if kind.single in names or kind.index in names:
             return kind
-    singles = ", ".join(kind.single for kind in FORMATS)
-    raise SourceError(f"{where}: no {singles}; save the model with save_pretrained")
+    *others, last = (kind.single for kind in FORMATS)
+    raise SourceError(f"{where}: no {', '.join(others)} or {last}; save the model with save_pretrained")
 
 
 def read_headers(kind: Format, path: Path) -> dict[str, StoredTensor] | None:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 TYPES = {2: "F16", 4: "F32", 8: "F64"}
 """What safetensors calls floating-point numbers of so many bytes."""
-MOST_ENTRIES = 100_000
-"""Groups and data sets of a file; a group may hold itself."""
 
 
 def headers(path: Path) -> dict[str, StoredTensor]:
