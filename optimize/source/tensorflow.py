@@ -57,18 +57,18 @@ def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
 
     found: dict[str, h5py.Dataset] = {}
     groups: list[tuple[str, h5py.Group]] = [("", file)]
-    entries = 0
+    addresses = {h5py.h5o.get_info(file.id).addr}
     while groups:
         prefix, group = groups.pop()
         for key in group:
-            name, entries = f"{prefix}{key}", entries + 1
-            if entries > MOST_ENTRIES:
-                raise SourceError(f"{path.name}: has more than {MOST_ENTRIES:,} entries; save the model again")
+            name = f"{prefix}{key}"
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise SourceError(
-                    f"{path.name}: {brief(name)} is a link to something else; save the weights themselves"
-                )
+                raise SourceError(f"{path.name}: {brief(name)} is a link; save the weights themselves")
             entry = group[key]
+            address = h5py.h5o.get_info(entry.id).addr
+            if address in addresses:  # a group may hold itself
+                raise SourceError(f"{path.name}: {brief(name)} has another name too; save the model again")
+            addresses.add(address)
             if isinstance(entry, h5py.Group):
                 groups.append((f"{name}/", entry))
             else:
