@@ -356,6 +356,11 @@ class Manifest(Record):
         description="The splits, by name: `calibration`, `tuning`, `certification`, and `training` where a stage "
         "trains."
     )
+    thresholds: dict[str, float] = Field(
+        default_factory=dict,
+        description="What the head fixed on tuning data with the FP32 reference, and decided with for every model: "
+        "`no_answer`, by how much no answer's score must be above the best span's. Empty where nothing is to be fixed.",
+    )
     stages: list[StageRecord] = Field(description="The stages, in order.", min_length=1)
     measurements: list[Measurement] = Field(
         description="What was measured, the references first and the judged model last."
