@@ -10,6 +10,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def answers_in(row: Row) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _texts(given: object) -> Sequence[str] | None:
+def _texts(given: Any) -> list[Any] | None:
     """Texts as a list, alone, or under "text" in a mapping of lists or a list of mappings."""
     if isinstance(given, Mapping):
         given = given.get("text")
