@@ -44,6 +44,12 @@ NEAR = 1e-5
 pytestmark = pytest.mark.slow
 
 
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command without what leads Python to this tree or to packages that are not its environment's."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, timeout=540, env=clean)
+
+
 @pytest.fixture(scope="session")
 def python() -> Path:
     """The Python of an environment with both libraries; made once for these requirements, among the user's caches."""
@@ -54,8 +60,7 @@ def python() -> Path:
         if not (home / "whole").exists():
             shutil.rmtree(home, ignore_errors=True)
             venv.create(home, with_pip=True)
-            words = [home / "bin" / "python", "-m", "pip", "install", "--quiet", *REQUIREMENTS]
-            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=540)
+            done = run(home / "bin" / "python", "-m", "pip", "install", "--quiet", *REQUIREMENTS)
             if done.returncode:
                 pytest.skip(f"TensorFlow and Flax cannot be installed: {done.stderr.strip().splitlines()[-1]}")
             (home / "whole").touch()
@@ -68,10 +73,7 @@ def made(python: Path, checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
     out, tokenizer = tmp_path_factory.mktemp("elsewhere"), checkpoint("text-classification")
     vocab_size = json.loads((tokenizer / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     settings = json.dumps({**SETTINGS, "vocab_size": vocab_size})
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [python, SCRIPT, out, settings], capture_output=True, text=True, check=False, timeout=540, env=clean
-    )
+    done = run(python, SCRIPT, out, settings)
     assert done.returncode == 0, done.stderr[-3000:]
     for folder in out.iterdir():
         for name in ("tokenizer.json", "tokenizer_config.json"):
