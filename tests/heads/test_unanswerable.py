@@ -139,6 +139,19 @@ def test_thresholds_lie_between_and_beyond(leads, answered, declined, expected) 
     assert best_threshold(np.array(leads), np.array(answered), np.array(declined)) == expected
 
 
+def test_no_other_threshold_is_better() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        leads, answered = rng.integers(-3, 4, 12).astype(float), rng.random(12).round(1)
+        declined = rng.integers(0, 2, 12).astype(float)
+
+        def total(threshold, scores=(leads, answered, declined)):
+            return np.where(scores[0] > threshold, scores[2], scores[1]).sum()
+
+        best = max(total(threshold) for threshold in np.arange(-5, 6, 0.5))
+        assert total(best_threshold(leads, answered, declined)) == pytest.approx(best)
+
+
 def test_the_threshold_is_the_one_with_which_the_answers_score_best(encoded, run) -> None:
     answers = [
         HEAD.decide(feature, HEAD.read(feature, saying("London", null)(feature)))

@@ -1,0 +1,60 @@
+"""What a head fixes on tuning data: once, with the reference before any stage, and for all splits and models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from optimize import building
+from optimize.heads import HEADS
+from optimize.planning import Options, Plan, make_plan
+
+HEAD = "question-answering"
+
+
+@pytest.fixture
+def plan(checkpoint, data_folder, tmp_path: Path):
+    """A plan on the small data set, of which every third question is robbed of its answers."""
+
+    def make(*, unanswerable: bool) -> Plan:
+        for path in data_folder(HEAD).glob("*.jsonl"):
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            for row in rows[::3] if unanswerable else ():
+                row["answers"] = {"text": [], "answer_start": []}
+            (tmp_path / path.name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return make_plan(
+            Options(
+                model=str(checkpoint(HEAD)),
+                data=str(tmp_path),
+                cache=tmp_path / "cache",
+                examples=40,
+                calibration_examples=8,
+                tuning_examples=24,
+            )
+        )
+
+    return make
+
+
+def test_a_threshold_is_fixed_once_and_reaches_all_data(plan, silent) -> None:
+    loaded = building.load(plan(unanswerable=True), silent)
+
+    fixed = loaded.thresholds
+    assert list(fixed) == ["no_answer"]
+    for encoded in (loaded.certification, loaded.tuning, loaded.context.calibration, loaded.tuning.first(examples=3)):
+        assert encoded.thresholds == fixed
+    assert building.fit_thresholds(loaded) == fixed
+    kept = building.load_data(loaded.plan, loaded.origin, silent, thresholds={"no_answer": 3.0})
+    assert kept.certification.thresholds == {"no_answer": 3.0}
+
+
+def test_data_that_need_none_have_none(plan, silent) -> None:
+    loaded = building.load(plan(unanswerable=False), silent)
+
+    assert (loaded.thresholds, loaded.certification.thresholds) == ({}, {})
+
+
+def test_only_heads_that_say_so_fix_anything() -> None:
+    assert [name for name, head in HEADS.items() if head.fit] == [HEAD]
