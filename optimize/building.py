@@ -21,6 +21,8 @@ from optimize.config import Step, parse_step
 from optimize.data.splits import Splits, load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
 from optimize.errors import StageError
+from optimize.evaluate.judge import pad_id_of
+from optimize.evaluate.predict import run_split
 from optimize.files.copies import Files, digests_of, files_below, private_copy
 from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.machine import environment
@@ -43,6 +45,8 @@ class Loaded:
     config: Mapping[str, Any]
     splits: Splits
     progress: Progress
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """What the head fixed on tuning data, with this checkpoint before any stage."""
 
     @property
     def max_tokens(self) -> int:
@@ -67,9 +71,9 @@ class Loaded:
         context = Context(
             head=head,
             reference=self.origin.artifact,
-            calibration=encode(head, self.splits.calibration, self.text),
+            calibration=self.calibration,
             tuning=self.tuning,
-            training=encode(head, self.splits.training, self.text),
+            training=self._encode(self.splits.training),
             limits=self.plan.pipeline.gates.on_accuracy(),
             seed=request.seed,
             threads=request.threads,
@@ -92,9 +96,14 @@ class Loaded:
         return plan.pipeline.with_runtime(plan.target.numerics, where="numerics").runtime
 
     @functools.cached_property
+    def calibration(self) -> Encoded:
+        """The split that stages may look at."""
+        return self._encode(self.splits.calibration)
+
+    @functools.cached_property
     def tuning(self) -> Encoded:
         """The split that stages, and the choice among candidates, may be tuned on."""
-        return encode(self.plan.head, self.splits.tuning, self.text)
+        return self._encode(self.splits.tuning)
 
     @functools.cached_property
     def tuning_split(self) -> Split:
@@ -104,12 +113,15 @@ class Loaded:
     @functools.cached_property
     def certification(self) -> Encoded:
         """The split that judges."""
-        return encode(self.plan.head, self.splits.certification, self.text)
+        return self._encode(self.splits.certification)
 
     @functools.cached_property
     def certification_split(self) -> Split:
         """The same as any model's own tokenizer splits it."""
         return self._split(self.splits.certification, self.certification)
+
+    def _encode(self, rows: tuple[Any, ...]) -> Encoded:
+        return dataclasses.replace(encode(self.plan.head, rows, self.text), thresholds=self.thresholds)
 
     def _split(self, rows: tuple[Any, ...], known: Encoded) -> Split:
         return split_by_tokenizer(self.plan.head, rows, self.max_tokens, {self.origin.artifact.path: known})
@@ -135,21 +147,42 @@ def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Sessio
     return KINDS[kind].open(folder, threads, head)
 
 
-def load(plan: Plan, progress: Progress) -> Loaded:
-    """Get the checkpoint in FP32 and the data in splits."""
+def load(plan: Plan, progress: Progress, *, thresholds: Mapping[str, float] | None = None) -> Loaded:
+    """Get the checkpoint in FP32 and the data in splits; `thresholds` are those of another run, to be kept."""
     progress.say(f"checkpoint: {plan.request.model}")
     origin = acquire_checkpoint(plan.found, plan.head, root=plan.cache, seed=plan.request.seed, progress=progress)
-    return load_data(plan, origin, progress)
+    return load_data(plan, origin, progress, thresholds=thresholds)
 
 
-def load_data(plan: Plan, origin: cache.Entry, progress: Progress) -> Loaded:
+def load_data(
+    plan: Plan, origin: cache.Entry, progress: Progress, *, thresholds: Mapping[str, float] | None = None
+) -> Loaded:
     """The data of a plan, matched to a checkpoint."""
     config = read_config(origin.artifact.path)
     progress.say(f"data: {plan.request.data}")
     splits = load_splits(plan.wanted, plan.head, config)
     for note in splits.notes:
         progress.say(note)
-    return Loaded(plan, origin, config, splits, progress)
+    loaded = Loaded(plan, origin, config, splits, progress)
+    found = fit_thresholds(loaded) if thresholds is None else thresholds
+    return dataclasses.replace(loaded, thresholds=found) if found else loaded
+
+
+def fit_thresholds(loaded: Loaded) -> dict[str, float]:
+    """What the head fixes with the FP32 reference's answers on tuning data, or on calibration data where none is left.
+
+    All models are judged with it, as an application keeps its threshold when it changes models.
+    """
+    head, folder = loaded.plan.head, loaded.origin.artifact.path
+    encoded = loaded.tuning if loaded.tuning.gold else loaded.calibration
+    if head.fit is None or not head.fit.needed(encoded):
+        return {}
+    session = open_folder("torch", folder, head=head, threads=loaded.plan.request.threads)
+    outputs = run_split(session, head, encoded, pad_id=pad_id_of(folder), progress=loaded.progress)
+    found = head.fit.thresholds(encoded, outputs.answers)
+    for name, value in found.items():
+        loaded.progress.say(f"threshold {name}: {value:.4f}, fixed on tuning data with the FP32 reference")
+    return found
 
 
 def build(loaded: Loaded) -> tuple[list[StageRecord], list[Subject]]:

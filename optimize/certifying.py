@@ -37,7 +37,7 @@ def certify(
         options = replace(options, data=data, data_config=None, data_revision=None)
     plan = make_plan(options, pipeline, built=True, progress=progress)
     plan = replace(plan, request=old.request)
-    loaded = load(plan, progress)
+    loaded = load(plan, progress, thresholds=old.thresholds)
     _require_same(folder, old, loaded)
     results = measure(loaded, [Subject(result_name(old), final, pipeline.target, pipeline.runtime)])
     verdict = gates.judge(pipeline.gates, results.measurements[-1])

@@ -10,7 +10,7 @@ Shapes used throughout: T tokens of one feature, C classes, V vocabulary, D hidd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -94,11 +94,15 @@ class Feature:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows made ready for the model; `gold[i]` is what the right answer of example i is."""
+    """Rows made ready for the model; `gold[i]` is what the right answer of example i is.
+
+    `thresholds` are what the head's `fit` found on tuning data; the same for all splits, and for all models.
+    """
 
     features: tuple[Feature, ...]
     gold: tuple[Any, ...]
     truncated: int
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def first(self, *, examples: int | None = None, tokens: int | None = None) -> Encoded:
         """The first examples, whole: at most so many, and those that have up to `tokens` tokens together, one at least.
@@ -116,7 +120,7 @@ class Encoded:
         if count == len(self.gold):
             return self
         features = tuple(feature for feature in self.features if feature.example < count)
-        return Encoded(features, self.gold[:count], self.truncated)
+        return replace(self, features=features, gold=self.gold[:count])
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,18 @@ class Score:
         return self.aggregate(self.statistics)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What a head has to fix on tuning data before it decides anything, such as from which score on an answer counts.
+
+    `needed(encoded)` says whether such data need it. `thresholds(encoded, answers)` finds it, by names, from the
+    FP32 reference's answers; `score` reads it from `Encoded.thresholds`.
+    """
+
+    needed: Callable[[Encoded], bool]
+    thresholds: Callable[[Encoded, Sequence[Any]], dict[str, float]]
+
+
 Layout = Mapping[str, tuple[str, ...]]
 """One convention of naming columns: for each role the column names that may hold it."""
 
@@ -165,6 +181,7 @@ class Head:
     one feature's unpadded outputs the rows that decide, [decisions, width]. `decide(feature, rows)` boils them down
     to what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
     `constants(encoded)` gives the answers that score best of those that are the same whatever the text says.
+    `fit` is for heads whose decisions need thresholds that the model does not bring along; None for the others.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
     may be absent. `labels` names the role that holds class labels.
 
@@ -188,6 +205,7 @@ class Head:
     decide: Callable[[Feature, np.ndarray[Any, Any]], Any]
     score: Callable[[Encoded, Sequence[Any]], Score]
     constants: Callable[[Encoded], Iterable[Sequence[Any]]]
+    fit: Fit | None = None
     labels: str | None = None
     max_tokens: int = 512
     axes: tuple[str, ...] = ("batch", "sequence")

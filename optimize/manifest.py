@@ -284,7 +284,10 @@ class Source(Record):
     id: str = Field(description="Hub id, folder, or `demo`.")
     revision: str | None = Field(description="Commit of a Hub id, else null.")
     digest: str = Field(description="SHA-256 of the FP32 checkpoint.")
-    stored_as: str = Field(description="Data type of its weights as they were stored.")
+    stored_as: str = Field(
+        description="Data types of its weights as they were stored, and the library that stored them where it was not "
+        "PyTorch: `float32`, or `float32, TensorFlow`."
+    )
     geometry: dict[str, int | str] = Field(
         description="Layers, heads, widths and vocabulary, by their names in the checkpoint's config."
     )
@@ -352,6 +355,11 @@ class Manifest(Record):
     data: dict[str, Split] = Field(
         description="The splits, by name: `calibration`, `tuning`, `certification`, and `training` where a stage "
         "trains."
+    )
+    thresholds: dict[str, float] = Field(
+        default_factory=dict,
+        description="What the head fixed on tuning data with the FP32 reference, and decided with for every model: "
+        "`no_answer`, by how much no answer's score must be above the best span's. Empty where nothing is to be fixed.",
     )
     stages: list[StageRecord] = Field(description="The stages, in order.", min_length=1)
     measurements: list[Measurement] = Field(

@@ -130,6 +130,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
             geometry={name: loaded.config[name] for name in GEOMETRY},
         ),
         data=splits,
+        thresholds=dict(loaded.thresholds),
         stages=made.records,
         measurements=measurements,
         verdict=verdict,

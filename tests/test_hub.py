@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foreign
 import pytest
 from hub_server import Hub, point_to, read_folder
 
@@ -136,6 +137,25 @@ def test_every_layout_of_weights_is_downloaded(here: Hub, files, tmp_path, silen
     expected = acquire_checkpoint(*local, root=tmp_path / "cache", seed=0, progress=silent)
     assert (found.revision, entry.artifact.digest) == (commit, expected.artifact.digest)
     assert not any("tf_model.h5" in request for request in here.requests)
+
+
+@pytest.mark.parametrize("save", [foreign.save_tensorflow_shards, foreign.save_flax])
+def test_weights_of_other_libraries_are_downloaded_where_there_are_no_others(
+    here: Hub, files, tmp_path, silent, checkpoint, save
+) -> None:
+    from safetensors.numpy import load
+
+    (tmp_path / "weights").mkdir()
+    save(load(files["model.safetensors"]), tmp_path / "weights")
+    rest = {name: content for name, content in files.items() if name != "model.safetensors"}
+    here.model(MODEL).commit({**rest, **read_folder(tmp_path / "weights"), "rust_model.ot": b"large"})
+
+    entry = acquire_checkpoint(*inspect_checkpoint(MODEL), root=tmp_path / "cache", seed=0, progress=silent)
+
+    local = inspect_checkpoint(str(checkpoint(HEAD)))
+    expected = acquire_checkpoint(*local, root=tmp_path / "cache", seed=0, progress=silent)
+    assert entry.artifact.digest == expected.artifact.digest
+    assert not any("rust_model.ot" in request for request in here.requests)
 
 
 def test_a_sealed_hub_model_names_no_folder_of_this_machine(here: Hub, files, tmp_path: Path, silent) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.data.places import DELIMITERS, quoting_of
+from optimize.data.squad import articles_in, flat_rows, write_flat
 from optimize.errors import DataError, first_line
 from optimize.files.small import MAX_DEPTH, check_depth
 from optimize.hub import client
@@ -53,7 +54,7 @@ def peek_columns(path: Path) -> list[str]:
     """Column names of a file, from its first row or its header; refuses a file without rows."""
     try:
         columns = _first_row(path)
-    except (OSError, ValueError, csv.Error, RecursionError) as error:  # the last for what is nested too deeply
+    except (OSError, ValueError, TypeError, csv.Error, RecursionError) as error:  # the last for deep nesting
         raise DataError(f"{path}: cannot be read ({first_line(error)}); check the file") from error
     if not columns:
         raise DataError(f"{path}: is empty; give it examples, or name another split with --certify-on")
@@ -77,6 +78,8 @@ def _first_row(path: Path) -> object:
             return header if any(lines) else ()
         text = stream.read() if path.suffix == ".json" else next(filter(str.strip, stream), "")
     row = json.JSONDecoder().raw_decode(text.strip())[0] if text.strip() else {}
+    if path.suffix == ".json" and (articles := articles_in(row)):
+        return next(flat_rows(articles), {})
     return next(iter(row), {}) if path.suffix == ".json" and isinstance(row, list) else row
 
 
@@ -93,13 +96,14 @@ def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
     peek_columns(path)
     check_nesting(path)
     link = place / f"{split}{path.suffix}"
-    link.symlink_to(path.resolve())
     # An empty cell is an empty text, and "NA" or "null" are words.
     options: dict[str, bool | str | int] = {}
     if path.suffix in DELIMITERS:
         options = {"keep_default_na": False, "delimiter": DELIMITERS[path.suffix]}
         options["quoting"] = quoting_of(path).constant
     try:
+        if path.suffix != ".json" or not write_flat(path, link):
+            link.symlink_to(path.resolve())
         return datasets.load_dataset(
             READERS[path.suffix], data_files=str(link), split="train", cache_dir=str(place), **options
         )

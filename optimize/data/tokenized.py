@@ -7,6 +7,7 @@ splits it; two folders with the same tokenizer files get the very same features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from optimize.artifact import tokenizer_digest
@@ -31,14 +32,18 @@ def encode(head: Head, rows: tuple[Row, ...], text: Text) -> Encoded:
 def split_by_tokenizer(
     head: Head, rows: tuple[Row, ...], max_tokens: int, known: Mapping[Path, Encoded]
 ) -> Callable[[Path], Encoded]:
-    """The rows by a model's folder, encoded once for each tokenizer; `known` are folders with rows already encoded."""
+    """The rows by a model's folder, encoded once for each tokenizer; `known` are folders with rows already encoded.
+
+    What was fixed on tuning data for the known ones is so for all.
+    """
+    thresholds = next(iter(known.values())).thresholds
     # By the tokenizer's content: most stages copy their input's tokenizer, and a split takes seconds to encode.
     found = {tokenizer_digest(folder): encoded for folder, encoded in known.items()}
 
     def encoded(folder: Path) -> Encoded:
         digest = tokenizer_digest(folder)
         if digest not in found:
-            found[digest] = encode(head, rows, read_text(folder, max_tokens))
+            found[digest] = replace(encode(head, rows, read_text(folder, max_tokens)), thresholds=thresholds)
         return found[digest]
 
     return encoded

@@ -240,6 +240,11 @@ def _data(manifest: Manifest) -> str:
         "No text is in two of these splits. Stages calibrate, tune and train on theirs; certification examples are "
         "for the measurements above alone."
     )
+    for name, value in manifest.thresholds.items():
+        about += (
+            f" The threshold {code(name)}, {value:.4f}, was fixed on tuning data with the FP32 reference; all models "
+            "were judged with it."
+        )
     return f"## Data\n\n{code(manifest.request.data)}. {about}\n\n{markdown_table(rows)}"
 
 

@@ -23,16 +23,14 @@ from optimize.hub.repository import download, download_small, inspect_repository
 from optimize.interfaces import Facts, Head, Progress, Silence
 from optimize.machine.environment import version
 from optimize.request import user_path
+from optimize.source.formats import format_of
 from optimize.source.geometry import check_config, vocab_size
 from optimize.source.load import raise_to_fp32
 from optimize.source.tokenizer import check_tokenizer
-from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
+from optimize.source.weights import check_weights, weight_files, weight_format
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
-COMPANIONS = (
-    *(CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json"),
-    *(SAFETENSORS[1], PICKLES[1]),
-)
+COMPANIONS = (CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
 NEEDS = ("transformers", "torch", "safetensors")
 
 
@@ -95,8 +93,7 @@ def _repository(model: str, revision: str | None) -> Repository:
 def _check_files(where: str, names: set[str]) -> None:
     if CONFIG_FILE not in names:
         raise SourceError(f"{where}: no {CONFIG_FILE}; name the folder that save_pretrained wrote")
-    if not names & {*SAFETENSORS, *PICKLES}:
-        raise SourceError(f"{where}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
+    format_of(names, where=where)
     if not names & set(TOKENIZER_FILES):
         raise SourceError(f"{where}: no tokenizer.json or vocab.txt; save the tokenizer beside the model")
 
@@ -137,7 +134,7 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
         "source": found.kind,
         "head": head.name,
         "files": digests,
-        "versions": {name: version(name) for name in NEEDS},
+        "versions": {name: version(name) for name in (*NEEDS, *weight_format(folder).needs)},
     }
 
     def build(out: Path) -> Facts:
@@ -150,7 +147,7 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
 def _files_of(folder: Path) -> Files:
     """The files of a checkpoint that shape what becomes of it."""
     files = set(weight_files(folder))
-    for pattern in COMPANIONS:
+    for pattern in (*COMPANIONS, weight_format(folder).index):
         files.update(folder.glob(pattern))
     return {path.name: path for path in sorted(files)}
 
@@ -166,8 +163,8 @@ def _download(found: Found, progress: Progress) -> Path:
     progress.say(f"downloading {found.id} at {found.revision}")
     asked = _repository(found.id, found.revision)
     _, names = inspect_repository(asked, progress)
-    weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
-    patterns = (*COMPANIONS, *weights)
+    kind = format_of(names, where=found.id)
+    patterns = (*COMPANIONS, kind.files, kind.index)
     # What lies in folders of its own, such as "onnx/", is another model.
     return download(
         asked, [name for name in names if "/" not in name and any(fnmatch(name, each) for each in patterns)]

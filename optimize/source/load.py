@@ -10,7 +10,7 @@ from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
 from optimize.source.geometry import check_shapes
 from optimize.source.tokenizer import check_loaded, reading
-from optimize.source.weights import check_head, stored
+from optimize.source.weights import check_head, convert_foreign, stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,10 +23,14 @@ UNLOADABLE = (
 
 
 def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
-    """Load, check that nothing was made up, and save in FP32 with the tokenizer."""
+    """Load, check that nothing was made up, and save in FP32 with the tokenizer.
+
+    `folder` is a copy of ours: weights of TensorFlow or Flax are put beside themselves in PyTorch's form.
+    """
     stored_as, shapes = stored(folder)
     check_head(where, head, set(shapes))
     check_shapes(read_config(folder), shapes, where=where)
+    convert_foreign(folder)
     model = _load(folder, head, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)

@@ -1,7 +1,7 @@
 """Weight files: which ones there are, what they hold, and whether that is enough for a head.
 
-Headers of safetensors are read without torch. `.bin` files are read with `weights_only`, so that no
-code in a pickle ever runs.
+Headers are read without torch, save those of `.bin` files. These are read with `weights_only`, so that no code in a
+pickle ever runs. Which kinds of files there are is said in `formats`.
 """
 
 from __future__ import annotations
@@ -9,32 +9,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimize.artifact import stored_tensors
-from optimize.checkpoint import Config
+import numpy as np
+
+from optimize.artifact import StoredTensor
+from optimize.checkpoint import Config, read_config
 from optimize.errors import SourceError, first_line
 from optimize.files.small import read_json
 from optimize.heads import HEADS
 from optimize.interfaces import Head
+from optimize.source.foreign import Array, complete
+from optimize.source.formats import FORMATS, PYTORCH, Format, format_of, read_foreign, read_headers
 from optimize.source.geometry import check_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 
 
 def check_weights(folder: Path, head: Head, config: Config, *, where: str) -> None:
-    """Refuse damaged safetensors, weights of other sizes than the config's, and a checkpoint without the head's.
+    """Refuse damaged files, weights of other sizes than the config's, and a checkpoint without the head's.
 
     What is missing would be random. What `.bin` files hold is checked when they are loaded, because that takes torch.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
-        if path.suffix != ".safetensors":
+        tensors = read_headers(weight_format(folder), path)
+        if tensors is None:
             return
-        shapes.update((name, tensor.shape) for name, tensor in stored_tensors(path).items())
+        shapes.update((name, tensor.shape) for name, tensor in tensors.items())
     check_shapes(config, shapes, where=where)
     check_head(where, head, set(shapes))
 
@@ -54,14 +57,17 @@ def check_head(where: str, head: Head, names: set[str]) -> None:
         raise SourceError(f"{where}: holds another head than '{head.name}' ({foreign[0]}); leave out --head")
 
 
+def weight_format(folder: Path) -> Format:
+    """The kind of files that hold the weights: PyTorch's where there are any."""
+    return format_of({path.name for path in folder.iterdir()}, where=str(folder))
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: safetensors where there are any, else `.bin`; sharded or not."""
-    for single, index in (SAFETENSORS, PICKLES):
-        if (folder / single).exists():
-            return [_regular(folder / single)]
-        if (folder / index).exists():
-            return _shards(folder, folder / index)
-    raise SourceError(f"{folder}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
+    """The files that hold the weights, sharded or not."""
+    kind = weight_format(folder)
+    if (folder / kind.single).exists():
+        return [_regular(folder / kind.single)]
+    return _shards(folder, folder / kind.index)
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
@@ -84,23 +90,43 @@ def _regular(path: Path) -> Path:
 
 
 def stored(folder: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """The data types of the stored weights, such as 'float16', and the weights' names with their shapes."""
+    """How the weights are stored, such as 'float16' or 'float32, TensorFlow', and their names and shapes in PyTorch."""
+    types: set[str] = set()
+    libraries: set[str] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
+    kind = weight_format(folder)
+    for path in weight_files(folder):
+        tensors = read_headers(kind, path)
+        for name, tensor in (_pickled(path) if tensors is None else tensors).items():
+            types.add(SAFETENSORS_TYPES.get(tensor.dtype, tensor.dtype))
+            shapes[name] = tensor.shape
+        libraries.add(kind.library(path))
+    return ", ".join([*sorted(types), *sorted(libraries - {PYTORCH})]), shapes
+
+
+def convert_foreign(folder: Path) -> None:
+    """Put weights of another library beside them in PyTorch's form, which goes first; PyTorch's stay as they are."""
+    from safetensors.numpy import save_file
+
+    kind = weight_format(folder)
+    weights: dict[str, Array] = {}
+    for path in weight_files(folder):
+        weights |= read_foreign(kind, path)
+    if weights:
+        complete(weights, read_config(folder))
+        plain = {name: np.ascontiguousarray(weight) for name, weight in weights.items()}
+        save_file(plain, folder / FORMATS[0].single, metadata={"format": "pt"})
+
+
+def _pickled(path: Path) -> dict[str, StoredTensor]:
     import torch
 
-    types: set[str] = set()
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder):
-        if path.suffix == ".safetensors":
-            for name, tensor in stored_tensors(path).items():
-                types.add(SAFETENSORS_TYPES.get(tensor.dtype, tensor.dtype))
-                shapes[name] = tensor.shape
-            continue
-        for name, value in _read_pickle(path).items():
-            # A state dict may hold numbers too, such as a version.
-            if isinstance(value, torch.Tensor):
-                shapes[name] = tuple(value.shape)
-                types.add(str(value.dtype).removeprefix("torch."))
-    return ", ".join(sorted(types)), shapes
+    found = {}
+    for name, value in _read_pickle(path).items():
+        # A state dict may hold numbers too, such as a version.
+        if isinstance(value, torch.Tensor):
+            found[name] = StoredTensor(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+    return found
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

@@ -57,8 +57,12 @@ def _classes(feature: Feature, gold: Gold) -> npt.NDArray[np.int64]:
 
 
 def _span(feature: Feature, texts: Sequence[str]) -> tuple[int, int]:
-    """First and last token of the answer, where its place is beyond doubt and in this window."""
+    """First and last token of the answer, where its place is beyond doubt and in this window; of none, the [CLS]."""
     context, offsets, positions = (feature.extra[name] for name in ("context", "offsets", "positions"))
+    if not texts:
+        return int(positions[0]), int(positions[0])
+    nulls = feature.extra["nulls"]
+    offsets, positions = offsets[nulls:], positions[nulls:]
     nowhere = NO_LABEL, NO_LABEL
     if context.count(texts[0]) != 1 or not len(positions):
         return nowhere

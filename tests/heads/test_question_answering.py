@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from optimize.errors import DataError
-from optimize.heads.question_answering import HEAD, f1, matches, normalize
+from optimize.heads._squad import f1, matches, normalize
+from optimize.heads.question_answering import HEAD
 
 CONTEXT = "Anna lives in Paris . Bob lives in London ."
 
@@ -136,10 +137,14 @@ def test_answers_match_once_normalized():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (row_of([]), "row 1 has no answer; SQuAD 2.0's unanswerable questions are not supported"),
         (row_of(["Rome"]), "row 1 has the answer 'Rome', which is not in its context"),
-        (row_of([""]), "row 1 has no answer"),
+        (row_of([""]), "row 1 has an answer without text; give .* an empty one where there is no answer"),
+        (row_of(["Paris"]) | {"answers": ""}, "row 1 has an answer without text"),
+        (row_of(["Paris"]) | {"answers": [{"answer_start": 3}]}, "row 1 has an answer without text"),
+        (row_of(["Paris"]) | {"answers": [["Paris"]]}, "row 1 has an answer without text"),
         (row_of(["Paris"]) | {"answers": None}, "row 1 has no list of answer texts"),
+        (row_of(["Paris"]) | {"answers": 3}, "row 1 has no list of answer texts"),
+        (row_of(["Paris"]) | {"answers": {"answer_start": []}}, "row 1 has no list of answer texts"),
         (row_of(["Paris"]) | {"question": None}, "row 1 has no question"),
     ],
 )

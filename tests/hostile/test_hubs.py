@@ -395,9 +395,9 @@ CACHES: dict[str, tuple[tuple[str, ...], str | None, list[str], str]] = {
     "nothing": ((), None, [], "not in the Hub's cache; check --model, or unset HF_HUB_OFFLINE"),
     "two commits": (("a" * 40, "b" * 40), None, [], "in the Hub's cache at 2 commits; name one with --revision"),
     "another branch": (("a" * 40,), "main", ["--revision", "trial"], "not in the Hub's cache"),
-    "half of it": (("a" * 40,), "main", [], "no model.safetensors or pytorch_model.bin"),
-    "half, of two": (("a" * 40, "b" * 40), "main", [], "no model.safetensors or pytorch_model.bin"),
-    "half, by commit": (("a" * 40, "b" * 40), None, ["--revision", "b" * 40], "no model.safetensors or pytorch_"),
+    "half of it": (("a" * 40,), "main", [], "no model.safetensors, pytorch_model.bin"),
+    "half, of two": (("a" * 40, "b" * 40), "main", [], "no model.safetensors, pytorch_model.bin"),
+    "half, by commit": (("a" * 40, "b" * 40), None, ["--revision", "b" * 40], "no model.safetensors, pytorch_"),
 }
 
 

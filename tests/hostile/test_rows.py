@@ -92,9 +92,9 @@ IN_FILES: dict[str, tuple[str, Row, str]] = {
     "a tag out of range": ("token-classification", {"tags": [0, 3]}, "label 3 is not in the checkpoint"),
     "null question": ("question-answering", {"question": None}, "has no question"),
     "null answers": ("question-answering", {"answers": None}, "has no list of answer texts"),
-    "no answers": ("question-answering", {"answers": {"text": []}}, "has no answer; SQuAD 2.0's"),
+    "no answers": ("question-answering", {"answers": {"text": [""]}}, "has an answer without text"),
     "an answer elsewhere": ("question-answering", {"answers": {"text": ["dog"]}}, "'dog', which is not in its context"),
-    "null among answers": ("question-answering", {"answers": {"text": [None]}}, "has no answer"),
+    "null among answers": ("question-answering", {"answers": {"text": [None]}}, "has an answer without text"),
 }
 ELSEWHERE: dict[str, tuple[str, Row, str]] = {
     "number for text": ("text-classification", {"text": 5}, "has an int as text; give a string or remove the row"),
@@ -125,8 +125,8 @@ ELSEWHERE: dict[str, tuple[str, Row, str]] = {
         {"tokens": ["a", HALF]},
         "has half a character as a token",
     ),
-    "text for answers": ("question-answering", {"answers": {"text": "a cat"}}, "has no list of answer texts"),
-    "list for answers": ("question-answering", {"answers": ["a cat"]}, "has no list of answer texts"),
+    "number for answers": ("question-answering", {"answers": 5}, "has no list of answer texts"),
+    "numbers for answers": ("question-answering", {"answers": [5]}, "has an answer without text"),
 }
 
 

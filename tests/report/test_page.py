@@ -203,3 +203,10 @@ def test_times_on_a_device_are_shown_apart():
     page = render(make_manifest(measurements=[measurement("convert_fp16", 0.9, 10_000_000, timings)]))
     assert "On the device alone, with inputs and outputs in its own memory:\n\n| model | 1x128 |" in page
     assert "@device" not in page.split("<details>")[0]
+
+
+def test_a_threshold_is_named_beside_the_splits(manifest):
+    said = "The threshold `no_answer`, -1.5000, was fixed on tuning data"
+
+    assert said in render(make_manifest(thresholds={"no_answer": -1.5}))
+    assert said not in render(manifest)
