@@ -18,8 +18,9 @@ from optimize import cache
 from optimize.artifact import Artifact, Kind, copy_companions, folder_digest, tokenizer_digest
 from optimize.checkpoint import read_config
 from optimize.config import Step, parse_step
-from optimize.data.splits import Splits, load_splits
+from optimize.data.splits import load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
+from optimize.data.wanted import Splits
 from optimize.errors import StageError
 from optimize.files.copies import Files, digests_of, files_below, private_copy
 from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text

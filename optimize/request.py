@@ -219,6 +219,16 @@ class Asked:
             kept="Most examples that stages train on; 0 where none does.",
         ),
     ] = 4000
+    max_unusable: Annotated[
+        float,
+        Option(
+            "Largest share of the rows drawn that may be left out because they cannot be used, such as 1%; "
+            "the run says which and why.",
+            "Data",
+            metavar="SHARE",
+            read=read_share,
+        ),
+    ] = 0.01
     max_tokens: Annotated[
         int | None,
         # Fewer than eight leave no text between the special tokens of a pair.
