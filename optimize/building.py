@@ -147,7 +147,7 @@ def load_data(plan: Plan, origin: cache.Entry, progress: Progress) -> Loaded:
     """The data of a plan, matched to a checkpoint."""
     config = read_config(origin.artifact.path)
     progress.say(f"data: {plan.request.data}")
-    splits = load_splits(plan.wanted, plan.head, config)
+    splits = load_splits(plan.wanted, plan.head, config, progress=progress)
     for note in splits.notes:
         progress.say(note)
     return Loaded(plan, origin, config, splits, progress)

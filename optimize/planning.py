@@ -15,8 +15,8 @@ from pathlib import Path
 
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import inspect_data
-from optimize.data.urls import is_url
-from optimize.data.wanted import Wanted
+from optimize.data.urls import is_url, redacted
+from optimize.data.wanted import Wanted, name_data
 from optimize.errors import OptimizeError, RequestError, UnavailableError, brief, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
@@ -124,8 +124,9 @@ def make_plan(
 
 def wanted_data(options: Options, head: Head, *, trained: bool) -> Wanted:
     """What is to be read of which data; training examples only where something is `trained`."""
+    data, revision = name_data(choose_data(options, head), options.data_revision)
     return Wanted(
-        data=choose_data(options, head),
+        data=data,
         config=options.data_config,
         columns=dict(options.columns),
         certify_on=options.certify_on,
@@ -133,7 +134,7 @@ def wanted_data(options: Options, head: Head, *, trained: bool) -> Wanted:
         calibration_examples=options.calibration_examples,
         tuning_examples=options.tuning_examples,
         seed=options.seed,
-        revision=options.data_revision,
+        revision=revision,
         training_examples=options.training_examples if trained else 0,
         max_unusable=options.max_unusable,
     )
@@ -265,7 +266,7 @@ def check_encoding(options: Options) -> None:
     """Refuse names that are not UTF-8: neither manifests nor the libraries that open models can say them."""
     named = {each.flag: getattr(options, name) for name, each in declared().items()}
     for flag, value in {**named, "--cache": options.cache or cache_root()}.items():
-        text = json.dumps(value, ensure_ascii=False, default=str)  # as it is, where Python would escape it
+        text = redacted(json.dumps(value, ensure_ascii=False, default=str))  # as it is, where Python would escape it
         try:
             text.encode()
         except UnicodeEncodeError as error:

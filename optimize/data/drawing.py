@@ -35,7 +35,7 @@ class Draw:
             return []
         looked_at = len(self.rows) + len(self.left_out)
         return [
-            f"{table.name}: {len(self.left_out):,} of {looked_at:,} rows drawn cannot be used and are left out: "
+            f"{table.name}: left out {len(self.left_out):,} of {looked_at:,} rows drawn, which cannot be used: "
             f"{' | '.join(table.named(self.left_out))}"
         ]
 

@@ -86,7 +86,7 @@ def _sort_in(path: Path, found: dict[str, dict[str, list[Path]]]) -> None:
     """Put a file, or all files of a folder that is called like a split, where the split's are."""
     form = form_of(path)
     if form is None:
-        split = _split_of(path.name.lower())
+        split = split_of(path.name.lower())
         if split and path.is_dir():
             inside = [each for each in sorted(path.iterdir()) if form_of(each)]
             if inside:
@@ -94,13 +94,14 @@ def _sort_in(path: Path, found: dict[str, dict[str, list[Path]]]) -> None:
         return
     shard = SHARD.fullmatch(form.stem)
     stem = shard["stem"] if shard else form.stem
-    if split := _split_of(stem):
+    if split := split_of(stem):
         # A file alone is its own group: two of them are two answers to what the split is.
         group = f"{path.parent / stem}{form.suffix}" if shard else str(path)
         found[split].setdefault(group, []).append(path)
 
 
-def _split_of(stem: str) -> str | None:
+def split_of(stem: str) -> str | None:
+    """The split that a file or folder of this name holds, if any."""
     return next((split for split, names in SPLITS.items() if stem in names), None)
 
 

@@ -134,9 +134,14 @@ def check_text(path: Path) -> bool:
         marked = stream.read(3) == codecs.BOM_UTF8
     with open_text(path) as text:
         while chunk := text.read(CHUNK):
-            if "\0" in chunk:
-                raise DataError(f"{path}: cannot be read (it has zero bytes); save it as UTF-8")
+            require_no_zeros(path, chunk)
     return not marked and encoding_of(path) == "utf-8-sig" and not (form and form.packed)
+
+
+def require_no_zeros(path: Path, text: str) -> None:
+    """Refuse text with zero bytes, which is no text, or UTF-16 without a mark that says so."""
+    if "\0" in text:
+        raise DataError(f"{path}: cannot be read (it has zero bytes, as UTF-16 has); save it as UTF-8")
 
 
 def _refusal(path: Path, encoding: str, error: UnicodeDecodeError) -> DataError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from optimize.data.forms import open_text, suffix_of
+from optimize.data.forms import open_text, require_no_zeros, suffix_of
 from optimize.errors import DataError
 
 SEPARATED = (".csv", ".tsv")
@@ -36,6 +36,7 @@ def read_header(path: Path) -> tuple[str, ...]:
     with open_text(path) as stream:
         lines = csv.reader(stream, delimiter=delimiter)
         header = tuple(next(lines, ()))
+        require_no_zeros(path, "".join(header))
         return header if any(lines) else ()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optimize.data.urls import without_secrets
+from optimize.data.urls import on_hub, without_secrets
+from optimize.errors import DataError
 from optimize.interfaces import Row
 from optimize.manifest import Split
 
@@ -45,3 +46,14 @@ class Splits:
     records: dict[str, Split]
     training: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def name_data(data: str, revision: str | None) -> tuple[str, str | None]:
+    """Data and a revision as they are known from then on: an address of a whole data set on the Hub is its id."""
+    found = on_hub(data)
+    if found is None:
+        return data, revision
+    if found.revision and revision:
+        raise DataError(f"--data-revision: {data} names one already; give one of the two")
+    name = f"hf://datasets/{found.name}/{found.path}" if found.path else found.name
+    return name, found.revision or revision

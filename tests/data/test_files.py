@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "UTF-16 without a mark": (
         {"validation.csv": utf16_without_mark(csv([{"text": "a", "label": 1}]))},
-        "validation.csv",
+        "validation.csv: cannot be read (it has zero bytes, as UTF-16 has); save it as UTF-8",
     ),
     "half of UTF-16": ({"validation.csv": csv(VALIDATION).encode("utf-16")[:-1]}, "validation.csv: cannot be read ("),
     "an object that is no list": ({"validation.json": b'{"data": {"text": "a"}}'}, "there are data; name them"),
