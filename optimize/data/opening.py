@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.data.files import Files
-from optimize.data.hub import read_hub
-from optimize.data.read import find_tables, read_file
+from optimize.data.hub import open_hub
+from optimize.data.layout import match_layout
+from optimize.data.read import find_tables, read_file, renamed
 from optimize.data.remote import Remote, open_hub_path, open_url
 from optimize.data.urls import is_url, local_path, on_hub
 from optimize.data.wanted import Wanted
 from optimize.demo.generate import generate_rows
-from optimize.errors import DataError
 from optimize.interfaces import Head, Progress
 from optimize.request import user_path
 
@@ -24,11 +24,16 @@ if TYPE_CHECKING:
     from optimize.data.read import Table
 
 
+SPARE = 2
+"""Of a sampled data set, so many times the rows that are asked for: some are there twice, some cannot be used."""
+
+
 @dataclass(frozen=True)
 class DataSet:
     """A data set's splits, what reads the table of one, and the files that hold it where there are such.
 
-    What lies at an address has a `remote`, and a path of this machine that stands for it, its `root`.
+    What lies at an address has a `remote`, and a path of this machine that stands for it, its `root`. Once a split was
+    read, `notes` say how, where that is not as a whole.
     """
 
     splits: Sequence[str]
@@ -36,18 +41,15 @@ class DataSet:
     files: Mapping[str, Files] = field(default_factory=dict)
     remote: Remote | None = None
     root: Path = Path()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def said(self, text: str) -> str:
         """Text that names an address in place of the path that stands for it."""
         return text.replace(str(self.root), self.remote.shown) if self.remote else text
 
-    @contextmanager
-    def saying(self) -> Iterator[None]:
+    def saying(self) -> AbstractContextManager[None]:
         """Let refusals name an address in place of the path that stands for it."""
-        try:
-            yield
-        except DataError as error:
-            raise DataError(self.said(str(error))) from error
+        return renamed(str(self.root), self.remote.shown) if self.remote else nullcontext()
 
     def check_sizes(self, splits: Iterable[str]) -> None:
         """Refuse splits at an address that are too large to be downloaded, as far as that is known."""
@@ -96,5 +98,17 @@ def open_data(wanted: Wanted, head: Head, place: Path, progress: Progress) -> Da
     if is_here(wanted.data):
         files = find_here(wanted)
         return DataSet(list(files), functools.partial(read_file, files, place), files)
-    tables = read_hub(wanted.data, wanted.config, wanted.revision, place)
-    return DataSet(list(tables), tables.__getitem__)
+
+    def choose(present: list[str]) -> list[str]:
+        return sorted(set(match_layout(head, present, wanted.columns, where=wanted.name).values()))
+
+    hub = open_hub(
+        wanted.data,
+        wanted.config,
+        wanted.revision,
+        place,
+        rows=SPARE * wanted.rows,
+        seed=wanted.seed,
+        choose=choose,
+    )
+    return DataSet(hub.splits, hub.read, notes=hub.notes)

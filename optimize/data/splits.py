@@ -74,7 +74,8 @@ def load_splits(wanted: Wanted, head: Head, config: Config, *, progress: Progres
         def origin_of(split: str) -> Origin:
             files = found.files.get(split, ())
             where = name_of(files) if files else f"{wanted.name}: split '{split}'"
-            return Origin(split, Rows(found.read(split), head, config, wanted.columns, where=where, files=files))
+            table = Rows(found.read(split), head, config, wanted.columns, where=where, files=files)
+            return Origin(split, table, tuple(found.notes[each] for each in (split,) if each in found.notes))
 
         with found.saying():
             certified = origin_of(certify)

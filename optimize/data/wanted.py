@@ -31,6 +31,11 @@ class Wanted:
     max_unusable: float = 0.01
 
     @property
+    def rows(self) -> int:
+        """How many rows all splits have together."""
+        return self.examples + self.calibration_examples + self.tuning_examples + self.training_examples
+
+    @property
     def name(self) -> str:
         """What messages and records call the data: an address without user, password and query."""
         return without_secrets(self.data)
