@@ -43,7 +43,7 @@ def assemble(head: Head, certified: Origin, others: Origin, wanted: Wanted) -> S
         certification=tuple(row for _, row in certification.rows),
         records=records,
         training=rows.get("training", ()),
-        notes=tuple(dict.fromkeys(chain(*(record.notes for record in records.values())))),
+        notes=tuple(dict.fromkeys((*records["certification"].notes, *records["calibration"].notes))),
     )
 
 

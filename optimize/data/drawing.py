@@ -19,7 +19,7 @@ from optimize.interfaces import Head, Row
 
 CERTIFYING_SHARE = 0.5
 """Of a split that has to serve for all, the part that certifies."""
-HALVES = ("half of it, by the SHA-256 of each row's content, certifies", "the other half")
+HALVES = ("from the half that certifies, which the SHA-256 of each row's content decides", "from the other half")
 
 
 @dataclass

@@ -50,7 +50,7 @@ def find_file(path: Path) -> dict[str, Files]:
     form = form_of(path)
     if form is None:
         raise DataError(f"{path}: is no table that can be read ({SUFFIXES}); check --data")
-    return {form.stem: (_regular(path),)}
+    return {path.name[: len(form.stem)]: (_regular(path),)}
 
 
 def name_of(files: Files) -> str:

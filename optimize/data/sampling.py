@@ -27,6 +27,8 @@ PARTS = 32
 ENOUGH_BYTES = 2**26
 """With so many bytes, no more parts are read than hold the rows that are needed."""
 BLOCK_BYTES = 2**18
+AHEAD_BYTES = 2**13
+"""Read beyond a block at once, so that its last line seldom needs another request."""
 LONGEST_LINE_BYTES = 2**26
 
 
@@ -100,19 +102,19 @@ def sample_lines(sources: Sequence[Source], target: Path, *, rows: int, seed: in
 
 def read_block(stream: BinaryIO, start: int, size: int) -> bytes:
     """The lines that begin in a block, to the end of the last one: so each line of a file is in just one block."""
-    end, before = min(start + BLOCK_BYTES, size), min(start, 1)
+    # With the byte before, it is seen whether a line begins at the start.
+    before, length = min(start, 1), min(BLOCK_BYTES, size - start)
     stream.seek(start - before)
-    content = stream.read(end - start + before)
-    if before:
-        content = content.partition(b"\n")[2]
-    elif content.startswith(codecs.BOM_UTF8):
-        content = content[len(codecs.BOM_UTF8) :]
-    while content and not content.endswith(b"\n") and (more := stream.read(BLOCK_BYTES)):
-        line, newline, _ = more.partition(b"\n")
-        content += line + newline
+    content = stream.read(before + length + AHEAD_BYTES)
+    first = content.find(b"\n") + 1 if before else 0
+    if first >= before + length or (before and not first):
+        return b""
+    while (last := content.find(b"\n", before + length - 1)) < 0 and (more := stream.read(BLOCK_BYTES)):
+        content += more
         if len(content) > LONGEST_LINE_BYTES:
             raise DataError(f"a line is longer than {LONGEST_LINE_BYTES // 2**20} MiB; name a set of JSON lines")
-    return content
+    lines = content[first:] if last < 0 else content[first : last + 1]
+    return lines if start else lines.removeprefix(codecs.BOM_UTF8)
 
 
 def _groups(place: int, metadata: FileMetaData, columns: Sequence[str]) -> Iterator[_Part]:

@@ -265,9 +265,9 @@ def test_a_file_alone_is_cut_in_two(tmp_path: Path) -> None:
 
     assert {record.origin for record in splits.records.values()} == {"mine"}
     assert splits.records["certification"].notes == [
-        "mine: half of it, by the SHA-256 of each row's content, certifies"
+        "mine: from the half that certifies, which the SHA-256 of each row's content decides"
     ]
-    assert splits.records["tuning"].notes == ["mine: the other half"]
+    assert splits.records["tuning"].notes == ["mine: from the other half"]
 
 
 @pytest.mark.parametrize("name", ["mine.xlsx", "mine.txt", "mine.csv.bz2", "mine.parquet.gz", "mine"])

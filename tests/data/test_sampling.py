@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ dataset_info:
   - {name: notes, dtype: string}
 ---
 """
-SHARDS, ROWS, GROUP = 12, 2000, 50
+SHARDS, ROWS, GROUP = 12, 500, 20
 
 
 def rows_of(shard: int, split: str = "train") -> list[dict[str, Any]]:
@@ -63,7 +64,8 @@ def large(request, here: Hub, monkeypatch) -> Hub:
     files[f"validation-00000-of-00001.{request.param}"] = form(rows_of(5, "dev") + rows_of(6, "dev"))
     here.dataset(NAME).commit({"README.md": CARD, **files})
     monkeypatch.setattr(hub_module, "MOST_BYTES", 2**20)
-    monkeypatch.setattr(sampling, "BLOCK_BYTES", 2**14)
+    monkeypatch.setattr(sampling, "PARTS", 16)
+    monkeypatch.setattr(sampling, "BLOCK_BYTES", 2**13)
     return here
 
 
@@ -90,7 +92,7 @@ def test_of_a_large_data_set_little_is_downloaded_and_it_is_said(large: Hub) -> 
     counts = {name: record.count for name, record in splits.records.items()}
     assert counts == {"calibration": 30, "tuning": 30, "certification": 100}
     (note,) = splits.records["tuning"].notes
-    assert note.startswith("train: a sample, drawn with seed 0 from 32 of ")
+    assert re.match(r"train: a sample, drawn with seed 0 from 1\d of \d{3} (row groups|blocks of lines) in ", note)
     assert note.endswith(" in 8 of 12 files")
     assert splits.records["certification"].notes[0].startswith("validation: a sample")
     assert set(splits.notes) == {note, *splits.records["certification"].notes}
@@ -163,8 +165,8 @@ def test_one_large_split_alone_is_sampled_and_cut(here: Hub, monkeypatch) -> Non
     splits = load()
 
     sample, half = splits.records["certification"].notes
-    assert sample.startswith("train: a sample, drawn with seed 0 from 32 of 320 row groups in 8 of 12 files")
-    assert half == "train: half of it, by the SHA-256 of each row's content, certifies"
+    assert sample.startswith("train: a sample, drawn with seed 0 from 32 of 200 row groups in 8 of 12 files")
+    assert half == "train: from the half that certifies, which the SHA-256 of each row's content decides"
     assert not {row["text"] for row in splits.certification} & {row["text"] for row in splits.tuning}
 
 
@@ -182,10 +184,12 @@ def test_columns_that_a_large_data_set_lacks_are_said(large: Hub) -> None:
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 8, 13, 64, 1000])
+@pytest.mark.parametrize("ahead", [0, 1, 7, 100])
 @pytest.mark.parametrize("end", [b"\n", b""])
-def test_each_line_is_in_just_one_block(monkeypatch, block: int, end: bytes) -> None:
+def test_each_line_is_in_just_one_block(monkeypatch, block: int, ahead: int, end: bytes) -> None:
     content = b"\n".join([b"one", b"", b"three and more", b"4", b"", b"", b"seven", b"e" * 40]) + end
     monkeypatch.setattr(sampling, "BLOCK_BYTES", block)
+    monkeypatch.setattr(sampling, "AHEAD_BYTES", ahead)
 
     found = [read_block(io.BytesIO(content), start, len(content)) for start in range(0, len(content), block)]
 
