@@ -70,9 +70,8 @@ def open_hub(
     notes: dict[str, str] = {}
 
     def read(split: str) -> Dataset:
-        with asking_hub(asked), _loading(name), renamed(str(place), f"{name}: split '{split}'"):
-            target = place / f"sample{SAMPLED[builder.name]}"
-            target.unlink(missing_ok=True)
+        target = place / f"{split}-sample{SAMPLED[builder.name]}"
+        with asking_hub(asked), _loading(name), renamed(str(target), f"{name}: sample of split '{split}'"):
             if builder.name == "parquet":
                 taken = sample_parquet(files[split], target, rows=rows, seed=seed, choose=choose)
             else:

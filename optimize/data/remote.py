@@ -119,7 +119,9 @@ def open_url(url: str, config: str | None, progress: Progress) -> Remote:
 
     def fetch(name: str, target: Path) -> None:
         with _asking(shown):
-            _download(system, path if alone else _below(path, name), target, shown, progress)
+            for received in _download(system, path if alone else _below(path, name), target, shown):
+                done, size = received // 10**6, (sizes[name] or received) // 10**6
+                progress.step(f"download {target.name}, MB", done, max(1, done, size))
 
     return Remote(shown, sizes, alone, fetch)
 
@@ -179,8 +181,8 @@ def _size(entry: Mapping[str, Any]) -> int | None:
     return int(entry["size"]) if entry.get("size") is not None else None
 
 
-def _download(system: AbstractFileSystem, path: str, target: Path, shown: str, progress: Progress) -> None:
-    """One file, to its end; TimeoutError where next to nothing arrives, DataError where too much does."""
+def _download(system: AbstractFileSystem, path: str, target: Path, shown: str) -> Iterator[int]:
+    """One file to its end, and how many bytes have come; TimeoutError where next to none do, DataError for too many."""
     began, received = time.monotonic(), 0
     # Without a block size, http sends the whole in one answer, whether or not it says how much that is.
     streaming = {"block_size": 0} if "://" in path else {}
@@ -193,7 +195,7 @@ def _download(system: AbstractFileSystem, path: str, target: Path, shown: str, p
             if seconds > ANSWER_SECONDS and received < SLOWEST_BYTES_PER_SECOND * seconds:
                 raise TimeoutError
             out.write(chunk)
-            progress.step(f"download {target.name}, MB", received // 10**6, max(1, received // 10**6))
+            yield received
 
 
 @contextmanager

@@ -72,10 +72,11 @@ def load_splits(wanted: Wanted, head: Head, config: Config, *, progress: Progres
         certify, calibrate = choose_splits(wanted, list(found.splits))
 
         def origin_of(split: str) -> Origin:
-            files = found.files.get(split, ())
-            where = name_of(files) if files else f"{wanted.name}: split '{split}'"
-            table = Rows(found.read(split), head, config, wanted.columns, where=where, files=files)
-            return Origin(split, table, tuple(found.notes[each] for each in (split,) if each in found.notes))
+            files, table = found.files.get(split, ()), found.read(split)
+            note = found.notes.get(split)
+            where = name_of(files) if files else f"{wanted.name}: {'sample of ' if note else ''}split '{split}'"
+            rows = Rows(table, head, config, wanted.columns, where=where, files=files)
+            return Origin(split, rows, (note,) if note else ())
 
         with found.saying():
             certified = origin_of(certify)

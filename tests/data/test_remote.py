@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from hub_server import Hub
 
 from optimize import planning
 from optimize.cli.logs import write_log
@@ -273,6 +274,30 @@ SHOWN = {
 def test_what_is_shown_of_an_address(address: str, shown: str) -> None:
     assert without_secrets(address) == shown
     assert redacted(f"--data={address} x") == f"--data={shown} x"
+
+
+def test_a_file_or_folder_of_a_data_set_on_the_hub_is_read_at_its_commit(here: Hub, monkeypatch) -> None:
+    files = {"a/train.jsonl": reviews(20), "a/test.jsonl": reviews(5, 50), "b/train.jsonl": b"", "README.md": b""}
+    commit = here.dataset("tester/many").commit(files)
+    data, _ = name_data("hf://datasets/tester/many@main/a/", None)
+
+    planned = inspect_data(want(data), HEAD)
+    here.dataset("tester/many").commit({"a/train.jsonl": b"moved on"})
+    splits = load_splits(want(data, revision=planned), HEAD, SENTIMENT)
+
+    assert planned == commit
+    assert {name: record.count for name, record in splits.records.items()} == {
+        "calibration": 4,
+        "tuning": 4,
+        "certification": 5,
+    }
+    assert not [line for line in here.requests if "b/train" in line]
+    alone = load_splits(want("hf://datasets/tester/many/a/test.jsonl", revision=commit), HEAD, SENTIMENT)
+    assert alone.records["certification"].origin == "test"
+    with pytest.raises(DataError, match=r"^hf://datasets/tester/many/c: is not in that data set; check --data"):
+        load_splits(want("hf://datasets/tester/many/c", revision=commit), HEAD, SENTIMENT)
+    with pytest.raises(DataError, match=r"^hf://datasets/tester/many/b/train\.jsonl: is empty"):
+        load_splits(want("hf://datasets/tester/many/b/train.jsonl", revision=commit), HEAD, SENTIMENT)
 
 
 def test_an_address_of_a_whole_data_set_on_the_hub_is_its_id() -> None:
