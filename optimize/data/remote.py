@@ -138,7 +138,7 @@ def _system_of(url: str, shown: str) -> tuple[AbstractFileSystem, str]:
         found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **_options(scheme))
     except ImportError as error:
         library = LIBRARIES.get(scheme, f"what fsspec reads {scheme} with")
-        raise UnavailableError(f"{shown}: needs {library}, which is not installed; pip install {library}") from error
+        raise UnavailableError(f"{shown}: needs {library}, which is not installed; install {library}") from error
     except ValueError as error:
         raise DataError(f"{shown}: is no address of a kind that is known; check --data") from error
     return found
