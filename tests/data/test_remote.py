@@ -181,7 +181,7 @@ UNKNOWN: dict[str, tuple[str, type[OptimizeError], str]] = {
     "a library that is not here": (
         "s3://bucket/train.jsonl",
         UnavailableError,
-        "needs s3fs, which is not installed; pip",
+        "needs s3fs, which is not installed; install",
     ),
     "no such kind": ("nonsense://x/train.jsonl", DataError, "is no address of a kind that is known"),
     "no address": ("http://[x/train.jsonl", DataError, "is no address of a kind that is known"),

@@ -56,7 +56,7 @@ def lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-@pytest.fixture(params=["parquet", "jsonl"])
+@pytest.fixture(params=["parquet", pytest.param("jsonl", marks=pytest.mark.slow)])
 def large(request, here: Hub, monkeypatch) -> Hub:
     """A Hub with a data set of many shards, in a process that takes it for large."""
     form = parquet if request.param == "parquet" else lines
