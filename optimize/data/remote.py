@@ -35,7 +35,16 @@ MOST_BYTES = 2**34
 CHUNK_BYTES = 2**20
 DEEPEST = 3
 """Folders below an address: a configuration, `data`, and a split."""
-LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+LIBRARIES = {
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
 Fetch = Callable[[str, Path], None]
 """Downloads the file of a name to a path."""
 
