@@ -18,8 +18,9 @@ from optimize import cache
 from optimize.artifact import Artifact, Kind, copy_companions, folder_digest, tokenizer_digest
 from optimize.checkpoint import read_config
 from optimize.config import Step, parse_step
-from optimize.data.splits import Splits, load_splits
+from optimize.data.splits import load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer
+from optimize.data.wanted import Splits
 from optimize.errors import StageError
 from optimize.evaluate.judge import pad_id_of
 from optimize.evaluate.predict import run_split
@@ -160,7 +161,7 @@ def load_data(
     """The data of a plan, matched to a checkpoint."""
     config = read_config(origin.artifact.path)
     progress.say(f"data: {plan.request.data}")
-    splits = load_splits(plan.wanted, plan.head, config)
+    splits = load_splits(plan.wanted, plan.head, config, progress=progress)
     for note in splits.notes:
         progress.say(note)
     loaded = Loaded(plan, origin, config, splits, progress)

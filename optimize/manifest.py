@@ -275,6 +275,10 @@ class Split(Record):
     digest: str = Field(description="SHA-256 of their content.")
     origin: str = Field(description="Split of the data set that they came from.")
     truncated: int = Field(default=0, description="Examples that were cut to fit the model's longest text.")
+    notes: list[str] = Field(
+        default_factory=list,
+        description="How that split was cut or sampled, and which rows were left out because they cannot be used.",
+    )
 
 
 class Source(Record):

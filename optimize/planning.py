@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optimize.config import SECTIONS, Pipeline, load_pipeline
-from optimize.data.splits import Wanted, inspect_data
+from optimize.data.splits import inspect_data
+from optimize.data.urls import is_url, redacted
+from optimize.data.wanted import Wanted, name_data
 from optimize.errors import OptimizeError, RequestError, UnavailableError, brief, unknown_name
 from optimize.heads import HEADS
 from optimize.interfaces import Head, Progress, Target
@@ -122,8 +124,9 @@ def make_plan(
 
 def wanted_data(options: Options, head: Head, *, trained: bool) -> Wanted:
     """What is to be read of which data; training examples only where something is `trained`."""
+    data, revision = name_data(choose_data(options, head), options.data_revision)
     return Wanted(
-        data=choose_data(options, head),
+        data=data,
         config=options.data_config,
         columns=dict(options.columns),
         certify_on=options.certify_on,
@@ -131,8 +134,9 @@ def wanted_data(options: Options, head: Head, *, trained: bool) -> Wanted:
         calibration_examples=options.calibration_examples,
         tuning_examples=options.tuning_examples,
         seed=options.seed,
-        revision=options.data_revision,
+        revision=revision,
         training_examples=options.training_examples if trained else 0,
+        max_unusable=options.max_unusable,
     )
 
 
@@ -262,7 +266,7 @@ def check_encoding(options: Options) -> None:
     """Refuse names that are not UTF-8: neither manifests nor the libraries that open models can say them."""
     named = {each.flag: getattr(options, name) for name, each in declared().items()}
     for flag, value in {**named, "--cache": options.cache or cache_root()}.items():
-        text = json.dumps(value, ensure_ascii=False, default=str)  # as it is, where Python would escape it
+        text = redacted(json.dumps(value, ensure_ascii=False, default=str))  # as it is, where Python would escape it
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -282,6 +286,7 @@ def check_numbers(options: Options) -> None:
             raise RequestError(f"{each.flag}: {value} is too few; give {least} or more")
         if value > MOST_OF_ANYTHING and name != "threads":  # of which each machine has its own limit
             raise RequestError(f"{each.flag}: {value:.3g} is too many; give {MOST_OF_ANYTHING} or fewer")
+    check_share(options.max_unusable, "--max-unusable")
     if not options.shapes:
         raise RequestError("--shapes: names no shape; write for instance 1x128,data")
     for place, shape in enumerate(options.shapes):
@@ -290,6 +295,12 @@ def check_numbers(options: Options) -> None:
             raise RequestError(f"--shapes: {shape} is there twice; leave one out")
         if batch * (tokens or 1) > MOST_TOKENS:
             raise RequestError(f"--shapes: {shape} has more than {MOST_TOKENS:,} tokens; name a smaller one")
+
+
+def check_share(value: object, flag: str) -> None:
+    """Refuse what is no share of something, or all of it."""
+    if not (isinstance(value, int | float) and 0 <= value < 1):
+        raise RequestError(f"{flag}: '{brief(value)}' is no share; give one from 0 up to less than 1, such as 1%")
 
 
 def check_memory(shapes: Sequence[str], found: Found, head: Head) -> None:
@@ -314,7 +325,7 @@ def check_words(options: Options) -> None:
     for flag, word in (("--model", options.model), ("--data", options.data)):
         if word is not None and not word.strip():
             raise RequestError(f"{flag}: is empty; name a folder or Hub id, or leave it out")
-        if word is not None:
+        if word is not None and not is_url(word):
             user_path(word, flag)
     for name, each in declared().items():
         if getattr(options, name) == "":
@@ -411,7 +422,7 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found,
         "target": pipeline.target,
         "head": head.name,
         "revision": found.revision,
-        "data": wanted.data,
+        "data": wanted.name,
         "data_revision": wanted.revision,
         "training_examples": wanted.training_examples,
         "threads": options.threads or usable_cores(),

@@ -175,7 +175,7 @@ class Asked:
     data: Annotated[
         str | None,
         Option(
-            "Data to calibrate on and to judge by: a Hub id, a folder, or `demo`.",
+            "Data to calibrate on and to judge by: a Hub id, a folder, a file, an address, or `demo`.",
             "Data",
             short="-d",
             metavar="DATA",
@@ -183,14 +183,15 @@ class Asked:
         ),
     ] = None
     data_config: Annotated[
-        str | None, Option("Configuration of a data set on the Hub, such as sst2 of glue.", "Data")
+        str | None,
+        Option("Configuration of a data set, such as sst2 of glue: on the Hub, or a folder in a folder.", "Data"),
     ] = None
     data_revision: Annotated[
         str | None,
         Option(
             "Branch, tag or commit of a data set on the Hub.",
             "Data",
-            kept="Commit of a data set on the Hub; null for a folder and the demo.",
+            kept="Commit of a data set on the Hub; null for any other.",
         ),
     ] = None
     columns: Annotated[
@@ -219,6 +220,16 @@ class Asked:
             kept="Most examples that stages train on; 0 where none does.",
         ),
     ] = 4000
+    max_unusable: Annotated[
+        float,
+        Option(
+            "Largest share of the rows drawn that may be left out because they cannot be used, such as 1%; "
+            "the run says which and why.",
+            "Data",
+            metavar="SHARE",
+            read=read_share,
+        ),
+    ] = 0.01
     max_tokens: Annotated[
         int | None,
         # Fewer than eight leave no text between the special tokens of a pair.

@@ -71,11 +71,15 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The server's address and its repositories by (kind, id); `requests` is what was asked of it."""
+    """The server's address and its repositories by (kind, id).
+
+    `requests` is what was asked of it, and `sent` how many bytes of files it sent.
+    """
 
     address: str
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    sent: int = 0
     closed: threading.Event = field(default_factory=threading.Event)
 
     def model(self, name: str) -> Repository:
@@ -144,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
             if found := api:
                 self._send(200, json.dumps(_describe(hub, *found.groups(), body)).encode(), {})
             elif found := file:
-                self._send(200, *_file(hub, *found.groups()))
+                hub.sent += self._send(200, *_file(hub, *found.groups()))
             else:
                 raise _RefusalError(404, "EntryNotFound")
         except _RefusalError as refusal:
@@ -171,7 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"X-Y: z\r\n" if manner.does == "drips headers" else b" ")
         return True
 
-    def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+    def _send(self, status: int, content: bytes, headers: Mapping[str, str]) -> int:
+        """Answer; how many bytes of content were sent."""
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if span and status == 200:
             first, last = int(span[1]), int(span[2] or len(content) - 1)
@@ -181,19 +186,18 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self._write(content)
+        return 0 if self.command == "HEAD" else self._write(content)
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: bytes) -> int:
         if self.habit == "files crumble":
             content, self.close_connection = content[:1], True
         if self.habit != "files drip":
-            self.wfile.write(content)
-            return
+            return self.wfile.write(content)
         with suppress(OSError):  # whoever asked has had enough
             for byte in content:
                 self.wfile.write(bytes([byte]))
                 self.server.hub.closed.wait(0.05)  # type: ignore[attr-defined]
+        return len(content)
 
 
 def _manner(hub: Hub, api: re.Match[str] | None, file: re.Match[str] | None) -> Manner | None:

@@ -13,12 +13,14 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from optimize.data.urls import redacted
+
 NAME = "distilbert-optimize"
 
 
 def write_log(error: BaseException) -> Path | None:
     """Write what a report needs into the first folder that takes it; None where none does."""
-    text = "".join([*_circumstances(), "\n", *traceback.format_exception(error)])
+    text = redacted("".join([*_circumstances(), "\n", *traceback.format_exception(error)]))
     for folder in _folders():
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from optimize.data.files import Files
 from optimize.data.labels import Config, match_labels
 from optimize.data.places import places
 from optimize.errors import DataError
@@ -27,15 +27,15 @@ class Rows:
     """A table seen through a head's roles: rows are renamed and labelled when they are asked for."""
 
     def __init__(
-        self, table: Table, head: Head, config: Config, columns: Mapping[str, str], *, where: str, file: Path | None
+        self, table: Table, head: Head, config: Config, columns: Mapping[str, str], *, where: str, files: Files
     ) -> None:
         present = table.column_names if hasattr(table, "column_names") else list(table[0]) if table else []
-        self._table = table
         self._roles = match_layout(head, present, columns, where=where) if present else {}
+        self._table = _with_columns(table, self._roles.values())
         self._head = head
         self._config = config
-        self._where = where
-        self._file = file
+        self.where = where
+        self._files = files
         self._unmatched: dict[int, str] = {}
         column = self._roles.get(head.labels or "")
         self._label = match_labels(table, column, config, where=where) if column else None
@@ -54,31 +54,43 @@ class Rows:
                 self._unmatched[index] = str(error)
         return row
 
+    @property
+    def name(self) -> str:
+        """What a record of a run calls it: by its file's name, without the folders that it lies in."""
+        return self._files[0].name if len(self._files) == 1 else self.where.rpartition("/")[2]
+
     def draw(self, indices: Iterable[int]) -> Iterator[Drawn]:
         """Rows with their indices, each read when it is asked for."""
         return ((index, self[index]) for index in indices)
 
-    def require_fit(self, drawn: Sequence[Drawn]) -> None:
-        """Refuse rows that are to be used and cannot be; then all of the table's are counted, and the first named."""
-        if not self._faults(drawn):
-            return
-        # Whoever mends the file mends it once: what is wrong with rows that nothing uses is said as well.
-        indices = sorted({*range(min(len(self), LOOKED_AT)), *(index for index, _ in drawn)})
-        faults = self._faults(list(self.draw(indices)))
-        first = sorted(faults)[:NAMED]
-        named = [f"{place}: {faults[index]}" for index, place in zip(first, places(self._file, first), strict=True)]
-        if len(faults) == 1:
-            raise DataError(f"{self._where}, {named[0]}")
-        more = [f"and {len(faults) - NAMED:,} more"] if len(faults) > NAMED else []
-        raise DataError(
-            f"{self._where}: {len(faults):,} of {len(indices):,} rows cannot be used: {' | '.join([*named, *more])}"
-        )
-
-    def _faults(self, drawn: Sequence[Drawn]) -> dict[int, str]:
+    def faults(self, drawn: Sequence[Drawn]) -> dict[int, str]:
         """What is wrong with rows, by their indices in the table."""
         found = self._head.faults([row for _, row in drawn], self._config)
         faults = {index: found[place] for place, (index, _) in enumerate(drawn) if place in found}
         return faults | {index: self._unmatched[index] for index, _ in drawn if index in self._unmatched}
+
+    def named(self, faults: Mapping[int, str]) -> list[str]:
+        """The first of the rows that cannot be used, by where they stand, with what is wrong, and how many more."""
+        first = sorted(faults)[:NAMED]
+        named = [f"{place}: {faults[index]}" for index, place in zip(first, places(self._files, first), strict=True)]
+        return named + ([f"and {len(faults) - NAMED:,} more"] if len(faults) > NAMED else [])
+
+    def refuse(self, drawn: Sequence[Drawn]) -> NoReturn:
+        """Refuse rows of which some cannot be used; all of the table's are counted, and the first named."""
+        # Whoever mends the file mends it once: what is wrong with rows that nothing uses is said as well.
+        indices = sorted({*range(min(len(self), LOOKED_AT)), *(index for index, _ in drawn)})
+        faults = self.faults(list(self.draw(indices)))
+        named = self.named(faults)
+        if len(faults) == 1:
+            raise DataError(f"{self.where}, {named[0]}")
+        raise DataError(f"{self.where}: {len(faults):,} of {len(indices):,} rows cannot be used: {' | '.join(named)}")
+
+
+def _with_columns(table: Table, columns: Iterable[str]) -> Table:
+    """The table with these columns alone: what others hold, such as pictures, is not decoded."""
+    if isinstance(table, list) or not columns:
+        return table
+    return table.select_columns(sorted(set(columns)))
 
 
 def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str], *, where: str) -> dict[str, str]:

@@ -1,134 +1,135 @@
-"""Read tables: files of a folder, or a Hub id. What is read and how is left to `datasets`."""
+"""Read tables of files; what they hold and how is left to `datasets`, once it is plain what they are."""
 
 from __future__ import annotations
 
 import csv
 import errno
-import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimize.data.places import DELIMITERS, quoting_of
-from optimize.data.squad import articles_in, flat_rows, write_flat
+from optimize.data.files import Files, find_file, find_files, name_of
+from optimize.data.forms import READERS, check_text, open_text, suffix_of
+from optimize.data.objects import OBJECTS, check_nesting, first_object, write_lines
+from optimize.data.saved import ARROW, find_saved, is_saved, read_columns, read_saved
+from optimize.data.separated import SEPARATED, dialect_of, read_header
 from optimize.errors import DataError, first_line
-from optimize.files.small import MAX_DEPTH, check_depth
-from optimize.hub import client
-from optimize.hub.refusals import Repository, asking_hub
-from optimize.hub.repository import cached_folder, inspect_repository, is_offline
-from optimize.interfaces import Progress
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
     from optimize.interfaces import Row
 
     Table = Dataset | list[Row]
     """What rows are read from: of a data set that `datasets` reads, or the demo's own."""
 
-SUFFIXES = "jsonl, json, csv, tsv, parquet"
-READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+def find_tables(path: Path, config: str | None) -> dict[str, Files]:
+    """The files of each split of what lies at a path: a file, a folder of files, or one that `datasets` saved."""
+    if path.is_dir() and not is_saved(path):
+        return find_files(path, config)
+    if config is not None:
+        raise DataError(f"--data-config: '{path}' has no '{config}'; leave it out")
+    return find_saved(path) if path.is_dir() else find_file(path)
 
 
-def find_files(folder: Path) -> dict[str, Path]:
-    """The file of each split in a folder, by the splits' usual names."""
-    files: dict[str, Path] = {}
-    for split, names in SPLITS.items():
-        for path in sorted(folder.iterdir()):
-            if path.stem not in names or path.suffix not in READERS:
-                continue
-            if split in files:
-                raise DataError(f"{folder}: {files[split].name} and {path.name} are both '{split}'; keep one of them")
-            if not path.is_file():  # opening a FIFO would wait for somebody to write it
-                raise DataError(f"{path}: is not a regular file; check --data")
-            files[split] = path
-    if not files:
-        raise DataError(f"{folder}: no train, validation or test file ({SUFFIXES}); check --data")
-    return files
-
-
-def peek_columns(path: Path) -> list[str]:
-    """Column names of a file, from its first row or its header; refuses a file without rows."""
-    try:
-        columns = _first_row(path)
-    except (OSError, ValueError, TypeError, csv.Error, RecursionError) as error:  # the last for deep nesting
-        raise DataError(f"{path}: cannot be read ({first_line(error)}); check the file") from error
+def peek_columns(files: Files) -> list[str]:
+    """Column names of a split, from its first row or its header; refuses one without rows."""
+    columns: object = ()
+    for path in files:
+        try:
+            columns = columns or _first_row(path)
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            csv.Error,
+            RecursionError,
+        ) as error:  # the last for what is nested too deeply
+            raise DataError(f"{path}: cannot be read ({first_line(error)}); check the file") from error
     if not columns:
-        raise DataError(f"{path}: is empty; give it examples, or name another split with --certify-on")
+        raise DataError(f"{name_of(files)}: is empty; give it examples, or name another split with --certify-on")
     if not isinstance(columns, dict | tuple):
-        raise DataError(f"{path}: its first row is not a JSON object; write one object on each line")
+        raise DataError(
+            f"{name_of(files)}: its first row is not a JSON object; write one object on each line, or a list of them"
+        )
     return list(columns)
 
 
 def _first_row(path: Path) -> object:
     """The first JSON value, or the header as a tuple; nothing where no row follows."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+    if path.suffix == ARROW:
+        return read_columns(path)
+    suffix = suffix_of(path)
+    if suffix in SEPARATED:
+        return read_header(path)
+    if suffix in OBJECTS:
+        return first_object(path)
+    import pyarrow.parquet
 
-        table = pyarrow.parquet.ParquetFile(path)
-        return tuple(table.schema_arrow.names) if table.metadata.num_rows else ()
-    # Spreadsheets write a byte order mark, which "utf-8-sig" takes away.
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if READERS[path.suffix] == "csv":
-            lines = csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
-            header = tuple(next(lines, ()))
-            return header if any(lines) else ()
-        text = stream.read() if path.suffix == ".json" else next(filter(str.strip, stream), "")
-    row = json.JSONDecoder().raw_decode(text.strip())[0] if text.strip() else {}
-    if path.suffix == ".json" and (articles := articles_in(row)):
-        return next(flat_rows(articles), {})
-    return next(iter(row), {}) if path.suffix == ".json" and isinstance(row, list) else row
+    table = pyarrow.parquet.ParquetFile(path)
+    return tuple(table.schema_arrow.names) if table.metadata.num_rows else ()
 
 
-def read_file(files: Mapping[str, Path], place: Path, split: str) -> Dataset:
-    """The table of one split's file, which lies in `place` from then on.
+def read_file(files: Mapping[str, Files], place: Path, split: str, *, features: Features | None = None) -> Dataset:
+    """The table of one split's files, which lies in `place` from then on, with the `features` that are known of it.
 
     `datasets` knows a file by its size and time, so `place` has to be new: nothing from before is to be found there.
-    It takes a path for a pattern, so it gets a link: "x[1]" would also be the folder x1, and "a::b" an archive.
     """
     import datasets
 
-    _silence_datasets()
-    path = files[split]
-    peek_columns(path)
-    check_nesting(path)
-    link = place / f"{split}{path.suffix}"
-    # An empty cell is an empty text, and "NA" or "null" are words.
-    options: dict[str, bool | str | int] = {}
-    if path.suffix in DELIMITERS:
-        options = {"keep_default_na": False, "delimiter": DELIMITERS[path.suffix]}
-        options["quoting"] = quoting_of(path).constant
+    silence_datasets()
+    paths = files[split]
+    peek_columns(paths)
     try:
-        if path.suffix != ".json" or not write_flat(path, link):
-            link.symlink_to(path.resolve())
+        if paths[0].suffix == ARROW:
+            return read_saved(paths, place)
+        options: dict[str, object] = {**_options(paths), "features": features}
+        prepared = [str(_prepare(path, place, f"{split}-{number}")) for number, path in enumerate(paths)]
         return datasets.load_dataset(
-            READERS[path.suffix], data_files=str(link), split="train", cache_dir=str(place), **options
+            READERS[suffix_of(paths[0])], data_files=prepared, split="train", cache_dir=str(place), **options
         )
     except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
-        _raise_if_full(error)
+        raise_if_full(error)
         cause = error.__cause__ or error
-        raise DataError(f"{path}: cannot be read ({first_line(cause)}); check the file") from error
+        raise DataError(f"{name_of(paths)}: cannot be read ({first_line(cause)}); check the file") from error
 
 
-def check_nesting(path: Path) -> None:
-    """Refuse rows of JSON that are nested so deeply that what parses them, in C++, would end this process."""
-    if READERS[path.suffix] != "json":
-        return
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        for number, row in enumerate(stream if path.suffix == ".jsonl" else [stream.read()], 1):
-            try:
-                # Most rows need no closer look: counting is a hundred times faster.
-                if row.count("[") + row.count("{") > MAX_DEPTH:
-                    check_depth(row)
-            except ValueError as error:
-                place = f"line {number}: " if path.suffix == ".jsonl" else ""
-                raise DataError(f"{path}: cannot be read ({place}{error}); check the file") from error
+def _prepare(path: Path, place: Path, name: str) -> Path:
+    """A file in a form and under a name that `datasets` reads: plain UTF-8, of JSON a row on each line.
+
+    Where it is that already, it gets a link: `datasets` takes a path for a pattern, so "x[1]" would also be the folder
+    x1, and "a::b" an archive.
+    """
+    suffix = suffix_of(path)
+    target = place / f"{name}{suffix}"
+    if suffix in OBJECTS:
+        check_nesting(path)
+    if suffix == ".json":
+        write_lines(path, target)
+    elif suffix == ".parquet" or check_text(path):
+        target.symlink_to(path.resolve())
+    else:
+        with open_text(path) as stream, target.open("x", encoding="utf-8", newline="") as out:
+            shutil.copyfileobj(stream, out)
+    return target
 
 
-def _silence_datasets() -> None:
+def _options(files: Files) -> dict[str, bool | str | int]:
+    """How values are separated; an empty cell is an empty text, and "NA" or "null" are words."""
+    if suffix_of(files[0]) not in SEPARATED:
+        return {}
+    found = [(dialect.delimiter, dialect.constant) for dialect in map(dialect_of, files)]
+    if len(set(found)) > 1:
+        raise DataError(f"{name_of(files)}: separate or quote values in different ways; write them alike")
+    delimiter, quoting = found[0]
+    return {"keep_default_na": False, "delimiter": delimiter, "quoting": quoting}
+
+
+def silence_datasets() -> None:
     """Take away the library's progress bars, and log lines that repeat an error."""
     import datasets
 
@@ -136,7 +137,7 @@ def _silence_datasets() -> None:
     datasets.logging.set_verbosity(logging.CRITICAL)
 
 
-def _raise_if_full(error: BaseException | None) -> None:
+def raise_if_full(error: BaseException | None) -> None:
     """Raise a full disk as the OSError it is, and not as a fault of the data; `datasets` wraps it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -144,46 +145,10 @@ def _raise_if_full(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def inspect_hub(name: str, revision: str | None, progress: Progress) -> str:
-    """The commit of a Hub data set; refuses one that is not there."""
-    commit, _ = inspect_repository(_repository(name, revision), progress)
-    return commit
-
-
-def _repository(name: str, revision: str | None) -> Repository:
-    return Repository("dataset", name, revision, "--data", DataError)
-
-
-def read_hub(name: str, config: str | None, revision: str | None, place: Path) -> Mapping[str, Dataset]:
-    """All splits of a Hub data set, at a commit; offline, of its folder in the Hub's cache.
-
-    Its files stay in that cache, as a model's do. Its tables lie in `place`, which has to be new, as for files: where
-    the Hub fails, `datasets` takes what it finds there, at whatever commit that was and whoever wrote to it since.
-    """
-    import datasets
-
-    _silence_datasets()
-    asked = _repository(name, revision)
-    with asking_hub(asked), _loading(name):
-        found, commit = (str(cached_folder(asked)), None) if is_offline() else (name, revision)
-        tables: Mapping[str, Dataset] = datasets.load_dataset(found, config, revision=commit, cache_dir=str(place))
-    return tables
-
-
 @contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Say in our words what `datasets` refuses; what the Hub refuses passes through."""
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError
-
+def renamed(path: str, name: str) -> Iterator[None]:
+    """Let refusals say a name in place of a path that stands for something else."""
     try:
         yield
-    except client.errors():
-        raise  # kinds of OSError, which the last clause would take for a fault of the data
-    except datasets.exceptions.DatasetNotFoundError as error:
-        if isinstance(error.__cause__, HfHubHTTPError):
-            raise error.__cause__ from None
-        raise DataError(f"{name}: no such folder, and not on the Hub; check --data") from error
-    except (OSError, ValueError, RuntimeError, TypeError, datasets.exceptions.DatasetsError) as error:
-        _raise_if_full(error)
-        raise DataError(f"{name}: cannot be loaded ({first_line(error)}); check --data and --data-config") from error
+    except DataError as error:
+        raise DataError(str(error).replace(path, name)) from error

@@ -6,9 +6,7 @@ out. Rows that are not nested in this way stay as they are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 
 def is_article(value: object) -> bool:
@@ -43,19 +41,3 @@ def _questions(paragraph: object, title: object) -> Iterator[dict[str, object]]:
             "question": each.get("question"),
             "answers": {name: [answer.get(name) for answer in answers] for name in ("text", "answer_start")},
         }
-
-
-def articles_in(content: object) -> list[object]:
-    """The articles of a file's JSON: its list, or what its "data" lists; none where it holds something else."""
-    values = content.get("data") if isinstance(content, Mapping) else content
-    return values if isinstance(values, list) and any(map(is_article, values)) else []
-
-
-def write_flat(path: Path, target: Path) -> bool:
-    """Write the rows of a file of articles with one on each line; nothing, and False, where a file has none."""
-    articles = articles_in(json.loads(path.read_text(encoding="utf-8-sig")))
-    if articles:
-        with target.open("x", encoding="utf-8") as stream:
-            for row in flat_rows(articles):
-                stream.write(json.dumps(row) + "\n")
-    return bool(articles)

@@ -28,7 +28,7 @@ PAUSE_SECONDS = 10.0
 """Longest that a Hub may have huggingface_hub sleep before it asks again."""
 
 
-def answer(question: Callable[[], Answer], *, about: str, progress: Progress) -> Answer:
+def answer(question: Callable[[], Answer], *, about: str, progress: Progress, whom: str = "the Hub") -> Answer:
     """Ask a small question; TimeoutError after a minute, wherever it hangs: in a name server, a proxy or the Hub."""
     future: Future[Answer] = Future()
 
@@ -41,7 +41,7 @@ def answer(question: Callable[[], Answer], *, about: str, progress: Progress) ->
     # A daemon: what never gets its answer is not to keep the process alive.
     Thread(target=ask, daemon=True).start()
     if not wait([future], min(WORDLESS_SECONDS, ANSWER_SECONDS)).done:
-        progress.say(f"waiting for the Hub: {about}, {ANSWER_SECONDS:.0f} s at most")
+        progress.say(f"waiting for {whom}: {about}, {ANSWER_SECONDS:.0f} s at most")
         if not wait([future], max(0.0, ANSWER_SECONDS - WORDLESS_SECONDS)).done:
             raise TimeoutError(f"no answer within {ANSWER_SECONDS:.0f} s")
     return future.result()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimize.data.urls import on_hub
 from optimize.heads import HEADS
 from optimize.interfaces import Head
 from optimize.manifest import Manifest, Metric
@@ -75,7 +76,7 @@ def card_data(manifest: Manifest) -> ModelCardData:
         library_name="optimum",
         pipeline_tag=manifest.request.head,
         tags=[*tags, "int8"] if quantized else tags,
-        datasets=[manifest.request.data] if trained else None,
+        datasets=[_data_id(manifest)] if trained else None,
         model_name=manifest.source.id,
         eval_results=[_result(manifest, last.metric)] if last.metric else None,
     )
@@ -93,7 +94,7 @@ def _result(manifest: Manifest, metric: Metric) -> EvalResult:
     request = manifest.request
     return EvalResult(
         task_type=request.head,
-        dataset_type=request.data,
+        dataset_type=_data_id(manifest),
         dataset_name=request.data,
         dataset_config=request.data_config,
         dataset_split=manifest.data["certification"].origin,
@@ -102,6 +103,12 @@ def _result(manifest: Manifest, metric: Metric) -> EvalResult:
         metric_value=round(metric.value, 4),
         metric_name=metric.name,
     )
+
+
+def _data_id(manifest: Manifest) -> str:
+    """What the Hub knows the data by, where it has them: an address in a data set is of that data set."""
+    found = on_hub(manifest.request.data)
+    return found.name if found else manifest.request.data
 
 
 def _is_on_hub(manifest: Manifest) -> bool:

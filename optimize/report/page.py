@@ -245,7 +245,17 @@ def _data(manifest: Manifest) -> str:
             f" The threshold {code(name)}, {value:.4f}, was fixed on tuning data with the FP32 reference; all models "
             "were judged with it."
         )
-    return f"## Data\n\n{code(manifest.request.data)}. {about}\n\n{markdown_table(rows)}"
+    parts = [f"## Data\n\n{code(manifest.request.data)}. {about}", markdown_table(rows), _data_notes(manifest)]
+    return "\n\n".join(filter(None, parts))
+
+
+def _data_notes(manifest: Manifest) -> str:
+    """How splits were cut and sampled and what was left out, each once with the splits that it is of."""
+    splits: dict[str, list[str]] = {}
+    for name, split in manifest.data.items():
+        for note in split.notes:
+            splits.setdefault(note, []).append(name)
+    return "\n".join(f"- {', '.join(names)}: {plain(note)}." for note, names in splits.items())
 
 
 def _environment(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from hostile.cases import HEAD
 
 from optimize import building
 from optimize.config import Step, parse_step
-from optimize.data import read, splits
+from optimize.data import drawing, read
 from optimize.data.splits import Splits, Wanted, load_splits
 from optimize.errors import RequestError
 from optimize.heads import HEADS
@@ -111,7 +111,7 @@ def test_a_split_that_cannot_be_read_leaves_nothing_either(data: Path, tmp_path:
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["peek_columns", "_silence_datasets"])
+@pytest.mark.parametrize("moment", ["peek_columns", "silence_datasets"])
 def test_a_file_that_changes_while_it_is_read_is_known_by_the_rows_used(
     data: Path, tmp_path: Path, monkeypatch, moment: str
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_file_that_changes_while_it_is_read_is_known_by_the_rows_used(
     swapped = load(data)
 
     assert "overtaken!" in words(swapped)
-    assert swapped.records["certification"].digest == splits.rows_digest(swapped.certification)
+    assert swapped.records["certification"].digest == drawing.rows_digest(swapped.certification)
     assert swapped.records["certification"].digest != expected.records["certification"].digest
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from optimize.artifact import stored_tensors
 from optimize.checkpoint import CONFIG_FILE
 from optimize.config import KEYS, load_pipeline
-from optimize.data.read import find_files, peek_columns
+from optimize.data.files import find_files
+from optimize.data.read import peek_columns
 from optimize.errors import OptimizeError
 from optimize.source.acquire import inspect_checkpoint
 from optimize.source.geometry import SIZES

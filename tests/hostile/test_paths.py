@@ -10,7 +10,8 @@ import pytest
 from hostile.cases import HEAD, assert_refused
 
 from optimize import planning, running
-from optimize.data.read import find_files, read_file
+from optimize.data.files import find_files
+from optimize.data.read import read_file
 from optimize.errors import RequestError
 
 NAMES = (

@@ -14,7 +14,7 @@ from hostile.cases import HEAD, PROGRESS, assert_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optimize.data.places import quoting_of
+from optimize.data.separated import dialect_of
 from optimize.data.splits import Splits, Wanted, load_splits
 from optimize.errors import DataError
 from optimize.heads import HEADS
@@ -287,7 +287,7 @@ def test_no_row_of_a_table_vanishes_between_quotes(suffix: str, body: str, texts
             load(tmp_path)
         return
     assert [row["text"] for row in load(tmp_path).certification] == texts
-    assert quoting_of(path).rows == len(texts) + 1
+    assert dialect_of(path).rows == len(texts) + 1
 
 
 def test_lines_that_quotes_join_are_spoken_of(tmp_path: Path) -> None:

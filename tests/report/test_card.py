@@ -103,6 +103,16 @@ def test_data_that_a_stage_trained_on_are_named_where_they_are_the_hubs(revision
     assert card_data(make_manifest(request=request)).datasets is None
 
 
+def test_an_address_in_a_data_set_of_the_hub_is_of_that_data_set():
+    request = {**REQUEST, "data": "hf://datasets/nyu-mll/glue/sst2", "data_revision": "f00dcafe"}
+    splits = document()["data"]
+
+    made = make_manifest(request=request, data={**splits, "training": splits["calibration"]})
+
+    assert card_data(made).datasets == ["nyu-mll/glue"]
+    assert card_data(made).eval_results[0].dataset_type == "nyu-mll/glue"
+
+
 def test_a_local_checkpoint_is_no_base_model_on_the_hub():
     front, text = split(render_card(make_manifest(source={**SOURCE, "kind": "folder", "revision": None})))
 

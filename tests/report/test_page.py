@@ -52,6 +52,20 @@ def test_the_limits_are_a_table_with_what_was_measured(manifest):
     assert limits[2:] == ["| min_speedup | 1.5 | 3 | passed | speed-up 3.00x |"]
 
 
+def test_how_splits_were_made_is_said_once_with_the_splits_that_it_is_of():
+    data = {name: {**split, "notes": ["a sample"]} for name, split in document()["data"].items()}
+    data["certification"]["notes"] = [
+        "a sample",
+        "left out 1 of 9 rows drawn, which cannot be used: line 3: has no text",
+    ]
+
+    page = render(make_manifest(data=data))
+
+    assert f"- {', '.join(data)}: a sample." in page
+    assert "- certification: left out 1 of 9 rows drawn: line 3: has no text." in page
+    assert ": a sample" not in render(make_manifest())
+
+
 def test_a_limit_without_a_measurement_shows_a_dash():
     check = {"name": "min_speedup", "limit": 1.5, "value": None, "outcome": "unverified", "reason": "not measured"}
 
