@@ -285,6 +285,14 @@ class Source(Record):
     revision: str | None = Field(description="Commit of a Hub id, else null.")
     digest: str = Field(description="SHA-256 of the FP32 checkpoint.")
     stored_as: str = Field(description="Data type of its weights as they were stored.")
+    wrapper: str = Field(
+        default="",
+        description="What all names of its weights began with and do not any more, such as `module.`; empty where they "
+        "were those of transformers.",
+    )
+    left_out: str = Field(
+        default="", description="Names of its weights that its class has no use for, with commas between them."
+    )
     geometry: dict[str, int | str] = Field(
         description="Layers, heads, widths and vocabulary, by their names in the checkpoint's config."
     )

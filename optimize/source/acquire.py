@@ -15,7 +15,7 @@ from typing import Literal
 from optimize import cache
 from optimize.checkpoint import CONFIG_FILE, Config, read_config
 from optimize.demo.generate import train_checkpoint
-from optimize.errors import SourceError
+from optimize.errors import SourceError, brief
 from optimize.files.copies import Files, digests_of, private_copy
 from optimize.heads import DEFAULT_HEAD, HEADS
 from optimize.hub.refusals import Repository
@@ -24,7 +24,9 @@ from optimize.interfaces import Facts, Head, Progress, Silence
 from optimize.machine.environment import version
 from optimize.request import user_path
 from optimize.source.geometry import check_config, vocab_size
+from optimize.source.labels import check_labels
 from optimize.source.load import raise_to_fp32
+from optimize.source.names import classes_of, listed
 from optimize.source.tokenizer import check_tokenizer
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
@@ -67,6 +69,7 @@ def inspect_checkpoint(
         what = f"is a '{kind}' model" if kind else "its config names no model_type"
         raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
     check_config(found.config, where=found.id)
+    check_labels(found.config, where=found.id)
     chosen = HEADS[head] if head else _head_of(found)
     if found.folder is not None:
         check_weights(found.folder, chosen, found.config, where=found.id)
@@ -102,14 +105,12 @@ def _check_files(where: str, names: set[str]) -> None:
 
 
 def _head_of(found: Found) -> Head:
-    given = found.config.get("architectures") or []
-    # A config is data from elsewhere: some name a single class outside a list.
-    names = given if isinstance(given, list) else [given]
-    for head in HEADS.values():
-        if head.architecture in names:
-            return head
-    words = ", ".join(map(str, names)) or "none"
-    raise SourceError(f"{found.id}: its config names no known head ({words}); give --head")
+    names = classes_of(found.config)
+    heads = [head for head in HEADS.values() if head.architecture in names]
+    if len(heads) == 1:
+        return heads[0]
+    what = "several heads" if heads else "no known head"
+    raise SourceError(f"{found.id}: its config names {what} ({listed(names) or 'none'}); give --head")
 
 
 def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progress: Progress) -> cache.Entry:
@@ -144,7 +145,20 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
         with private_copy(files, digests, root) as copy:
             return raise_to_fp32(copy, head, out, where=found.id)
 
-    return cache.fetch(root, material, "torch", build, progress=progress)
+    entry = cache.fetch(root, material, "torch", build, progress=progress)
+    for remark in remarks(entry.facts):
+        progress.say(f"{found.id}: {remark}")
+    return entry
+
+
+def remarks(facts: Facts) -> list[str]:
+    """What is worth a line about how a checkpoint was read, in words."""
+    found = []
+    if facts["wrapper"]:
+        found.append(f"all names of weights began with '{facts['wrapper']}', which is dropped")
+    if facts["left_out"]:
+        found.append(f"weights that its class has no use for are left out: {brief(facts['left_out'], 200)}")
+    return found
 
 
 def _files_of(folder: Path) -> Files:

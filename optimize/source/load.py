@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from optimize.checkpoint import load_with_info, read_config
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
-from optimize.source.geometry import check_shapes
+from optimize.source.names import surplus_in_encoder
 from optimize.source.tokenizer import check_loaded, reading
-from optimize.source.weights import check_head, stored
+from optimize.source.weights import check_stored, stored, write_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,14 +29,15 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     stored_as, shapes = stored(folder)
-    check_head(where, head, set(shapes))
-    check_shapes(read_config(folder), shapes, where=where)
+    wrapper, spare = check_stored(shapes, head, read_config(folder), where=where)
+    write_plain(folder, wrapper)
     model = _load(folder, head, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)
+    model.config.label2id = {name: number for number, name in model.config.id2label.items()}
     model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
-    return {"stored_as": stored_as}
+    return {"stored_as": stored_as, "wrapper": wrapper, "left_out": ", ".join(spare)}
 
 
 def _load_tokenizer(folder: Path, *, where: str) -> PreTrainedTokenizerBase:
@@ -62,7 +63,7 @@ def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:
         raise SourceError(f"{where}: {mismatched[0]} has not the shape {wanted} of config.json; save the model again")
     if missing := sorted(info["missing_keys"]):
         raise SourceError(f"{where}: {len(missing)} weights are missing ({missing[0]}); copy the whole checkpoint")
-    if surplus := sorted(name for name in info["unexpected_keys"] if "transformer.layer." in name):
+    if surplus := surplus_in_encoder(info["unexpected_keys"]):
         raise SourceError(f"{where}: config.json has no place for {surplus[0]}; save the model again")
     model.float()  # FP8 weights are left as they are by `dtype`, in transformers 4.57
     if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:

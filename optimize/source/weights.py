@@ -6,6 +6,7 @@ code in a pickle ever runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,18 @@ from optimize.artifact import stored_tensors
 from optimize.checkpoint import Config
 from optimize.errors import SourceError, first_line
 from optimize.files.small import read_json
-from optimize.heads import HEADS
 from optimize.interfaces import Head
 from optimize.source.geometry import check_shapes
+from optimize.source.labels import check_classes
+from optimize.source.names import check_head, left_over, wrapping
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+STATE_DICTS = ("state_dict", "model_state_dict")
+"""Under which names Lightning and others keep a state dict in a file of more."""
 SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 
 
@@ -35,23 +39,19 @@ def check_weights(folder: Path, head: Head, config: Config, *, where: str) -> No
         if path.suffix != ".safetensors":
             return
         shapes.update((name, tensor.shape) for name, tensor in stored_tensors(path).items())
-    check_shapes(config, shapes, where=where)
-    check_head(where, head, set(shapes))
+    check_stored(shapes, head, config, where=where)
 
 
-def check_head(where: str, head: Head, names: set[str]) -> None:
-    """Refuse weights without the head's own, or with another head's."""
-    for name in head.weights:
-        if name not in names:
-            raise SourceError(
-                f"{where}: no weights for head '{head.name}' ({name} is missing); fine-tune it, or give another --head"
-            )
-    others: set[str] = set()
-    for other in HEADS.values():
-        others.update(other.weights)
-    # A head without weights of its own, such as feature extraction, is part of every checkpoint.
-    if head.weights and (foreign := sorted((others - set(head.weights)) & names)):
-        raise SourceError(f"{where}: holds another head than '{head.name}' ({foreign[0]}); leave out --head")
+def check_stored(
+    stored: Mapping[str, tuple[int, ...]], head: Head, config: Config, *, where: str
+) -> tuple[str, list[str]]:
+    """Refuse weights, by names and shapes, that are not the head's; what wraps their names, and what is left over."""
+    wrapper = wrapping(stored, where=where)
+    plain = {name.removeprefix(wrapper): shape for name, shape in stored.items()}
+    check_shapes(config, plain, where=where)
+    check_head(where, head, plain, config)
+    check_classes(plain, head, config, where=where)
+    return wrapper, left_over(head, plain)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -85,8 +85,6 @@ def _regular(path: Path) -> Path:
 
 def stored(folder: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
     """The data types of the stored weights, such as 'float16', and the weights' names with their shapes."""
-    import torch
-
     types: set[str] = set()
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
@@ -96,11 +94,30 @@ def stored(folder: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
                 shapes[name] = tensor.shape
             continue
         for name, value in _read_pickle(path).items():
-            # A state dict may hold numbers too, such as a version.
-            if isinstance(value, torch.Tensor):
-                shapes[name] = tuple(value.shape)
-                types.add(str(value.dtype).removeprefix("torch."))
+            shapes[name] = tuple(value.shape)
+            types.add(str(value.dtype).removeprefix("torch."))
     return ", ".join(sorted(types)), shapes
+
+
+def write_plain(folder: Path, wrapper: str) -> None:
+    """Write a folder's weights as save_pretrained would, in place: safetensors, and names without the wrapper.
+
+    Where they are so already, nothing is written.
+    """
+    from safetensors.torch import load_file, save_file
+
+    files = weight_files(folder)
+    if not wrapper and all(path.suffix == ".safetensors" for path in files):
+        return
+    weights: dict[str, Tensor] = {}
+    for path in files:
+        found = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        # Tied weights share their memory in a pickle, which safetensors refuses.
+        weights.update((name.removeprefix(wrapper), weight.clone().contiguous()) for name, weight in found.items())
+        path.unlink()
+    for name in (*SAFETENSORS, *PICKLES):
+        (folder / name).unlink(missing_ok=True)
+    save_file(weights, folder / SAFETENSORS[0], metadata={"format": "pt"})
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -119,6 +136,17 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise SourceError(f"{path.name}: cannot be read ({first_line(error)}); copy it again") from error
-    if not isinstance(weights, dict):
+    return dict(_tensors(weights, path))
+
+
+def _tensors(content: object, path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a pickle, which training loops keep beside an optimizer's state and numbers such as an epoch."""
+    import torch
+
+    for name in STATE_DICTS:
+        content = content.get(name, content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise SourceError(f"{path.name}: holds no state dict; save the model with save_pretrained")
-    return weights
+    for name, value in content.items():
+        if isinstance(value, torch.Tensor):  # a state dict may hold numbers too, such as a version
+            yield name, value
