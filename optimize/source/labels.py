@@ -1,7 +1,7 @@
 """What a config.json says of a model's classes, held against itself and against the weights.
 
 `id2label` decides, as in transformers, which takes the number of its entries for the number of classes and never looks
-at the ids. `label2id` is written anew from it; one that says the opposite is refused, since nobody knows which is right.
+at the ids. `label2id` is written anew from it. One that says the opposite is refused: nobody knows which is right.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def _check_names(names: Mapping[str, object], *, where: str) -> None:
         if str(number) not in names:
             known = brief(", ".join(names))
             raise _refusal(where, "id2label", known, f"the numbers from 0 to {len(names) - 1} ({number} is missing)")
-    for number, name in names.items():
+    for key, name in names.items():
         if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise _refusal(where, "id2label", f"{brief(name)}' for class '{number}", "a name")
+            raise _refusal(where, "id2label", f"{brief(name)}' for class '{key}", "a name")
 
 
 def _check_ids(names: Mapping[str, object], ids: Mapping[str, object], *, where: str) -> None:
@@ -52,17 +52,17 @@ def _check_ids(names: Mapping[str, object], ids: Mapping[str, object], *, where:
     for name, number in ids.items():
         if name in known and str(names.get(str(number))) != name:
             raise SourceError(
-                f"{where}: label2id in its config says that '{brief(name)}' is class {brief(number)}, and id2label says "
-                "another; correct one"
+                f"{where}: label2id in its config says that '{brief(name)}' is class {brief(number)}, and id2label "
+                "does not; correct one"
             )
 
 
 def check_classes(stored: Mapping[str, tuple[int, ...]], head: Head, config: Config, *, where: str) -> None:
     """Refuse weights of a head with labels that have another number of classes than the config names."""
-    classes = class_count(config)
-    if head.labels and CLASSES in stored and stored[CLASSES][:1] != (classes,):
+    classes, shape = class_count(config), stored.get(CLASSES, ())
+    if head.labels and shape[:1] != (classes,):
         raise SourceError(
-            f"{where}: {CLASSES} has the shape {list(stored[CLASSES])}, and its config {classes} classes; correct id2label"
+            f"{where}: {CLASSES} has the shape {list(shape)}, and its config {classes} classes; correct id2label"
         )
 
 

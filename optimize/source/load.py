@@ -9,8 +9,9 @@ from optimize.checkpoint import load_with_info, read_config
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
 from optimize.source.names import surplus_in_encoder
+from optimize.source.plain import write_plain
 from optimize.source.tokenizer import check_loaded, reading
-from optimize.source.weights import check_stored, stored, write_plain
+from optimize.source.weights import check_stored, stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

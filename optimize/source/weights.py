@@ -93,34 +93,14 @@ def stored(folder: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
                 types.add(SAFETENSORS_TYPES.get(tensor.dtype, tensor.dtype))
                 shapes[name] = tensor.shape
             continue
-        for name, value in _read_pickle(path).items():
+        for name, value in read_pickle(path).items():
             shapes[name] = tuple(value.shape)
             types.add(str(value.dtype).removeprefix("torch."))
     return ", ".join(sorted(types)), shapes
 
 
-def write_plain(folder: Path, wrapper: str) -> None:
-    """Write a folder's weights as save_pretrained would, in place: safetensors, and names without the wrapper.
-
-    Where they are so already, nothing is written.
-    """
-    from safetensors.torch import load_file, save_file
-
-    files = weight_files(folder)
-    if not wrapper and all(path.suffix == ".safetensors" for path in files):
-        return
-    weights: dict[str, Tensor] = {}
-    for path in files:
-        found = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-        # Tied weights share their memory in a pickle, which safetensors refuses.
-        weights.update((name.removeprefix(wrapper), weight.clone().contiguous()) for name, weight in found.items())
-        path.unlink()
-    for name in (*SAFETENSORS, *PICKLES):
-        (folder / name).unlink(missing_ok=True)
-    save_file(weights, folder / SAFETENSORS[0], metadata={"format": "pt"})
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The weights of a `.bin` file, without running any code in it."""
     import pickle
     import warnings
 

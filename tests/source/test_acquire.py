@@ -11,79 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from source.cases import HEAD, Change, Weights, both, configure, pickled, remove, replace, reweigh, write
 
 from optimize import cache
 from optimize.errors import SourceError
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import inspect_checkpoint
 
-Change = Callable[[Path], object]
-Weights = dict[str, torch.Tensor]
-HEAD = "text-classification"
 QUERY = "distilbert.transformer.layer.1.attention.q_lin.weight"
-
-
-@pytest.fixture
-def acquire(tmp_path: Path, silent: Any) -> Callable[..., cache.Entry]:
-    """Inspect and acquire a folder, with a cache of the test's own."""
-
-    def act(folder: Path, head: str | None = None) -> cache.Entry:
-        found, chosen = inspect_checkpoint(str(folder), None, head)
-        return acquire_checkpoint(found, chosen, root=tmp_path / "cache", seed=0, progress=silent)
-
-    return act
-
-
-@pytest.fixture
-def changed(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
-    """A copy of the small checkpoint after `change`."""
-
-    def make(change: Change, head: str = HEAD) -> Path:
-        folder = tmp_path / "model"
-        shutil.copytree(checkpoint(head), folder)
-        change(folder)
-        return folder
-
-    return make
-
-
-def write(name: str, content: bytes) -> Change:
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def remove(*names: str) -> Change:
-    return lambda folder: [(folder / name).unlink() for name in names]
-
-
-def both(first: Change, second: Change) -> Change:
-    return lambda folder: (first(folder), second(folder))
-
-
-def configure(**values: Any) -> Change:
-    def change(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        (folder / "config.json").write_text(json.dumps(config | values), encoding="utf-8")
-
-    return change
-
-
-def reweigh(turn: Callable[[Weights], Weights]) -> Change:
-    def change(folder: Path) -> None:
-        weights = turn(load_file(folder / "model.safetensors"))
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-    return change
-
-
-def replace(name: str, turn: Callable[[torch.Tensor], torch.Tensor]) -> Change:
-    return reweigh(lambda weights: {**weights, name: turn(weights[name]).contiguous()})
-
-
-def pickled(content: Callable[[Weights], object]) -> Change:
-    def change(folder: Path) -> None:
-        torch.save(content(load_file(folder / "model.safetensors")), folder / "pytorch_model.bin")
-        (folder / "model.safetensors").unlink()
-
-    return change
 
 
 def shard(suffix: str, save: Callable[[Weights, Path], None]) -> Change:
