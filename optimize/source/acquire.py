@@ -7,8 +7,8 @@ raises it to FP32, and seals it as the torch artifact that every number is compa
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,7 @@ from optimize.source.tokenizer import check_tokenizer
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+SENTENCE_PIECES = "*.model"
 COMPANIONS = (
     *(CONFIG_FILE, "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json"),
     *(SAFETENSORS[1], PICKLES[1]),
@@ -101,7 +102,14 @@ def _check_files(where: str, names: set[str]) -> None:
     if not names & {*SAFETENSORS, *PICKLES}:
         raise SourceError(f"{where}: no model.safetensors or pytorch_model.bin; save the model with save_pretrained")
     if not names & set(TOKENIZER_FILES):
-        raise SourceError(f"{where}: no tokenizer.json or vocab.txt; save the tokenizer beside the model")
+        raise SourceError(f"{where}: no tokenizer.json or vocab.txt; {_what_to_save(names)}")
+
+
+def _what_to_save(names: set[str]) -> str:
+    """What to do about a checkpoint without a tokenizer that is read here."""
+    if pieces := sorted(fnmatch.filter(names, SENTENCE_PIECES)):
+        return f"install sentencepiece, load {pieces[0]} with AutoTokenizer, and save the tokenizer beside the model"
+    return "save the tokenizer beside the model"
 
 
 def _head_of(found: Found) -> Head:
@@ -184,5 +192,5 @@ def _download(found: Found, progress: Progress) -> Path:
     patterns = (*COMPANIONS, *weights)
     # What lies in folders of its own, such as "onnx/", is another model.
     return download(
-        asked, [name for name in names if "/" not in name and any(fnmatch(name, each) for each in patterns)]
+        asked, [name for name in names if "/" not in name and any(fnmatch.fnmatch(name, each) for each in patterns)]
     )

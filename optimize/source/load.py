@@ -10,7 +10,7 @@ from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
 from optimize.source.names import surplus_in_encoder
 from optimize.source.plain import write_plain
-from optimize.source.tokenizer import check_loaded, reading
+from optimize.source.tokenizer import check_loaded, reading, settle
 from optimize.source.weights import check_stored, stored
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
 def _load_tokenizer(folder: Path, *, where: str) -> PreTrainedTokenizerBase:
     import transformers
 
+    settle(folder)
     with reading(where):
         return transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, use_fast=True, trust_remote_code=False
