@@ -48,8 +48,10 @@ class Loaded:
     def max_tokens(self) -> int:
         """Tokens that texts are cut to: as asked for, else by head and tokenizer; never more than the model takes."""
         asked = self.plan.request.max_tokens
-        usual = (self.plan.head.max_tokens, tokenizer_limit(self.origin.artifact.path))
-        return min(self.longest, *(each for each in ((asked,) if asked else usual) if each is not None))
+        if asked:
+            return min(asked, self.longest)
+        usual = (self.plan.head.max_tokens, tokenizer_limit(self.origin.artifact.path), self.longest)
+        return min(limit for limit in usual if limit is not None)
 
     @property
     def longest(self) -> int:
