@@ -285,6 +285,12 @@ class Source(Record):
     revision: str | None = Field(description="Commit of a Hub id, else null.")
     digest: str = Field(description="SHA-256 of the FP32 checkpoint.")
     stored_as: str = Field(description="Data type of its weights as they were stored.")
+    base: str | None = Field(
+        default=None, description="Hub id or folder of what it was merged into, where it is an adapter; else null."
+    )
+    base_revision: str | None = Field(
+        default=None, description="Commit of the base, where that came from the Hub; else null."
+    )
     wrapper: str = Field(
         default="",
         description="What all names of its weights began with and do not any more, such as `module.`; empty where they "

@@ -127,6 +127,8 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
             revision=plan.found.revision,
             digest=origin.artifact.digest,
             stored_as=str(origin.facts["stored_as"]),
+            base=plan.found.base.id if plan.found.base else None,
+            base_revision=plan.found.base.revision if plan.found.base else None,
             wrapper=str(origin.facts.get("wrapper", "")),
             left_out=str(origin.facts.get("left_out", "")),
             geometry={name: loaded.config[name] for name in GEOMETRY},

@@ -262,6 +262,9 @@ def _environment(manifest: Manifest) -> str:
 
 
 def _how_it_was_read(source: Source) -> Iterator[str]:
+    if source.base:
+        revision = f" at {code(source.base_revision)}" if source.base_revision else ""
+        yield f"- adapter: merged by peft into {code(source.base)}{revision}"
     if source.wrapper:
         yield f"- names of weights: all began with {code(source.wrapper)}, which is dropped"
     if source.left_out:

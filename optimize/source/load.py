@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optimize.checkpoint import load_with_info, read_config
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
+from optimize.source.adapter import complete, merge
 from optimize.source.names import surplus_in_encoder
 from optimize.source.plain import write_plain
 from optimize.source.tokenizer import check_loaded, reading, settle
@@ -23,22 +24,28 @@ UNLOADABLE = (
 """What transformers and torch raise for a config that makes no sense."""
 
 
-def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
-    """Load, check that nothing was made up, and save in FP32 with the tokenizer."""
+def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str, adapter: Path | None = None) -> Facts:
+    """Load, check that nothing was made up, merge the adapter, if any, and save in FP32 with the tokenizer.
+
+    The folders are copies of ours: what they hold is put into the form that transformers reads.
+    """
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    outer = complete(folder, adapter, head, where=where) if adapter else ""
     stored_as, shapes = stored(folder)
     wrapper, spare = check_stored(shapes, head, read_config(folder), where=where)
     write_plain(folder, wrapper)
     model = _load(folder, head, where=where)
+    if adapter:
+        model = merge(model, adapter, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)
     model.config.label2id = {name: number for number, name in model.config.id2label.items()}
     model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
-    return {"stored_as": stored_as, "wrapper": wrapper, "left_out": ", ".join(spare)}
+    return {"stored_as": stored_as, "wrapper": outer or wrapper, "left_out": ", ".join(spare)}
 
 
 def _load_tokenizer(folder: Path, *, where: str) -> PreTrainedTokenizerBase:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 COMPANIONS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")
+VOCABULARIES = (TOKENIZER, "vocab.txt")
+FILES = ("tokenizer*.json", "vocab.txt", *COMPANIONS[1:])
 KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "model_max_length": ((int, float), "a number"),
     "added_tokens_decoder": (dict, "a mapping"),
@@ -37,6 +39,16 @@ PROBES: tuple[tuple[str, ...], ...] = (("probe",), ("probe \u2603", "second"))
 ADVICE = "save it again"
 MAX_BYTES = 2**28
 """A tokenizer of a million tokens has about 100 MiB."""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer, in one of the forms that are read."""
+    return any((folder / name).exists() for name in VOCABULARIES)
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a folder's tokenizer."""
+    return sorted({path for pattern in FILES for path in folder.glob(pattern)})
 
 
 def check_tokenizer(folder: Path, vocab_size: int, *, where: str) -> None:

@@ -6,7 +6,7 @@ code in a pickle ever runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,19 @@ def check_weights(folder: Path, head: Head, config: Config, *, where: str) -> No
 
     What is missing would be random. What `.bin` files hold is checked when they are loaded, because that takes torch.
     """
+    shapes = header_shapes(weight_files(folder))
+    if shapes is not None:
+        check_stored(shapes, head, config, where=where)
+
+
+def header_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes of what files hold, by their headers; None where reading takes torch."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder):
+    for path in files:
         if path.suffix != ".safetensors":
-            return
+            return None
         shapes.update((name, tensor.shape) for name, tensor in stored_tensors(path).items())
-    check_stored(shapes, head, config, where=where)
+    return shapes
 
 
 def check_stored(
