@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import shutil
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from optimize.files.small import read_json
 from optimize.heads import HEADS
 from optimize.interfaces import Head
 from optimize.machine.environment import version
+from optimize.machine.quiet import undisturbed
 from optimize.source.labels import CLASSES
 from optimize.source.names import BODY, listed, wrapping
 from optimize.source.plain import read_weights, write_plain
@@ -161,11 +161,10 @@ def complete(base: Path, adapter: Path, head: Head, *, where: str) -> str:
 
 def merge(model: PreTrainedModel, adapter: Path, *, where: str) -> PreTrainedModel:
     """The model with its adapter in its weights; refuses weights that have no place in it, and missing ones."""
-    import peft
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of missing weights, which are refused below
+        with undisturbed():  # by warnings of missing weights, which are refused below
+            import peft
+
             wrapped = peft.PeftModel.from_pretrained(model, adapter, torch_device="cpu")
             # Loaded once more for what did not fit: `from_pretrained` does not tell.
             result = wrapped.load_adapter(adapter, "default", torch_device="cpu")
