@@ -1,4 +1,4 @@
-"""Libraries that talk while they are imported and used, and that draw from PyTorch's random numbers: kept to themselves."""
+"""Libraries that talk while they are imported and used, and that draw from PyTorch's random numbers: kept quiet."""
 
 from __future__ import annotations
 
