@@ -67,7 +67,8 @@ def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:
         model, info = load_with_info(folder, head.auto_class, dtype=torch.float32, ignore_mismatched_sizes=True)
     except (*UNLOADABLE, SafetensorError) as error:
         raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error
-    if mismatched := sorted(info["mismatched_keys"]):
+    # transformers 5 tells the shapes beside the names.
+    if mismatched := sorted(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]):
         wanted = list(model.state_dict()[mismatched[0]].shape)
         raise SourceError(f"{where}: {mismatched[0]} has not the shape {wanted} of config.json; save the model again")
     if missing := sorted(info["missing_keys"]):

@@ -23,6 +23,21 @@ def remove(*names: str) -> Change:
     return lambda folder: [(folder / name).unlink() for name in names]
 
 
+def keep_vocabulary_alone(folder: Path) -> None:
+    """A tokenizer as vocab.txt, which transformers 5 does not write any more, and no tokenizer.json."""
+    path = folder / "tokenizer.json"
+    vocabulary = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+    (folder / "vocab.txt").write_text(
+        "".join(f"{piece}\n" for piece in sorted(vocabulary, key=vocabulary.get)), "utf-8"
+    )
+    path.unlink()
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def both(first: Change, second: Change) -> Change:
     return lambda folder: (first(folder), second(folder))
 

@@ -11,7 +11,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from source.cases import HEAD, Change, Weights, both, configure, pickled, remove, replace, reweigh, write
+from source.cases import (
+    HEAD,
+    Change,
+    Weights,
+    both,
+    configure,
+    keep_vocabulary_alone,
+    pickled,
+    remove,
+    remove_tokenizer,
+    replace,
+    reweigh,
+    write,
+)
 
 from optimize import cache
 from optimize.errors import SourceError
@@ -119,7 +132,7 @@ def test_a_cased_tokenizer_stays_cased(changed, acquire) -> None:
     import transformers
 
     def keep_case(folder: Path) -> None:
-        remove("tokenizer.json")(folder)
+        keep_vocabulary_alone(folder)
         write("tokenizer_config.json", b'{"tokenizer_class": "DistilBertTokenizer", "do_lower_case": false}')(folder)
 
     entry = acquire(changed(keep_case))
@@ -185,10 +198,9 @@ UNUSABLE: dict[str, tuple[Change, str | None, str]] = {
         None,
         "pytorch_model.bin: cannot be read",
     ),
-    "no tokenizer": (remove("tokenizer.json", "vocab.txt"), None, "no tokenizer.json or vocab.txt"),
+    "no tokenizer": (remove_tokenizer, None, "no tokenizer.json or vocab.txt"),
     "tokenizer is not JSON": (write("tokenizer.json", b"{"), None, "its tokenizer cannot be loaded"),
     "tokenizer is other JSON": (write("tokenizer.json", b"[]"), None, "its tokenizer cannot be loaded"),
-    "tokenizer of no known class": (write("tokenizer_config.json", b'{"tokenizer_class": "No"}'), None, "class No"),
     "an encoder's weight is missing": (
         reweigh(lambda weights: {name: weight for name, weight in weights.items() if name != QUERY}),
         None,
