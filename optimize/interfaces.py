@@ -187,8 +187,9 @@ class Head:
 
     `axes` are those of the model's inputs, of which "choices" is one where an example is several texts at a time.
     With `takes_pairs` every text has a second one beside it. With `answers_in_words` classes are the vocabulary's
-    entries, so it has to stay whole. `activations` counts those of the head itself, beside one a layer. `usage` is
-    what a transformers pipeline of this task is called with, as Python; None where transformers has no such pipeline.
+    entries, so it has to stay whole. `max_tokens` is what the task's texts are cut to by custom, where tokenizer and
+    model take more. `activations` counts those of the head itself, beside one a layer. `usage` is what a transformers
+    pipeline of this task is called with, as Python; None where transformers has no such pipeline.
     """
 
     name: str
@@ -207,7 +208,7 @@ class Head:
     constants: Callable[[Encoded], Iterable[Sequence[Any]]]
     fit: Fit | None = None
     labels: str | None = None
-    max_tokens: int = 512
+    max_tokens: int | None = None
     axes: tuple[str, ...] = ("batch", "sequence")
     takes_pairs: bool = False
     answers_in_words: bool = False

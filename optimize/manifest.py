@@ -292,6 +292,20 @@ class Source(Record):
         description="Data types of its weights as they were stored, and the library that stored them where it was not "
         "PyTorch: `float32`, or `float32, TensorFlow`."
     )
+    base: str | None = Field(
+        default=None, description="Hub id or folder of what it was merged into, where it is an adapter; else null."
+    )
+    base_revision: str | None = Field(
+        default=None, description="Commit of the base, where that came from the Hub; else null."
+    )
+    wrapper: str = Field(
+        default="",
+        description="What all names of its weights began with and do not any more, such as `module.`; empty where they "
+        "were those of transformers.",
+    )
+    left_out: str = Field(
+        default="", description="Names of its weights that its class has no use for, with commas between them."
+    )
     geometry: dict[str, int | str] = Field(
         description="Layers, heads, widths and vocabulary, by their names in the checkpoint's config."
     )

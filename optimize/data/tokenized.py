@@ -6,6 +6,7 @@ splits it; two folders with the same tokenizer files get the very same features.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from optimize.artifact import tokenizer_digest
 from optimize.checkpoint import read_config
 from optimize.interfaces import Encoded, Head, Row, Text
+
+TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
 def read_text(folder: Path, max_tokens: int) -> Text:
@@ -22,6 +25,17 @@ def read_text(folder: Path, max_tokens: int) -> Text:
     transformers.utils.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return Text(tokenizer, read_config(folder), max_tokens)
+
+
+def tokenizer_limit(folder: Path) -> int | None:
+    """The most tokens that a folder's tokenizer says its model takes; None where it says nothing.
+
+    transformers writes 10^30 for that, which sets no limit either.
+    """
+    path = folder / TOKENIZER_SETTINGS
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    most = content.get("model_max_length")
+    return None if most is None else int(most)
 
 
 def encode(head: Head, rows: tuple[Row, ...], text: Text) -> Encoded:

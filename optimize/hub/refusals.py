@@ -31,7 +31,9 @@ class Repository:
 
     @property
     def revision_option(self) -> str:
-        """The option that names the revision."""
+        """The option that names the revision, or, where a file of the user's does, its key."""
+        if not self.option.startswith("--"):
+            return "revision"
         return "--revision" if self.option == "--model" else f"{self.option}-revision"
 
 

@@ -28,10 +28,11 @@ TEMPLATE, PAIRS = "TemplateProcessing", ("BertProcessing", "RobertaProcessing")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A WordPiece tokenizer's pieces by id, the ids of tokens beside them, such as special ones, and [UNK]'s."""
+    """A WordPiece tokenizer's pieces by id, added ones included, the ids of those, and of them the special ones'."""
 
     pieces: Mapping[int, str]
     added: frozenset[int]
+    special: frozenset[int]
     unknown: int
     prefix: str
 
@@ -43,7 +44,7 @@ class Vocabulary:
         """What stands between special tokens: a text, or the texts of a pair."""
         found: list[list[int]] = [[]]
         for token in ids:
-            if token != self.unknown and token in self.added:
+            if token != self.unknown and token in self.special:
                 found.append([])
             else:
                 found[-1].append(token)
@@ -53,7 +54,7 @@ class Vocabulary:
         """The tokens of each word, special ones left out; an unknown word is one token."""
         found: list[list[int]] = []
         for token in ids:
-            if token != self.unknown and token in self.added:
+            if token != self.unknown and token in self.special:
                 continue
             if found and self.pieces[token].startswith(self.prefix):
                 found[-1].append(token)
@@ -68,9 +69,11 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     model = tokenizer["model"]
     if model.get("type") != "WordPiece":
         raise StageError(f"{NAME}: the tokenizer is {model.get('type')}, not WordPiece; leave the stage out")
-    added = frozenset(int(each["id"]) for each in tokenizer["added_tokens"])
-    pieces = {int(token): piece for piece, token in model["vocab"].items()}
-    return Vocabulary(pieces, added, model["vocab"][model["unk_token"]], model["continuing_subword_prefix"])
+    added = {int(each["id"]): each["content"] for each in tokenizer["added_tokens"]}
+    special = frozenset(int(each["id"]) for each in tokenizer["added_tokens"] if each["special"])
+    pieces = {int(token): piece for piece, token in model["vocab"].items()} | added
+    unknown = model["vocab"][model["unk_token"]]
+    return Vocabulary(pieces, frozenset(added), special, unknown, model["continuing_subword_prefix"])
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from optimize.manifest import Manifest
+from optimize.manifest import Manifest, Source
 from optimize.measure.shapes import DATA
 from optimize.report import candidates, facts, tables
 from optimize.report.markdown import code, code_block, plain
@@ -265,6 +265,7 @@ def _environment(manifest: Manifest) -> str:
     lines = [
         f"- checkpoint: {source.kind} {code(source.id)}{revision}, stored as {plain(source.stored_as)}, converted to "
         f"FP32; digest {code(source.digest[:12])}",
+        *_how_it_was_read(source),
         f"- geometry: {_listed(source.geometry)}",
         f"- machine: {plain(machine.cpu)}, {machine.cores} cores ({features}), {machine.memory_bytes / 2**30:.0f} GiB; "
         f"GPU: {plain(machine.gpu or 'none')}; {plain(machine.system)}",
@@ -273,6 +274,16 @@ def _environment(manifest: Manifest) -> str:
     for what, value in machine.device.items():
         lines.append(f"- {plain(what.replace('_', ' '))}: {plain(value)}")
     return "## Checkpoint and machine\n\n" + "\n".join(lines)
+
+
+def _how_it_was_read(source: Source) -> Iterator[str]:
+    if source.base:
+        revision = f" at {code(source.base_revision)}" if source.base_revision else ""
+        yield f"- adapter: merged by peft into {code(source.base)}{revision}"
+    if source.wrapper:
+        yield f"- names of weights: all began with {code(source.wrapper)}, which is dropped"
+    if source.left_out:
+        yield f"- left out, since its class has no use for them: {plain(source.left_out)}"
 
 
 def _listed(values: Mapping[str, int | str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from optimize.artifact import StoredTensor, stored_tensors
@@ -99,6 +100,11 @@ def format_of(names: Collection[str], *, where: str) -> Format:
             return kind
     *others, last = (kind.single for kind in FORMATS)
     raise SourceError(f"{where}: no {', '.join(others)} or {last}; save the model with save_pretrained")
+
+
+def format_of_file(path: Path) -> Format | None:
+    """The format of a file by its name, or None for one of another kind, such as an adapter's `.bin`."""
+    return next((kind for kind in FORMATS if fnmatch(path.name, kind.files)), None)
 
 
 def read_headers(kind: Format, path: Path) -> dict[str, StoredTensor] | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from optimize.checkpoint import Config, LayerSize, pruned_sizes
 from optimize.errors import SourceError, brief
+from optimize.source.names import BODY
 
 SIZES = {
     "vocab_size": (30522, 2**22),
@@ -22,9 +23,6 @@ SIZES = {
 }
 """What transformers takes where the config says nothing, and more than any DistilBERT has."""
 SHARES = ("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout")
-MOST_LABELS = 2**20
-BODY = "distilbert."
-"""What the names of the weights begin with beneath a head."""
 LAYER = re.compile(r"transformer\.layer\.(\d+)\.")
 
 
@@ -40,10 +38,6 @@ def check_config(config: Config, *, where: str) -> None:
             raise _refusal(where, name, value, "a number from 0 to 1")
     if config.get("pad_token_id") is not None:
         _check_whole("pad_token_id", config["pad_token_id"], 0, _size(config, "vocab_size") - 1, where=where)
-    _check_whole("num_labels", config.get("num_labels", 2), 1, MOST_LABELS, where=where)
-    for name in ("id2label", "label2id"):
-        if not isinstance(config.get(name) or {}, Mapping):
-            raise _refusal(where, name, config[name], "a mapping")
     pruned_sizes(config, where=where)
 
 

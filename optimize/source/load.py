@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from optimize.checkpoint import load_with_info, read_config, save_model
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
-from optimize.source.geometry import check_shapes
-from optimize.source.tokenizer import check_loaded, reading
-from optimize.source.weights import check_head, convert_foreign, stored
+from optimize.source.adapter import complete, merge
+from optimize.source.names import surplus_in_encoder
+from optimize.source.plain import write_plain
+from optimize.source.tokenizer import check_loaded, reading, settle
+from optimize.source.weights import check_stored, convert_foreign, stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,26 +24,34 @@ UNLOADABLE = (
 """What transformers and torch raise for a config that makes no sense."""
 
 
-def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
-    """Load, check that nothing was made up, and save in FP32 with the tokenizer.
+def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str, adapter: Path | None = None) -> Facts:
+    """Load, check that nothing was made up, merge the adapter, if any, and save in FP32 with the tokenizer.
 
-    `folder` is a copy of ours: weights of TensorFlow or Flax are put beside themselves in PyTorch's form.
+    The folders are copies of ours: what they hold is put into the form that transformers reads.
     """
     stored_as, shapes = stored(folder)
-    check_head(where, head, set(shapes))
-    check_shapes(read_config(folder), shapes, where=where)
     convert_foreign(folder)
+    outer = ""
+    if adapter:
+        outer = complete(folder, adapter, head, where=where)
+        _, shapes = stored(folder)
+    wrapper, spare = check_stored(shapes, head, read_config(folder), where=where)
+    write_plain(folder, wrapper)
     model = _load(folder, head, where=where)
+    if adapter:
+        model = merge(model, adapter, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)
+    model.config.label2id = {name: number for number, name in model.config.id2label.items()}
     save_model(model, out)
     tokenizer.save_pretrained(out)
-    return {"stored_as": stored_as}
+    return {"stored_as": stored_as, "wrapper": outer or wrapper, "left_out": ", ".join(spare)}
 
 
 def _load_tokenizer(folder: Path, *, where: str) -> PreTrainedTokenizerBase:
     import transformers
 
+    settle(folder)
     with reading(where):
         return transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, use_fast=True, trust_remote_code=False
@@ -57,13 +67,13 @@ def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:
         model, info = load_with_info(folder, head.auto_class, dtype=torch.float32, ignore_mismatched_sizes=True)
     except (*UNLOADABLE, SafetensorError) as error:
         raise SourceError(f"{where}: cannot be loaded ({first_line(error)}); save the model again") from error
-    # transformers 5 lists names with their shapes, and 4 lists names.
-    if mismatched := sorted(name if isinstance(name, str) else name[0] for name in info["mismatched_keys"]):
+    # transformers 5 tells the shapes beside the names.
+    if mismatched := sorted(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]):
         wanted = list(model.state_dict()[mismatched[0]].shape)
         raise SourceError(f"{where}: {mismatched[0]} has not the shape {wanted} of config.json; save the model again")
     if missing := sorted(info["missing_keys"]):
         raise SourceError(f"{where}: {len(missing)} weights are missing ({missing[0]}); copy the whole checkpoint")
-    if surplus := sorted(name for name in info["unexpected_keys"] if "transformer.layer." in name):
+    if surplus := surplus_in_encoder(info["unexpected_keys"]):
         raise SourceError(f"{where}: config.json has no place for {surplus[0]}; save the model again")
     model.float()  # FP8 weights are left as they are by `dtype`, in transformers 4.57
     if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:

@@ -5,6 +5,7 @@ The files are looked at without transformers, which takes seconds to import, so 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,17 +22,33 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 COMPANIONS = (SETTINGS, "special_tokens_map.json", "added_tokens.json")
+VOCABULARIES = (TOKENIZER, "vocab.txt")
+FILES = ("tokenizer*.json", "vocab.txt", *COMPANIONS[1:])
 KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "model_max_length": ((int, float), "a number"),
     "added_tokens_decoder": (dict, "a mapping"),
-    "extra_special_tokens": (dict, "a mapping, which transformers 4.57 reads"),
+    "extra_special_tokens": ((dict, list), "a mapping or a list"),
     "tokenizer_class": (str, "a class's name"),
 }
 """What transformers reads without looking: of which kind it has to be."""
+FEWEST_TOKENS = 8
+"""Fewer leave no text between the special tokens of a pair."""
+BACKEND, FAST = "TokenizersBackend", "PreTrainedTokenizerFast"
+"""What transformers 5 and 4 call a tokenizer of which tokenizer.json says everything."""
 PROBES: tuple[tuple[str, ...], ...] = (("probe",), ("probe \u2603", "second"))
 ADVICE = "save it again"
 MAX_BYTES = 2**28
 """A tokenizer of a million tokens has about 100 MiB."""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer, in one of the forms that are read."""
+    return any((folder / name).exists() for name in VOCABULARIES)
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a folder's tokenizer."""
+    return sorted({path for pattern in FILES for path in folder.glob(pattern)})
 
 
 def check_tokenizer(folder: Path, vocab_size: int, *, where: str) -> None:
@@ -83,6 +100,10 @@ def reading(where: str) -> Iterator[None]:
         yield
     except (OptimizeError, MemoryError):
         raise
+    except ImportError as error:
+        said = brief(first_line(error), 200)
+        advice = f"install that, and save the tokenizer with a {TOKENIZER}, without which it is not read"
+        raise SourceError(f"{where}: its tokenizer cannot be loaded ({said}); {advice}") from error
     except BaseException as error:
         # Rust's panics come as a class of pyo3's that nobody exports, below BaseException.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -99,3 +120,24 @@ def _check_settings(path: Path) -> None:
         value: Any = content.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             raise SourceError(f"{path}: {name} is '{brief(value)}', not {words}; {ADVICE}")
+    longest = content.get("model_max_length") if path.name == SETTINGS else None
+    if longest is not None and longest < FEWEST_TOKENS:
+        raise SourceError(f"{path}: model_max_length is '{brief(longest)}', not {FEWEST_TOKENS} or more; {ADVICE}")
+
+
+def settle(folder: Path) -> None:
+    """Put what transformers 5 says of a tokenizer in the words of transformers 4, where that is installed.
+
+    In place, so `folder` is a copy of ours. transformers 5 itself reads both.
+    """
+    import transformers
+
+    path = folder / SETTINGS
+    if hasattr(transformers, BACKEND) or not path.exists():
+        return
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("tokenizer_class") == BACKEND:
+        content["tokenizer_class"] = FAST
+    if isinstance(content.get("extra_special_tokens"), list):
+        content["additional_special_tokens"] = content.pop("extra_special_tokens")
+    path.write_text(json.dumps(content), encoding="utf-8")

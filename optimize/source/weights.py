@@ -6,6 +6,7 @@ pickle ever runs. Which kinds of files there are is said in `formats`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,18 @@ from optimize.artifact import StoredTensor
 from optimize.checkpoint import Config, read_config
 from optimize.errors import SourceError, first_line
 from optimize.files.small import read_json
-from optimize.heads import HEADS
 from optimize.interfaces import Head
 from optimize.source.foreign import Array, complete
-from optimize.source.formats import FORMATS, PYTORCH, Format, format_of, read_foreign, read_headers
+from optimize.source.formats import FORMATS, PYTORCH, Format, format_of, format_of_file, read_foreign, read_headers
 from optimize.source.geometry import check_shapes
+from optimize.source.labels import check_classes
+from optimize.source.names import check_head, left_over, wrapping
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+STATE_DICTS = ("state_dict", "model_state_dict")
+"""Under which names Lightning and others keep a state dict in a file of more."""
 SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 
 
@@ -32,29 +36,33 @@ def check_weights(folder: Path, head: Head, config: Config, *, where: str) -> No
 
     What is missing would be random. What `.bin` files hold is checked when they are loaded, because that takes torch.
     """
+    shapes = header_shapes(weight_files(folder))
+    if shapes is not None:
+        check_stored(shapes, head, config, where=where)
+
+
+def header_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes of what files hold, by their headers; None where reading takes torch."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder):
-        tensors = read_headers(weight_format(folder), path)
+    for path in files:
+        kind = format_of_file(path)
+        tensors = None if kind is None else read_headers(kind, path)
         if tensors is None:
-            return
+            return None
         shapes.update((name, tensor.shape) for name, tensor in tensors.items())
-    check_shapes(config, shapes, where=where)
-    check_head(where, head, set(shapes))
+    return shapes
 
 
-def check_head(where: str, head: Head, names: set[str]) -> None:
-    """Refuse weights without the head's own, or with another head's."""
-    for name in head.weights:
-        if name not in names:
-            raise SourceError(
-                f"{where}: no weights for head '{head.name}' ({name} is missing); fine-tune it, or give another --head"
-            )
-    others: set[str] = set()
-    for other in HEADS.values():
-        others.update(other.weights)
-    # A head without weights of its own, such as feature extraction, is part of every checkpoint.
-    if head.weights and (foreign := sorted((others - set(head.weights)) & names)):
-        raise SourceError(f"{where}: holds another head than '{head.name}' ({foreign[0]}); leave out --head")
+def check_stored(
+    stored: Mapping[str, tuple[int, ...]], head: Head, config: Config, *, where: str
+) -> tuple[str, list[str]]:
+    """Refuse weights, by names and shapes, that are not the head's; what wraps their names, and what is left over."""
+    wrapper = wrapping(stored, where=where)
+    plain = {name.removeprefix(wrapper): shape for name, shape in stored.items()}
+    check_shapes(config, plain, where=where)
+    check_head(where, head, plain, config)
+    check_classes(plain, head, config, where=where)
+    return wrapper, left_over(head, plain)
 
 
 def weight_format(folder: Path) -> Format:
@@ -119,17 +127,14 @@ def convert_foreign(folder: Path) -> None:
 
 
 def _pickled(path: Path) -> dict[str, StoredTensor]:
-    import torch
-
     found = {}
-    for name, value in _read_pickle(path).items():
-        # A state dict may hold numbers too, such as a version.
-        if isinstance(value, torch.Tensor):
-            found[name] = StoredTensor(str(value.dtype).removeprefix("torch."), tuple(value.shape))
+    for name, value in read_pickle(path).items():
+        found[name] = StoredTensor(str(value.dtype).removeprefix("torch."), tuple(value.shape))
     return found
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The weights of a `.bin` file, without running any code in it."""
     import pickle
     import warnings
 
@@ -145,6 +150,17 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise SourceError(f"{path.name}: cannot be read ({first_line(error)}); copy it again") from error
-    if not isinstance(weights, dict):
+    return dict(_tensors(weights, path))
+
+
+def _tensors(content: object, path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a pickle, which training loops keep beside an optimizer's state and numbers such as an epoch."""
+    import torch
+
+    for name in STATE_DICTS:
+        content = content.get(name, content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise SourceError(f"{path.name}: holds no state dict; save the model with save_pretrained")
-    return weights
+    for name, value in content.items():
+        if isinstance(value, torch.Tensor):  # a state dict may hold numbers too, such as a version
+            yield name, value

@@ -165,6 +165,17 @@ def test_the_revision_is_shown_where_there_is_one(manifest):
     assert "checkpoint: folder `someone/distilbert-sst2`, stored as float16" in render(folder)
 
 
+def test_how_a_checkpoint_was_read_is_said_where_it_was_odd(manifest):
+    odd = {"base": "someone/base", "base_revision": "def456", "wrapper": "module.", "left_out": "pooler.dense.weight"}
+
+    page = render(make_manifest(source={**SOURCE, **odd}))
+
+    assert "- adapter: merged by peft into `someone/base` at `def456`" in page
+    assert "- names of weights: all began with `module.`, which is dropped" in page
+    assert "- left out, since its class has no use for them: pooler.dense.weight" in page
+    assert not any(word in render(manifest) for word in ("adapter", "all began with", "left out, since"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -248,6 +248,18 @@ def test_pad_and_other_ids_of_the_config_are_the_new_ones(random_context, tmp_pa
     assert config["pad_token_id"] == pieces_of(tmp_path / "out")["[PAD]"] != 9
 
 
+def test_a_word_that_was_added_is_a_word_of_its_text(oddly_made):
+    ids = tokenizer_of(oddly_made)("apple <user> aa", "a")["input_ids"]
+    vocabulary = read_vocabulary(oddly_made)
+    assert [[vocabulary.pieces[token] for token in word] for word in vocabulary.words(ids)] == [
+        ["apple"],
+        ["<user>"],
+        ["a", "##a"],
+        ["a"],
+    ]
+    assert [len(text) for text in vocabulary.texts(ids)] == [4, 1]
+
+
 def retyped(folder, part, value):
     """Let a tokenizer's file call one of its parts by another type."""
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))

@@ -7,10 +7,7 @@ float. `torch.onnx.export(dynamo=True)` writes the result with QuantizeLinear an
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,21 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.fx import GraphModule
     from torch.nn import Module
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Keep the libraries' logs and warnings off the terminal, and PyTorch's random numbers as they were."""
-    import torch
-
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def trace(folder: Path, head: Head, *, readout_slice: bool) -> GraphModule:
