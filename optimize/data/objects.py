@@ -31,7 +31,8 @@ def first_object(path: Path) -> object:
 def read_objects(path: Path) -> Iterator[object]:
     """The rows of a .json file: of its list, of the list under "data", or, of several values, each.
 
-    SQuAD's articles become a row for each question. Raises ValueError for what is no JSON, TypeError for a broken article.
+    SQuAD's articles become a row for each question. Raises ValueError for what is no JSON, and TypeError for a broken
+    article.
     """
     with open_text(path) as stream:
         values = _values(stream.read())

@@ -258,11 +258,12 @@ def _download(found: Found, progress: Progress) -> Path:
     progress.say(f"downloading {found.id} at {found.revision}")
     asked = _repository(found.id, found.revision)
     _, names = inspect_repository(asked, progress)
+    patterns = [*COMPANIONS]
     if found.adapter is not None:
-        patterns = (*COMPANIONS, SETTINGS, *ADAPTER_WEIGHTS)
+        patterns += [SETTINGS, *ADAPTER_WEIGHTS]
     else:
         kind = format_of(names, where=found.id)
-        patterns = (*COMPANIONS, kind.files, kind.index)
+        patterns += [kind.files, kind.index]
     # What lies in folders of its own, such as "onnx/", is another model.
     return download(
         asked, [name for name in names if "/" not in name and any(fnmatch.fnmatch(name, each) for each in patterns)]

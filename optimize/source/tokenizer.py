@@ -35,7 +35,7 @@ FEWEST_TOKENS = 8
 """Fewer leave no text between the special tokens of a pair."""
 BACKEND, FAST = "TokenizersBackend", "PreTrainedTokenizerFast"
 """What transformers 5 and 4 call a tokenizer of which tokenizer.json says everything."""
-PROBES: tuple[tuple[str, ...], ...] = (("probe",), ("probe \u2603", "second"))
+PROBES: tuple[tuple[str, str | None], ...] = (("probe", None), ("probe \u2603", "second"))
 ADVICE = "save it again"
 MAX_BYTES = 2**28
 """A tokenizer of a million tokens has about 100 MiB."""
@@ -63,7 +63,7 @@ def check_tokenizer(folder: Path, vocab_size: int, *, where: str) -> None:
         read_small(path, most=MAX_BYTES, where=str(path), refusal=SourceError, advice=ADVICE)
         with reading(where):
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
-            ids = [each for texts in PROBES for each in tokenizer.encode(*texts).ids]
+            ids = [each for one, two in PROBES for each in tokenizer.encode(one, two).ids]
             ids += tokenizer.get_vocab(with_added_tokens=True).values()
         check_ids(ids, vocab_size, where=where)
 
@@ -76,7 +76,7 @@ def check_loaded(tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, where: 
             "save one of the tokenizers library"
         )
     with reading(where):
-        ids = [each for texts in PROBES for each in tokenizer(*texts)["input_ids"]]
+        ids = [each for one, two in PROBES for each in tokenizer(one, two)["input_ids"]]
         ids += tokenizer.get_vocab().values()
     check_ids(ids, vocab_size, where=where)
 
