@@ -10,7 +10,7 @@ Shapes used throughout: T tokens of one feature, C classes, V vocabulary, D hidd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -94,11 +94,15 @@ class Feature:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows made ready for the model; `gold[i]` is what the right answer of example i is."""
+    """Rows made ready for the model; `gold[i]` is what the right answer of example i is.
+
+    `classes` are the names of the classes by id, where answers are such.
+    """
 
     features: tuple[Feature, ...]
     gold: tuple[Any, ...]
     truncated: int
+    classes: tuple[str, ...] = ()
 
     def first(self, *, examples: int | None = None, tokens: int | None = None) -> Encoded:
         """The first examples, whole: at most so many, and those that have up to `tokens` tokens together, one at least.
@@ -116,7 +120,7 @@ class Encoded:
         if count == len(self.gold):
             return self
         features = tuple(feature for feature in self.features if feature.example < count)
-        return Encoded(features, self.gold[:count], self.truncated)
+        return replace(self, features=features, gold=self.gold[:count])
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class ClassCounts:
+    """What F1 is made of, for each of C classes: `counts` [N, C, 3] are true positives, predicted and gold."""
+
+    names: tuple[str, ...]
+    counts: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
 class Score:
     """What a model scored on a split, with enough kept per example to compare two models in pairs.
 
@@ -136,6 +148,7 @@ class Score:
     what a paired bootstrap needs for metrics that are no mean (F1, Spearman). `right` says per
     example whether the answer was right, where that can be said. `decisions` are compared one by
     one with another model's; where `ordinal`, it is their order that counts, not their values.
+    `classes` tells the classes apart, where answers are such.
     """
 
     metric: str
@@ -145,6 +158,7 @@ class Score:
     right: np.ndarray[Any, Any] | None = None
     ordinal: bool = False
     others: Mapping[str, float] = field(default_factory=dict)
+    classes: ClassCounts | None = None
 
     @property
     def value(self) -> float:
@@ -166,7 +180,8 @@ class Head:
     to what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
     `constants(encoded)` gives the answers that score best of those that are the same whatever the text says.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
-    may be absent. `labels` names the role that holds class labels.
+    may be absent. `labels` names the role that holds labels; `scoring(rows, config)` says how answers are scored where
+    that depends on these, and is empty where it does not.
 
     `axes` are those of the model's inputs, of which "choices" is one where an example is several texts at a time.
     With `takes_pairs` every text has a second one beside it. With `answers_in_words` classes are the vocabulary's
@@ -189,6 +204,7 @@ class Head:
     score: Callable[[Encoded, Sequence[Any]], Score]
     constants: Callable[[Encoded], Iterable[Sequence[Any]]]
     labels: str | None = None
+    scoring: Callable[[Sequence[Row], Mapping[str, Any]], str] = lambda *_: ""
     max_tokens: int = 512
     axes: tuple[str, ...] = ("batch", "sequence")
     takes_pairs: bool = False

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimize.data.labels import Config
-from optimize.data.layout import Drawn, Rows, first_present, match_layout
+from optimize.data.classes import Config
+from optimize.data.layout import CLASSES, Drawn, Rows, first_present, match_layout, read_labels
 from optimize.data.places import note_on_lines
 from optimize.data.read import SPLITS, find_files, inspect_hub, peek_columns, read_file, read_hub
 from optimize.demo.generate import generate_rows
@@ -57,7 +57,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows with roles as keys and labels as class ids, a record of each split, and what should be said of the files."""
+    """Rows with roles as keys and labels as class ids, a record of each split, and what should be said of the files.
+
+    `labels` says how labels were read.
+    """
 
     calibration: tuple[Row, ...]
     tuning: tuple[Row, ...]
@@ -65,6 +68,7 @@ class Splits:
     records: dict[str, Split]
     training: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+    labels: str = ""
 
 
 def inspect_data(wanted: Wanted, head: Head, *, progress: Progress | None = None) -> str | None:
@@ -99,9 +103,12 @@ def load_splits(wanted: Wanted, head: Head, config: Config) -> Splits:
 
         certified = rows_of(certify)
         others = certified if calibrate == certify else rows_of(calibrate)
+        reading = read_labels([certified] if others is certified else [certified, others], head, config)
         splits = _assemble(head, certified, others, wanted, origins=(certify, calibrate))
         used = (files[split] for split in dict.fromkeys((certify, calibrate)) if split in files)
-        return replace(splits, notes=tuple(note for file in used if (note := note_on_lines(file))))
+        notes = tuple(note for file in used if (note := note_on_lines(file)))
+        scoring = head.scoring(splits.certification, config)
+        return replace(splits, notes=notes, labels="; ".join(filter(None, (reading, scoring))))
 
 
 @contextmanager
@@ -197,7 +204,7 @@ def _require_gold(head: Head, drawn: Sequence[Drawn], *, where: str) -> None:
 
 def content_digest(row: Row, head: Head) -> str:
     """Digest of what the model sees of a row: labels, answers and identifiers left out."""
-    unseen = {"label", "score", "answers", "id", "title", head.labels}
+    unseen = {"label", "score", "answers", "id", "title", head.labels, CLASSES}
     content = {role: value for role, value in row.items() if role not in unseen}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from optimize.data.labels import class_count, match_labels
+from optimize.data.classes import classes_of
+from optimize.data.columns import read_column
+from optimize.data.labels import Reading, match_labels, match_tags
 from optimize.errors import DataError
 
 SENTIMENT = {"id2label": {"0": "NEGATIVE", "1": "POSITIVE"}}
@@ -26,9 +28,13 @@ def named(names: list[str], *labels: Any) -> Dataset:
     return Dataset.from_dict({"label": list(labels)}, Features({"label": ClassLabel(names=names)}))
 
 
+def read(table: Any, config: dict[str, Any]) -> Reading:
+    return match_labels(read_column(table, "label", where="data/validation"), config)
+
+
 def matched(table: Any, config: dict[str, Any]) -> list[Any]:
-    match = match_labels(table, "label", config, where="data/validation")
-    return [match(row["label"]) for row in table]
+    reading = read(table, config)
+    return [reading.match(row["label"]) for row in table]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,7 @@ def matched(table: Any, config: dict[str, Any]) -> list[Any]:
         ((1, 1), STARS, [0, 0]),
         ((2.0, 1.0), STARS, [1, 0]),
         (("3", "1"), STARS, [2, 0]),
-        (([1, 3], [2]), STARS, [[0, 2], [1]]),
+        (([1, 3], [2]), STARS, [[1, 0, 1], [0, 1, 0]]),
         ((-1, 0, 1), {"id2label": {"0": "-1", "1": "0", "2": "1"}}, [0, 1, 2]),
         ((1, 0), {"id2label": {"0": "1", "1": "0"}}, [0, 1]),
         ((1, 0), {"id2label": {"0": "0", "1": "1"}}, [1, 0]),
@@ -97,11 +103,15 @@ def test_lists_of_labels_are_matched_one_by_one() -> None:
         {"label": [[0, 1], [], [1]]}, Features({"label": List(ClassLabel(names=["sports", "world"]))})
     )
 
-    assert matched(table, NEWS | {"problem_type": "multi_label_classification"}) == [[1, 0], [], [0]]
+    assert matched(table, NEWS | {"problem_type": "multi_label_classification"}) == [
+        [1, 1, 0],
+        [0, 0, 0],
+        [1, 0, 0],
+    ]
 
 
 def test_lists_of_names_without_declared_classes_are_matched_too() -> None:
-    assert matched(plain(["World", "sports"], []), NEWS) == [[0, 1], []]
+    assert matched(plain(["World", "sports"], []), NEWS) == [[1, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("config", [REGRESSION, NEWS | {"problem_type": "regression"}])
@@ -152,7 +162,7 @@ def test_a_declared_class_that_the_checkpoint_lacks_is_refused_before_any_row() 
     table = named(["negative", "neutral", "positive"], 0, 2)
 
     with pytest.raises(DataError, match=r"data/validation: label 'neutral' is not in the checkpoint"):
-        match_labels(table, "label", SENTIMENT, where="data/validation")
+        read(table, SENTIMENT)
 
 
 def test_an_unlabelled_row_among_declared_classes_is_refused() -> None:
@@ -170,4 +180,4 @@ def test_a_column_without_class_names_has_none() -> None:
 
 @pytest.mark.parametrize(("config", "count"), [(NEWS, 3), ({"num_labels": 5}, 5), ({}, 2), ({"id2label": None}, 2)])
 def test_the_number_of_classes_is_the_configs_or_two(config: dict[str, Any], count: int) -> None:
-    assert class_count(config) == count
+    assert classes_of(config).count == count
