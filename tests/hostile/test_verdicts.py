@@ -105,7 +105,7 @@ def test_so_many_answers_show_a_share_at_95_percent(share: float, answers: int):
 def classified(gold: list[int], answers: list[int]) -> tuple[Encoded, Score]:
     """A split of two classes, and the score of answers to it."""
     features = tuple(Feature({"input_ids": np.zeros(1, dtype=np.int64)}, place) for place in range(len(gold)))
-    encoded = Encoded(features, tuple(gold), 0)
+    encoded = Encoded(features, tuple(gold), 0, ("NEG", "POS"))
     return encoded, HEADS["text-classification"].score(encoded, list(np.eye(2)[answers]))
 
 
@@ -148,13 +148,16 @@ def test_a_checkpoint_of_zeros_does_not_pass(head, checkpoint, data_folder, tmp_
     assert manifest.verdict.checks[-1].name == "better_than_constant"
 
 
+TAGS = ("O", "B-PER", "I-PER")
+
+
 def split_of(gold: list[Any], **extra: Sequence[Any]) -> Encoded:
     """An example for each right answer, of one feature."""
     ids = {"input_ids": np.zeros(3, dtype=np.int64)}
     features = []
     for place in range(len(gold)):
         features.append(Feature(ids, place, {name: values[place] for name, values in extra.items()}))
-    return Encoded(tuple(features), tuple(gold), 0)
+    return Encoded(tuple(features), tuple(gold), 0, TAGS if "words" in extra else ("NEG", "POS"))
 
 
 def one_hot(labels: list[int]) -> list[Any]:
@@ -164,7 +167,7 @@ def one_hot(labels: list[int]) -> list[Any]:
 HALF, RARE = [0, 1] * 200, [0] * 396 + [1] * 4
 SETS, NUMBERS = [(1, 0), (0, 1)] * 200, [float(number) for number in range(400)]
 SENTENCES = [np.array([0, 1, 2, 0]), np.array([0, 0, 0, 1])] * 200
-WORDS = {"words": [np.arange(4)] * 400, "classes": [("O", "B-PER", "I-PER")] * 400}
+WORDS = {"words": [np.arange(4)] * 400}
 MASKED = [np.array([7, 8]), np.array([7, 9])] * 200
 SPANS = {"Ada": (1.0, 0, 3), "Lisbon": (1.0, 13, 19)}
 ASKED = ["Ada", "Lisbon"] * 200
