@@ -54,12 +54,6 @@ def macro_f1(predicted: Array, gold: Array) -> float:
     return float(np.mean(scores))
 
 
-def class_f1(counts: Array) -> Array:
-    """Return F1 by class, [..., C], from [..., C, 3]: true positives, predicted and gold; 0.0 of nothing."""
-    found: Array = 2.0 * counts[..., 0] / np.maximum(counts[..., 1] + counts[..., 2], 1)
-    return found
-
-
 def counts_of(predicted: Array, gold: Array, names: Sequence[str]) -> ClassCounts:
     """Count single classes, [N] each, by example and class."""
     counts = np.zeros((len(gold), len(names), 3), dtype=np.int8)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from optimize.errors import DataError, shown
+from optimize.evaluate.classes import class_f1
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import ClassCounts, Encoded, Feature, Feed, Head, Row, Score, Text
@@ -147,7 +148,7 @@ def _score_sets(predicted: Array, gold: Array, names: Sequence[str]) -> Score:
     claimed = predicted == 1
     counts = np.stack([claimed & (gold == 1), claimed, gold == 1], axis=2).astype(np.int8)
     right = (predicted == gold).all(axis=1)
-    macro = float(_metrics.class_f1(counts.sum(axis=0)).mean())
+    macro = float(class_f1(counts.sum(axis=0)).mean())
     return Score(
         metric="f1",
         statistics=counts.sum(axis=1).astype(np.float64),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from optimize.manifest import Manifest
 from optimize.measure.shapes import DATA
-from optimize.report import candidates, facts, tables
+from optimize.report import candidates, classes, facts, tables
 from optimize.report.markdown import code, code_block, plain
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
@@ -43,6 +43,7 @@ def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
     sections = (
         _title(manifest),
         _models(manifest),
+        classes.section(manifest),
         candidates.section(manifest),
         show(pictures, OVERVIEW),
         _stages(manifest),
@@ -240,7 +241,10 @@ def _data(manifest: Manifest) -> str:
         "No text is in two of these splits. Stages calibrate, tune and train on theirs; certification examples are "
         "for the measurements above alone."
     )
-    return f"## Data\n\n{code(manifest.request.data)}. {about}\n\n{markdown_table(rows)}"
+    labels = f"Labels: {plain(manifest.labels)}." if manifest.labels else ""
+    return "\n\n".join(
+        filter(None, ("## Data", f"{code(manifest.request.data)}. {about}", labels, markdown_table(rows)))
+    )
 
 
 def _environment(manifest: Manifest) -> str:
