@@ -28,7 +28,7 @@ def match_choices(column: Column, first: Row) -> Reading:
         return Reading(_from_one, f"1 to {count} as choices 0 to {count - 1}")
     if count not in found and len(found) == count - 1 > 1:
         raise DataError(
-            f"{column.where}: labels are 1 to {count - 1} for {count} choices, so they may be counted from 0 or from "
+            f"labels are 1 to {count - 1} for {count} choices, so they may be counted from 0 or from "
             "1; write letters as labels"
         )
     return Reading(_as_it_is, "choices counted from 0")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,10 +21,14 @@ BETWEEN_WORDS = re.compile(r"(?<=[^\W_])[-_\s]+(?=[^\W_])")
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes by their ids: their names, where they have any, and how many there are."""
+    """The classes by their ids: their names, where they have any, and how many there are.
+
+    `also` are further names, with the ids that they mean.
+    """
 
     names: Mapping[int, str]
     count: int
+    also: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def placeholders(self) -> bool:
@@ -33,7 +37,8 @@ class Classes:
 
     @cached_property
     def _spelt(self) -> tuple[tuple[Callable[[str], str], Mapping[str, list[int]]], ...]:
-        return tuple((spelling, _by_name(self.names, spelling)) for spelling in (str, alike))
+        named = [(name, index) for index, name in self.names.items()] + list(self.also.items())
+        return tuple((spelling, _by_name(named, spelling)) for spelling in (str, alike))
 
     def known(self, name: str) -> int | None:
         """The class of that name: as it is written, else without regard to case, spaces, `-` and `_`.
@@ -69,10 +74,10 @@ class Classes:
         return ", ".join(self.names.values()) or f"0 to {self.count - 1}"
 
 
-def _by_name(names: Mapping[int, str], spelling: Callable[[str], str]) -> dict[str, list[int]]:
+def _by_name(named: Iterable[tuple[str, int]], spelling: Callable[[str], str]) -> dict[str, list[int]]:
     """Class ids by name."""
     found: dict[str, list[int]] = {}
-    for index, name in names.items():
+    for name, index in named:
         found.setdefault(spelling(name), []).append(index)
     return found
 

@@ -24,23 +24,22 @@ MOST_VALUES = 10_000
 class Column:
     """Labels: `names` are declared for their numbers, `seen` are the values, of lists those in them.
 
-    `lengths` are those of the lists; None where labels are no lists. `where` says where the column is from.
+    `lengths` are those of the lists; None where labels are no lists.
     """
 
     names: tuple[str, ...] | None
     seen: tuple[object, ...]
     lengths: frozenset[int] | None
-    where: str
 
 
-def read_column(table: Table, name: str, *, where: str) -> Column:
+def read_column(table: Table, name: str) -> Column:
     """The column of that name, all rows of it."""
     names = _declared(table, name)
     if isinstance(table, list):
-        seen, lengths = _of_rows(row[name] for row in table)
+        seen, lengths = values_of_rows(row[name] for row in table)
     else:
         seen, lengths = _of_arrow(table.data.column(name))
-    return Column(names, seen, lengths, where)
+    return Column(names, seen, lengths)
 
 
 def _declared(table: Table, name: str) -> tuple[str, ...] | None:
@@ -53,7 +52,7 @@ def _declared(table: Table, name: str) -> tuple[str, ...] | None:
     return None if names is None or names == list(map(str, range(len(names)))) else tuple(names)
 
 
-def _of_rows(values: Iterable[Any]) -> tuple[tuple[object, ...], frozenset[int] | None]:
+def values_of_rows(values: Iterable[Any]) -> tuple[tuple[object, ...], frozenset[int] | None]:
     """Different values in rows of Python, and the lengths of lists."""
     seen: dict[tuple[str, str], object] = {}
     lengths: set[int] = set()

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from optimize.data.classes import Classes, Config, classes_of
 from optimize.data.columns import Column
-from optimize.data.numbering import class_index, known_as, meaning_of, one_reading, truth_of, whole
-from optimize.data.sets import Splitter, find_splitter, holds_sets, is_multi_hot, parse_multi_hot
-from optimize.errors import DataError, first_line, shown
+from optimize.data.numbering import FEW, class_index, known_as, meaning_of, one_reading, truth_of, whole
+from optimize.data.sets import find_splitter, holds_sets, is_multi_hot, parse_multi_hot
+from optimize.errors import DataError, shown
 
 Ids = int | float | list[int]
 """A class id, a regression's number, the tags of a sentence, or for several labels 0 or 1 for each class."""
@@ -26,6 +26,10 @@ Matcher = Callable[[object], object]
 Single = Callable[[object], int]
 IGNORED = -100
 """What PyTorch's cross entropy passes over, and so do tags of words that are not to be judged."""
+
+
+LONGER = {"B": "SUW", "I": "ELM"}
+"""Prefixes of tags that IOB's stand for: the one word of an entity begins it, the last one is inside."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ def match_labels(column: Column, config: Config) -> Reading:
         return Reading(_number, "numbers")
     if classes.count == 1 and column.lengths is None:
         return _one_output(column, classes, stated=problem is not None)
-    one, words = _single(column, classes)
     if problem == "multi_label_classification" or (problem is None and holds_sets(column, classes)):
-        return _sets(column, classes, one, words)
+        return _sets(column, classes)
+    one, words = _single(column, classes)
     return Reading(lambda value: _each(value, one), words)
 
 
@@ -64,17 +68,31 @@ def match_tags(column: Column, config: Config) -> Reading:
     if column.names and classes.placeholders:
         if len(column.names) != classes.count:
             raise DataError(
-                f"{column.where}: the data set names {len(column.names)} tags, and the checkpoint has {classes.count} "
+                f"the data set names {len(column.names)} tags, and the checkpoint has {classes.count} "
                 "classes without names, so which is which cannot be known; name them in the checkpoint's id2label"
             )
         given = column.names
     seen = tuple(value for value in column.seen if value != IGNORED)
+    longer = _in_longer_schemes(classes)
+    used = [name for name in (*seen, *(column.names or ())) if name in longer]
+    if used:
+        classes = replace(classes, also=longer)
     one, words = _single(replace(column, seen=seen), classes, shifts=False)
+    words += f", of which such as {used[0]} are the checkpoint's {classes.names[longer[used[0]]]}" if used else ""
 
     def match(value: object) -> Ids:
         return _each(value, lambda tag: IGNORED if tag == IGNORED else one(tag))
 
     return Reading(match, words, given)
+
+
+def _in_longer_schemes(classes: Classes) -> dict[str, int]:
+    """Tags of BIOES, BILOU and BMES that say in IOB what B and I say; none where a class has such a prefix itself."""
+    found = {}
+    for index, name in classes.names.items():
+        for prefix in LONGER.get(name[:1], "") if name[1:2] == "-" else "":
+            found[f"{prefix}{name[1:]}"] = index
+    return {} if any(name in found for name in classes.names.values()) else found
 
 
 def _each(value: object, one: Single) -> int | list[int]:
@@ -84,12 +102,9 @@ def _each(value: object, one: Single) -> int | list[int]:
 def _single(column: Column, classes: Classes, *, shifts: bool = True) -> tuple[Single, str]:
     """What one label means, and that in words."""
     if column.names and not classes.placeholders:
-        return _declared(column, classes, column.names), "names, which the data set declares"
+        return _declared(classes, column.names), "names, which the data set declares"
     given = column.names or ()
-    try:
-        meaning, words = meaning_of(column.seen, classes) if shifts and not given else ({}, "")
-    except DataError as error:
-        raise DataError(f"{column.where}: {first_line(error)}") from error
+    meaning, words = meaning_of(column.seen, classes) if shifts and not given else ({}, "")
 
     def one(value: object) -> int:
         if (found := known_as(value, classes)) is not None:
@@ -111,14 +126,14 @@ def _single(column: Column, classes: Classes, *, shifts: bool = True) -> tuple[S
     return one, words or _words(column, classes)
 
 
-def _declared(column: Column, classes: Classes, given: tuple[str, ...]) -> Single:
+def _declared(classes: Classes, given: tuple[str, ...]) -> Single:
     """The data set's own class numbers as the checkpoint's, by their names; refuses a name it does not have."""
     translated = []
     for name in given:
         known = classes.known(name)
         if known is None:
             raise DataError(
-                f"{column.where}: label '{name}' is not in the checkpoint ({classes.listed()}); "
+                f"label '{name}' is not in the checkpoint ({classes.listed()}); "
                 "rename the data set's labels, or choose the data set it was trained on"
             )
         translated.append(known)
@@ -128,47 +143,35 @@ def _declared(column: Column, classes: Classes, given: tuple[str, ...]) -> Singl
 def _words(column: Column, classes: Classes) -> str:
     """What the labels of a column are, where each means what it says."""
     kinds = []
+    named = "" if classes.placeholders or classes.count > FEW else f" ({classes.listed()})"
     if any(isinstance(value, str) and classes.has(value) for value in column.seen):
         kinds.append("names")
     if any(truth_of(value) is not None and not classes.has(str(value)) for value in column.seen):
-        kinds.append("true and false")
+        kinds.append(f"true and false as classes {known_as(True, classes)} and {known_as(False, classes)}{named}")
     if any(whole(value) is not None and not classes.has(str(value)) for value in column.seen):
-        kinds.append("class ids, which the data set names in this order" if column.names else "class ids")
+        kinds.append("class ids, which the data set names in this order" if column.names else f"class ids{named}")
     elif any(not isinstance(value, str) and classes.has(str(whole(value))) for value in column.seen):
         kinds.append("numbers that are names of classes")
     return " and ".join(kinds) or "none"
 
 
-def _sets(column: Column, classes: Classes, one: Single, words: str) -> Reading:
+def _sets(column: Column, classes: Classes) -> Reading:
     """Several labels a text, as a list of 0 and 1 for each class."""
     splitter = find_splitter(classes)
-    if is_multi_hot(column, classes, splitter):
-        return Reading(
-            lambda value: parse_multi_hot(_items(value, splitter), classes.count), "0 or 1 for each class, in a list"
-        )
+    parted = column if column.lengths is not None else splitter.part(column)
+    if is_multi_hot(parted, classes):
+        words = "0 or 1 for each class, in lists"
+        return Reading(lambda value: parse_multi_hot(splitter.items(value), classes.count), words)
+    one, words = _single(parted, classes)
 
     def match(value: object) -> Ids:
         hot = [0] * classes.count
-        for item in _items(value, splitter):
+        for item in splitter.items(value):
             hot[one(item)] = 1
         return hot
 
     how = "in lists" if column.lengths is not None else splitter.words
-    return Reading(match, f"{_words_of_parts(column, classes, splitter) or words}, several a text, {how}")
-
-
-def _words_of_parts(column: Column, classes: Classes, splitter: Splitter) -> str:
-    """What labels in strings of several are."""
-    if column.lengths is not None or column.names:
-        return ""
-    seen = tuple(part for value in column.seen for part in _items(value, splitter))
-    return _words(replace(column, seen=seen), classes)
-
-
-def _items(value: object, splitter: Splitter) -> list[object]:
-    if isinstance(value, list):
-        return value
-    return [*splitter.parts(value)] if isinstance(value, str) else [value]
+    return Reading(match, f"{words}, several a text, {how}")
 
 
 def _one_output(column: Column, classes: Classes, *, stated: bool) -> Reading:

@@ -44,11 +44,11 @@ class Rows:
         self._roles = match_layout(head, present, columns, where=where) if present else {}
         self._head = head
         self._config = config
-        self._where = where
+        self.where = where
         self._file = file
         self._unmatched: dict[int, str] = {}
         column = self._roles.get(head.labels or "")
-        self.labels = read_column(table, column, where=where) if column else None
+        self.labels = read_column(table, column) if column else None
         self.reading: Reading | None = None
 
     def __len__(self) -> int:
@@ -87,10 +87,10 @@ class Rows:
         first = sorted(faults)[:NAMED]
         named = [f"{place}: {faults[index]}" for index, place in zip(first, places(self._file, first), strict=True)]
         if len(faults) == 1:
-            raise DataError(f"{self._where}, {named[0]}")
+            raise DataError(f"{self.where}, {named[0]}")
         more = [f"and {len(faults) - NAMED:,} more"] if len(faults) > NAMED else []
         raise DataError(
-            f"{self._where}: {len(faults):,} of {len(indices):,} rows cannot be used: {' | '.join([*named, *more])}"
+            f"{self.where}: {len(faults):,} of {len(indices):,} rows cannot be used: {' | '.join([*named, *more])}"
         )
 
     def _faults(self, drawn: Sequence[Drawn]) -> dict[int, str]:
@@ -117,9 +117,12 @@ def read_labels(tables: Sequence[Rows], head: Head, config: Config) -> str:
 
 
 def _reading(column: Column, rows: Rows, head: Head, config: Config) -> Reading:
-    if head.has_choices:
-        return match_choices(column, rows.first)
-    return match_tags(column, config) if head.reads == "all tokens" else match_labels(column, config)
+    try:
+        if head.has_choices:
+            return match_choices(column, rows.first)
+        return match_tags(column, config) if head.reads == "all tokens" else match_labels(column, config)
+    except DataError as error:
+        raise DataError(f"{rows.where}: {error}") from error
 
 
 def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str], *, where: str) -> dict[str, str]:

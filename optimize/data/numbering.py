@@ -12,6 +12,8 @@ NUMBER = re.compile(r"\s*[+-]?\d{1,18}(\.0*)?\s*")
 TRUTHS = {"true": True, "false": False}
 SIGNS = {-1: "negative", 0: "neutral", 1: "positive"}
 """What such labels are called."""
+FEW = 10
+"""Classes that are named in words; of more, their names would say little."""
 Meaning = Mapping[int, int]
 """Class ids by numbers that are no class ids."""
 
@@ -132,4 +134,4 @@ def _signs(found: Sequence[int], classes: Classes) -> tuple[Meaning, str]:
 
 def _counted(classes: Classes) -> str:
     words = f"1 to {classes.count} as classes 0 to {classes.count - 1}"
-    return words if classes.placeholders else f"{words} ({classes.listed()})"
+    return words if classes.placeholders or classes.count > FEW else f"{words} ({classes.listed()})"

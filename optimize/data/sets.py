@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from optimize.data.classes import Classes
-from optimize.data.columns import Column
+from optimize.data.columns import Column, values_of_rows
 from optimize.data.numbering import truth_of
 from optimize.errors import DataError, shown
 
@@ -37,6 +37,18 @@ class Splitter:
         found = re.split(f"[{re.escape(self.separators)}]", inner) if self.separators else [inner]
         return [part.strip().strip(QUOTES) for part in found] if inner else []
 
+    def items(self, value: object) -> list[object]:
+        """The labels of a row: of a list, of a string, or the one that is there."""
+        if isinstance(value, list):
+            return value
+        return [*self.parts(value)] if isinstance(value, str) else [value]
+
+    def part(self, column: Column) -> Column:
+        """A column of such rows as one of lists."""
+        rows = [self.items(value) for value in column.seen]
+        seen, lengths = values_of_rows(rows)
+        return replace(column, seen=seen, lengths=lengths)
+
 
 def find_splitter(classes: Classes) -> Splitter:
     """What may separate these classes' names."""
@@ -55,28 +67,14 @@ def holds_sets(column: Column, classes: Classes) -> bool:
     return False
 
 
-def is_multi_hot(column: Column, classes: Classes, splitter: Splitter) -> bool:
+def is_multi_hot(column: Column, classes: Classes) -> bool:
     """Whether all rows are lists as long as there are classes, of 0 and 1 alone.
 
     A row may also be empty, and means no class, where there are so many classes that a list of ids would repeat one.
     """
-    if column.names:
-        return False
-    lengths, seen = column.lengths, column.seen
-    if lengths is None:
-        rows = [splitter.parts(value) for value in seen if isinstance(value, str)]
-        if len(rows) < len(seen):
-            return False
-        lengths, seen = frozenset(map(len, rows)), _flat(rows)
+    lengths = column.lengths or frozenset()
     least = {0, classes.count} if classes.count > 2 else {classes.count}
-    return classes.count in lengths and lengths <= least and all(_is_hot(value) for value in seen)
-
-
-def _flat(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for row in rows:
-        found.update(dict.fromkeys(row))
-    return tuple(found)
+    return not column.names and classes.count in lengths and lengths <= least and all(map(_is_hot, column.seen))
 
 
 def _is_hot(value: object) -> bool:

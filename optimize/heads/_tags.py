@@ -52,24 +52,24 @@ def scheme_of(classes: Sequence[str]) -> Scheme | None:
     return Scheme(scheme, tuple(tags))
 
 
-def in_words(scheme: Scheme | None, sentences: Iterable[Iterable[str]]) -> str:
-    """What is scored, and by which scheme; of IOB, `sentences` of tags tell which of the two it is."""
+def in_words(scheme: Scheme | None, sentences: Iterable[Sequence[str]]) -> str:
+    """What is scored, and by which scheme; of IOB, sentences of tags tell which of the two it is."""
     if scheme is None:
         return "no entities among the classes, so words are scored"
     name = scheme.name
     if name == "IOB":
-        name = "IOB1" if any(map(_begins_inside, sentences)) else "IOB2"
+        name = "IOB1" if _begin_inside(sentences) else "IOB2"
     return f"{name}, entities counted as conlleval and seqeval's default do"
 
 
-def _begins_inside(tags: Iterable[str]) -> bool:
-    """Whether an entity begins with I."""
-    last = OUTSIDE
-    for tag in tags:
-        if tag[0] == "I" and last[2:] != tag[2:]:
-            return True
-        last = tag
-    return False
+def _begin_inside(sentences: Iterable[Sequence[str]]) -> bool:
+    """Whether more entities begin with I than with B; of some, that is a slip."""
+    begun = {"B": 0, "I": 0}
+    for tags in sentences:
+        for last, tag in zip([OUTSIDE, *tags], tags, strict=False):
+            if tag[0] == "B" or (tag[0] == "I" and last[2:] != tag[2:]):
+                begun[tag[0]] += 1
+    return begun["I"] > begun["B"]
 
 
 def entities(tags: Iterable[str]) -> set[tuple[str, int, int]]:

@@ -29,7 +29,7 @@ def named(names: list[str], *labels: Any) -> Dataset:
 
 
 def read(table: Any, config: dict[str, Any]) -> Reading:
-    return match_labels(read_column(table, "label", where="data/validation"), config)
+    return match_labels(read_column(table, "label"), config)
 
 
 def matched(table: Any, config: dict[str, Any]) -> list[Any]:
@@ -161,7 +161,7 @@ def test_labels_that_do_not_match_are_refused(label: Any, config: dict[str, Any]
 def test_a_declared_class_that_the_checkpoint_lacks_is_refused_before_any_row() -> None:
     table = named(["negative", "neutral", "positive"], 0, 2)
 
-    with pytest.raises(DataError, match=r"data/validation: label 'neutral' is not in the checkpoint"):
+    with pytest.raises(DataError, match=r"label 'neutral' is not in the checkpoint"):
         read(table, SENTIMENT)
 
 
