@@ -31,6 +31,11 @@ class Column:
     seen: tuple[object, ...]
     lengths: frozenset[int] | None
 
+    @property
+    def hidden(self) -> bool:
+        """Whether nothing but -1 occurs, by which GLUE marks labels that it keeps secret."""
+        return set(map(repr, self.seen)) <= {"-1", "-1.0", "'-1'"}
+
 
 def read_column(table: Table, name: str) -> Column:
     """The column of that name, all rows of it."""

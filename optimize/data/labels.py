@@ -74,7 +74,7 @@ def match_tags(column: Column, config: Config) -> Reading:
         given = column.names
     seen = tuple(value for value in column.seen if value != IGNORED)
     longer = _in_longer_schemes(classes)
-    used = [name for name in (*seen, *(column.names or ())) if name in longer]
+    used = [name for name in (*seen, *(column.names or ())) if isinstance(name, str) and name in longer]
     if used:
         classes = replace(classes, also=longer)
     one, words = _single(replace(column, seen=seen), classes, shifts=False)
@@ -90,9 +90,12 @@ def _in_longer_schemes(classes: Classes) -> dict[str, int]:
     """Tags of BIOES, BILOU and BMES that say in IOB what B and I say; none where a class has such a prefix itself."""
     found = {}
     for index, name in classes.names.items():
-        for prefix in LONGER.get(name[:1], "") if name[1:2] == "-" else "":
-            found[f"{prefix}{name[1:]}"] = index
-    return {} if any(name in found for name in classes.names.values()) else found
+        prefix, type_ = name[:1], name[1:]
+        if type_.startswith("-") and prefix in "".join(LONGER.values()):
+            return {}
+        if type_.startswith("-"):
+            found.update(dict.fromkeys((f"{longer}{type_}" for longer in LONGER.get(prefix, "")), index))
+    return found
 
 
 def _each(value: object, one: Single) -> int | list[int]:

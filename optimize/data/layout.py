@@ -105,15 +105,21 @@ def read_labels(tables: Sequence[Rows], head: Head, config: Config) -> str:
 
     Raises DataError where they can be read in two ways.
     """
-    columns = [rows.labels for rows in tables if rows.labels]
-    seen = tuple(value for column in columns for value in column.seen)
-    lengths = frozenset[int]().union(*(column.lengths or () for column in columns)) or None
+    columns = [rows.labels for rows in tables if rows.labels and not rows.labels.hidden]
     said: dict[str, None] = {}
     for rows in tables:
         if rows.labels:
-            rows.reading = _reading(replace(rows.labels, seen=seen, lengths=lengths), rows, head, config)
+            column = _together(rows.labels, [each for each in columns if each.names == rows.labels.names])
+            rows.reading = _reading(column, rows, head, config)
             said[rows.reading.words] = None
     return "; ".join(said)
+
+
+def _together(column: Column, columns: Sequence[Column]) -> Column:
+    """A column with all that occurs in some that are like it."""
+    seen = tuple(value for each in columns for value in each.seen)
+    lengths = frozenset[int]().union(*(each.lengths or () for each in columns)) or None
+    return replace(column, seen=seen, lengths=lengths)
 
 
 def _reading(column: Column, rows: Rows, head: Head, config: Config) -> Reading:
