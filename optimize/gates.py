@@ -198,12 +198,14 @@ def check_class_f1_drop(gates: Gates, measurement: Measurement) -> Check | None:
     judged, rare = _by_support(metric, gates.class_support)
     left_out = _left_out(rare, gates.class_support)
     if not judged:
-        return _unverified("max_class_f1_drop", limit, f"no class is judged{left_out}")
+        return _unverified(
+            "max_class_f1_drop", limit, f"no class has as many right answers as class_support asks for{left_out}"
+        )
     worst = max(judged, key=lambda each: each.drop)
     if gates.confidence is not None and not excess("max_class_f1_drop", limit, worst.drop):
         worst = max(judged, key=lambda each: each.interval[1])
     drop = _drop_of(worst, metric, examples=worst.support)
-    words = f"class '{worst.name}' ({worst.support:,} right answers) has the largest drop of F1, which is"
+    words = f"drop of F1 of class '{worst.name}' ({worst.support:,} right answers)"
     check = _judge_drop("max_class_f1_drop", limit, gates, drop=drop, words=words)
     return check.model_copy(update={"reason": f"{check.reason}{left_out}"})
 
