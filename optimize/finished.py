@@ -144,9 +144,10 @@ def _sums(record: Manifest, final: Artifact) -> Iterator[tuple[str, float | None
 
 def _sums_of_classes(metric: Metric, reference: Metric | None) -> Iterator[tuple[str, float | None, float | None]]:
     """What follows of F1 by class: its drops, its mean, and what the reference has."""
-    known = {each.name: each.value for each in reference.classes} if reference else {}
-    for each in metric.classes:
-        yield f"the reference's F1 of class '{each.name}'", each.reference, known.get(each.name)
+    known = [each.value for each in reference.classes] if reference else []
+    for place, each in enumerate(metric.classes):
+        follows = known[place] if place < len(known) else None
+        yield f"the reference's F1 of class '{each.name}'", each.reference, follows
         yield f"the drop of class '{each.name}'", each.drop, each.reference - each.value
     macro, count = metric.macro_f1, len(metric.classes)
     if macro is not None:

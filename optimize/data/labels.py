@@ -55,7 +55,8 @@ def match_labels(column: Column, config: Config) -> Reading:
         return Reading(_number, "numbers")
     if classes.count == 1 and column.lengths is None:
         return _one_output(column, classes, stated=problem is not None)
-    if problem == "multi_label_classification" or (problem is None and holds_sets(column, classes)):
+    silent = problem is None or classes.count == 1
+    if problem == "multi_label_classification" or (silent and holds_sets(column, classes)):
         return _sets(column, classes)
     one, words = _single(column, classes)
     return Reading(lambda value: _each(value, one), words)

@@ -165,6 +165,22 @@ def test_a_declared_class_that_the_checkpoint_lacks_is_refused_before_any_row() 
         read(table, SENTIMENT)
 
 
+def test_labels_of_another_kind_are_refused_row_by_row() -> None:
+    table = Dataset.from_dict({"label": [{"a": 1}, None]})
+
+    assert read_column(table, "label").seen == ()
+    with pytest.raises(DataError, match="is not a class; check --columns"):
+        matched(table, SENTIMENT)
+
+
+@pytest.mark.parametrize("rows", [[[1, 2], [], None], [[1.0], [2.0]]])
+def test_a_column_of_lists_is_read_alike_from_either_kind_of_table(rows: list[Any]) -> None:
+    ours, arrow = read_column(plain(*rows), "label"), read_column(Dataset.from_dict({"label": rows}), "label")
+
+    assert set(map(str, arrow.seen)) == set(map(str, ours.seen)) - {"None"}
+    assert arrow.lengths == ours.lengths
+
+
 def test_an_unlabelled_row_among_declared_classes_is_refused() -> None:
     table = Dataset.from_dict({"label": [0, -1]}, Features({"label": ClassLabel(names=["negative", "positive"])}))
 
@@ -311,6 +327,7 @@ BINARY = {"id2label": {"0": "toxic"}, "problem_type": "multi_label_classificatio
         ((1, 1), BINARY, [[1], [1]], "0 or 1, for one output: 1 where its sigmoid is above 0.5"),
         (("Toxic", "0"), BINARY, [[1], [0]], "0 or 1, for one output"),
         (([1], [0]), BINARY, [[1], [0]], "0 or 1 for each class, in lists"),
+        (([1], [0]), ONE | {"problem_type": "single_label_classification"}, [[1], [0]], "0 or 1 for each class"),
         ((["toxic"], []), BINARY, [[1], [0]], "names, several a text, in lists"),
         ((0, 1), ONE | {"problem_type": "regression"}, [0.0, 1.0], "numbers"),
         ((0, 1, 0.5), ONE, [0.0, 1.0, 0.5], "numbers"),
