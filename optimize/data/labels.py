@@ -79,7 +79,7 @@ def match_tags(column: Column, config: Config) -> Reading:
     if used:
         classes = replace(classes, also=longer)
     one, words = _single(replace(column, seen=seen), classes, shifts=False)
-    words += f", of which such as {used[0]} are the checkpoint's {classes.names[longer[used[0]]]}" if used else ""
+    words += f", in a longer scheme ({used[0]} as {classes.names[longer[used[0]]]})" if used else ""
 
     def match(value: object) -> Ids:
         return _each(value, lambda tag: IGNORED if tag == IGNORED else one(tag))

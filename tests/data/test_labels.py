@@ -381,14 +381,14 @@ def sequences(names: list[str], *tags: list[int]) -> Dataset:
     [
         (plain(["o", "b_per", "I-PER "]), IOB, [[0, 1, 2]], "names"),
         (plain([0, -100, 2]), IOB, [[0, -100, 2]], "class ids (O, B-PER, I-PER)"),
-        (plain(["S-PER", "O", "B-PER", "E-PER"]), IOB, [[1, 0, 1, 2]], "names, of which such as S-PER are the"),
-        (plain(["U-PER", "O", "B-PER", "L-PER"]), IOB, [[1, 0, 1, 2]], "names, of which such as U-PER are the"),
+        (plain(["S-PER", "O", "B-PER", "E-PER"]), IOB, [[1, 0, 1, 2]], "names, in a longer scheme (S-PER as B-PER)"),
+        (plain(["U-PER", "O", "B-PER", "L-PER"]), IOB, [[1, 0, 1, 2]], "names, in a longer scheme (U-PER as B-PER)"),
         (sequences(["I-PER", "B-PER", "O"], [2, 1, -100]), IOB, [[0, 1, -100]], "names, which the data set declares"),
         (
             sequences(["O", "S-PER"], [0, 1]),
             IOB,
             [[0, 1]],
-            "names, which the data set declares, of which such as S-PER",
+            "names, which the data set declares, in a longer scheme",
         ),
         (sequences(NAMES, [0, 1, 2]), UNNAMED, [[0, 1, 2]], "class ids, which the data set names in this order"),
         (plain([0, 1, 2]), UNNAMED, [[0, 1, 2]], "class ids"),

@@ -14,6 +14,7 @@ from doubles import FEW, Silent, untimed_engines
 from safetensors.numpy import load_file, save_file
 
 from optimize.evaluate.accuracy import best_constant, compare
+from optimize.evaluate.classes import compare_classes
 from optimize.evidence import answers_needed
 from optimize.gates import Gates, judge
 from optimize.heads import HEADS
@@ -129,6 +130,20 @@ def test_what_classifiers_know_is_held_against_the_commonest_class(gold, answers
 
     assert constant.value == pytest.approx(max(gold.count(0), gold.count(1)) / len(gold))
     assert verdict.outcome == outcome
+
+
+def test_a_rare_class_that_is_lost_fails_its_limits_where_accuracy_keeps_its_own():
+    gold = np.array([0] * 2000 + [1] * 1940 + [2] * 60)
+    kept, lost = (Encoded((), tuple(gold), 0, ("joy", "fear", "awe")), np.where(gold == 2, 0, gold))
+    ours, theirs = (HEADS["text-classification"].score(kept, list(np.eye(3)[said])) for said in (lost, gold))
+    classes, macro = compare_classes(ours.classes, theirs.classes, confidence=0.95, seed=0, resamples=50)
+    metric = compare(ours, theirs, confidence=0.95, seed=0)
+    found = measured().model_copy(update={"metric": metric.model_copy(update={"classes": classes, "macro_f1": macro})})
+
+    limits = Gates(max_metric_drop=0.02, max_macro_f1_drop=0.05, max_class_f1_drop=0.05)
+    checks = {check.name: check.outcome for check in judge(limits, found).checks}
+
+    assert checks == {"max_metric_drop": "passed", "max_macro_f1_drop": "failed", "max_class_f1_drop": "failed"}
 
 
 @pytest.mark.parametrize("head", ["token-classification", "question-answering"])
