@@ -81,7 +81,12 @@ head_gates:
 ```
 
 Limits also steer stages. `quantize_static` and `quantize_openvino` put layers back to float until the limits on the
-metric and on agreement are met on tuning data."""
+metric and on agreement are met on tuning data. Limits on F1 by class judge the result and what `auto` chooses from; no
+stage goes by them.
+
+No shipped pipeline limits F1 by class, since what a rare class is worth is for you to say. Where one is worth as much
+as a common one, set `max_macro_f1_drop`; where none may be lost, `max_class_f1_drop`. Both are *unverified* where
+answers are no classes: regression, question answering, multiple choice, masked words, vectors."""
 
 GATES_NOTHING = """## Data that prove nothing
 
@@ -91,6 +96,8 @@ one of these checks stands beside the limits:
 - `enough_examples`: there are fewer than 20 examples, or so few answers that the tightest limit would not be proven
   even if the model gave every one of them as the reference does. At 95 %, a limit of 1 % takes 299 answers, one of 5 %
   takes 59.
+- `enough_examples_of_class`, with `max_class_f1_drop` alone: a class that it judges has too few right answers for the
+  limit, by the same rule. Judge larger classes alone with `class_support`, or certify on more data.
 - `better_than_constant`: the reference is not proven better than the best answer that is the same for every text, or
   that answer would meet all limits on answers. So it is where a checkpoint knows nothing, where its weights are zeros,
   and where nearly all examples are of one class."""

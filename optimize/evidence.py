@@ -7,14 +7,28 @@ that knows no more than an answer that is the same for every text. Then limits a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
 
-from optimize.manifest import Check, Metric
+from optimize.manifest import Check, ClassF1, Metric
 
 LEAST_EXAMPLES = 20
 """Of fewer, a bootstrap's 95 % interval is made of the extremes alone."""
+ROUNDING = 1e-9
+"""What differs from its limit by less differs by rounding: 0.88 - 0.87 > 0.01."""
 FINEST, COARSEST = 0.005, 0.5
 """Limits, as shares of answers, that are held to: hardly any data set is large enough to prove a finer one."""
+
+
+class Drop(NamedTuple):
+    """A drop in the limit's unit: its interval's upper end at a confidence, and the examples that it is from."""
+
+    value: float
+    upper: float
+    standard_error: float
+    confidence: float
+    examples: int
 
 
 def doubts(metric: Metric, *, share: float | None, drop: float | None, agreement: float | None) -> Iterator[Check]:
@@ -25,6 +39,34 @@ def doubts(metric: Metric, *, share: float | None, drop: float | None, agreement
     """
     yield from _too_few(metric, share)
     yield from _no_better(metric, drop, agreement)
+
+
+def class_doubts(classes: Sequence[ClassF1], limit: float, *, confidence: float) -> Iterator[Check]:
+    """The class with the fewest right answers, where these are too few to prove a limit on each class's F1."""
+    rarest = min(classes, key=lambda each: each.support, default=None)
+    needed = answers_needed(limit, confidence=confidence)
+    if rarest is not None and rarest.support < needed:
+        yield _doubt(
+            "enough_examples_of_class",
+            needed,
+            rarest.support,
+            f"{_count(rarest.support, 'example')} of class '{rarest.name}' cannot prove a limit of {limit:.4g}; "
+            f"certify on data with {needed:,} or more of it, or judge larger classes alone with class_support",
+        )
+
+
+def more_examples(drop: Drop, limit: float) -> str:
+    """How many more examples would decide it: the standard error shrinks with their root."""
+    room = limit - drop.value
+    if not (room > ROUNDING and drop.standard_error > 0):
+        return "no number of examples would decide it"
+    z = NormalDist().inv_cdf((1.0 + drop.confidence) / 2.0)
+    errors = z * drop.standard_error / room
+    needed = drop.examples * errors * errors
+    more = float(f"{needed - drop.examples:.2g}")
+    if more < 1:
+        return "some more examples would decide it"
+    return f"about {more:,.0f} more examples would decide it"
 
 
 def answers_needed(share: float, *, confidence: float) -> int:

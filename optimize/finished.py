@@ -16,8 +16,9 @@ from optimize.artifact import Artifact
 from optimize.building import stage_names
 from optimize.config import parse_gates
 from optimize.errors import RequestError, first_line, unknown_name
+from optimize.evidence import ROUNDING
 from optimize.heads import HEADS
-from optimize.manifest import Check, Manifest, Verdict
+from optimize.manifest import Check, Manifest, Metric, Verdict
 from optimize.measure.kinds import KINDS
 from optimize.report.tables import REFERENCE
 from optimize.stages import STAGES
@@ -125,11 +126,13 @@ def _sums(record: Manifest, final: Artifact) -> Iterator[tuple[str, float | None
     first, last = record.measurements[0], record.measurements[-1]
     metric, size = last.metric, last.size
     if metric is not None:
-        yield "the number of examples", metric.examples, record.data["certification"].count
+        split = record.data["certification"]
+        yield "the number of examples", metric.examples, split.count - split.left_out
         yield "the metric's reference", metric.reference, first.metric.value if first.metric else None
         yield "the drop", metric.drop, metric.reference - metric.value
         scale = abs(metric.reference)
         yield "the relative drop", metric.relative_drop, metric.drop / scale if scale else None
+        yield from _sums_of_classes(metric, first.metric)
     yield "the model's size", size.bytes, final.model_bytes()
     yield "the size's ratio", size.ratio, size.bytes / first.size.bytes if first.size.bytes else None
     medians = {each.name: {time.shape: time.p50_ms for time in each.latency} for each in record.measurements}
@@ -139,10 +142,25 @@ def _sums(record: Manifest, final: Artifact) -> Iterator[tuple[str, float | None
             yield f"the speed-up over {name} at {time.shape}", ratio, over / time.p50_ms if over else None
 
 
+def _sums_of_classes(metric: Metric, reference: Metric | None) -> Iterator[tuple[str, float | None, float | None]]:
+    """What follows of F1 by class: its drops, its mean, and what the reference has."""
+    known = [each.value for each in reference.classes] if reference else []
+    for place, each in enumerate(metric.classes):
+        follows = known[place] if place < len(known) else None
+        yield f"the reference's F1 of class '{each.name}'", each.reference, follows
+        yield f"the drop of class '{each.name}'", each.drop, each.reference - each.value
+    macro, count = metric.macro_f1, len(metric.classes)
+    if macro is not None:
+        yield "macro F1", macro.value, sum(each.value for each in metric.classes) / count if count else None
+        mean = sum(each.reference for each in metric.classes) / count if count else None
+        yield "the reference's macro F1", macro.reference, mean
+        yield "the drop of macro F1", macro.drop, macro.reference - macro.value
+
+
 def _same(stated: float | None, follows: float | None) -> bool:
     if stated is None or follows is None:
         return stated is follows
-    return math.isclose(stated, follows, rel_tol=gates.ROUNDING, abs_tol=gates.ROUNDING)
+    return math.isclose(stated, follows, rel_tol=ROUNDING, abs_tol=ROUNDING)
 
 
 def _require_same_checks(where: str, stated: list[Check], judged: list[Check]) -> None:

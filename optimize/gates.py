@@ -7,17 +7,16 @@ examples at hand is not enough: the interval has to meet it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf, isnan
-from statistics import NormalDist
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from optimize.evidence import doubts
-from optimize.manifest import Check, Latency, Measurement, Metric, Outcome, Verdict
+from optimize.evidence import ROUNDING, Drop, class_doubts, doubts, more_examples
+from optimize.manifest import Check, ClassF1, Latency, MacroF1, Measurement, Metric, Outcome, Verdict
 
-# A score that differs from its limit by less than this differs by rounding: 0.88 - 0.87 > 0.01.
-ROUNDING = 1e-9
+NAMED = 5
+"""Classes that are not judged which an outcome names."""
 ON_ACCURACY = ("max_metric_drop", "max_relative_metric_drop", "min_agreement", "confidence")
 
 
@@ -43,6 +42,24 @@ class Gates(BaseModel):
         le=1,
         description="Smallest share of decisions that are the reference's, right or wrong. A metric can stay while "
         "answers flip both ways; this sees it.",
+    )
+    max_macro_f1_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest drop of macro F1, the mean of F1 over the classes that occur among the right answers, "
+        "however rare. A score of all answers hardly moves where a rare class is lost; this does.",
+    )
+    max_class_f1_drop: float | None = Field(
+        default=None,
+        ge=0,
+        description="Largest drop of any class's F1, of entities any type's, among those with `class_support` right "
+        "answers.",
+    )
+    class_support: int = Field(
+        default=20,
+        ge=1,
+        description="Right answers that a class must have for `max_class_f1_drop` to judge it. The outcome names those "
+        "that have fewer.",
     )
     min_speedup: float | None = Field(
         default=None,
@@ -113,8 +130,12 @@ def check_evidence(gates: Gates, measurement: Measurement) -> list[Check]:
         return []
     drop, relative, agreement = gates.max_metric_drop, gates.max_relative_metric_drop, gates.min_agreement
     drops = [drop, None if relative is None else relative * abs(metric.reference)]
-    shares = [drop, relative, None if agreement is None else 1.0 - agreement]
-    return list(doubts(metric, share=_least(shares), drop=_least(drops), agreement=agreement))
+    shares = [drop, relative, None if agreement is None else 1.0 - agreement, gates.max_macro_f1_drop]
+    found = list(doubts(metric, share=_least(shares), drop=_least(drops), agreement=agreement))
+    if gates.max_class_f1_drop is not None:
+        judged, _ = _by_support(metric, gates.class_support)
+        found += class_doubts(judged, gates.max_class_f1_drop, confidence=metric.confidence)
+    return found
 
 
 def _least(limits: Iterable[float | None]) -> float | None:
@@ -128,7 +149,7 @@ def check_metric_drop(gates: Gates, measurement: Measurement) -> Check | None:
         return None
     if metric is None:
         return _unverified("max_metric_drop", limit, _why(measurement, "metric"))
-    return _judge_drop("max_metric_drop", limit, gates, metric=metric, unit=1.0)
+    return _judge_drop("max_metric_drop", limit, gates, drop=_drop_of(metric, metric), words="drop")
 
 
 def check_relative_metric_drop(gates: Gates, measurement: Measurement) -> Check | None:
@@ -140,7 +161,8 @@ def check_relative_metric_drop(gates: Gates, measurement: Measurement) -> Check 
         return _unverified("max_relative_metric_drop", limit, _why(measurement, "metric"))
     if metric.relative_drop is None:
         return _unverified("max_relative_metric_drop", limit, "the reference scores 0, so no drop is a share of it")
-    return _judge_drop("max_relative_metric_drop", limit, gates, metric=metric, unit=abs(metric.reference))
+    drop = _drop_of(metric, metric, unit=abs(metric.reference))
+    return _judge_drop("max_relative_metric_drop", limit, gates, drop=drop, words="relative drop")
 
 
 def check_agreement(gates: Gates, measurement: Measurement) -> Check | None:
@@ -152,6 +174,63 @@ def check_agreement(gates: Gates, measurement: Measurement) -> Check | None:
         return _unverified("min_agreement", limit, _why(measurement, "drift"))
     counts = f"({drift.flips:,} of {drift.decisions:,} decisions differ)"
     return _compare("min_agreement", limit, drift.agreement, words=f"agreement {drift.agreement:.4f} {counts}")
+
+
+def check_macro_f1_drop(gates: Gates, measurement: Measurement) -> Check | None:
+    """The drop of the mean F1 of all classes."""
+    limit, metric = gates.max_macro_f1_drop, measurement.metric
+    if limit is None:
+        return None
+    if metric is None or metric.macro_f1 is None:
+        return _unverified("max_macro_f1_drop", limit, _why_no_classes(measurement))
+    return _judge_drop(
+        "max_macro_f1_drop", limit, gates, drop=_drop_of(metric.macro_f1, metric), words="drop of macro F1"
+    )
+
+
+def check_class_f1_drop(gates: Gates, measurement: Measurement) -> Check | None:
+    """The largest drop of a class's F1, of those that occur often enough."""
+    limit, metric = gates.max_class_f1_drop, measurement.metric
+    if limit is None:
+        return None
+    if metric is None or not metric.classes:
+        return _unverified("max_class_f1_drop", limit, _why_no_classes(measurement))
+    judged, rare = _by_support(metric, gates.class_support)
+    left_out = _left_out(rare, gates.class_support)
+    if not judged:
+        return _unverified(
+            "max_class_f1_drop", limit, f"no class has as many right answers as class_support asks for{left_out}"
+        )
+    worst = max(judged, key=lambda each: each.drop)
+    if gates.confidence is not None and not excess("max_class_f1_drop", limit, worst.drop):
+        worst = max(judged, key=lambda each: each.interval[1])
+    drop = _drop_of(worst, metric, examples=worst.support)
+    words = f"drop of F1 of class '{worst.name}' ({worst.support:,} right answers)"
+    check = _judge_drop("max_class_f1_drop", limit, gates, drop=drop, words=words)
+    return check.model_copy(update={"reason": f"{check.reason}{left_out}"})
+
+
+def _by_support(metric: Metric, least: int) -> tuple[list[ClassF1], list[ClassF1]]:
+    """The classes that occur often enough to be judged, and the others."""
+    judged: list[ClassF1] = []
+    rare: list[ClassF1] = []
+    for each in metric.classes:
+        (judged if each.support >= least else rare).append(each)
+    return judged, rare
+
+
+def _left_out(rare: Sequence[ClassF1], least: int) -> str:
+    """Which classes are not judged, in words that follow others; nothing where all are."""
+    if not rare:
+        return ""
+    named = [f"'{each.name}'" for each in rare[:NAMED]] + [f"{len(rare) - NAMED:,} more"] * (len(rare) > NAMED)
+    return f"; not judged, with fewer than {least:,} right answers: {', '.join(named)}"
+
+
+def _why_no_classes(measurement: Measurement) -> str:
+    if measurement.metric is None:
+        return _why(measurement, "metric")
+    return f"F1 by class was not measured beside {measurement.metric.name}, whose answers may be no classes"
 
 
 def check_speedup(gates: Gates, measurement: Measurement) -> Check | None:
@@ -199,43 +278,42 @@ GATES: tuple[Callable[[Gates, Measurement], Check | None], ...] = (
     check_metric_drop,
     check_relative_metric_drop,
     check_agreement,
+    check_macro_f1_drop,
+    check_class_f1_drop,
     check_speedup,
     check_size_ratio,
     check_memory,
 )
 
 
-def _judge_drop(name: str, limit: float, gates: Gates, *, metric: Metric, unit: float) -> Check:
-    """Check a drop in units of `unit`; with a confidence, its interval's upper end as well."""
-    drop = metric.drop / unit
-    words = f"{'relative drop' if 'relative' in name else 'drop'} {drop:.4f}"
-    check = _compare(name, limit, drop, words=words)
+def _drop_of(
+    score: Metric | MacroF1 | ClassF1, metric: Metric, *, unit: float = 1.0, examples: int | None = None
+) -> Drop:
+    """The drop of a score that belongs to a metric, in units of `unit`."""
+    return Drop(
+        score.drop / unit,
+        score.interval[1] / unit,
+        score.standard_error / unit,
+        metric.confidence,
+        metric.examples if examples is None else examples,
+    )
+
+
+def _judge_drop(name: str, limit: float, gates: Gates, *, drop: Drop, words: str) -> Check:
+    """Check a drop; with a confidence, its interval's upper end as well."""
+    words = f"{words} {drop.value:.4f}"
+    check = _compare(name, limit, drop.value, words=words)
     if gates.confidence is None or check.outcome != "passed":
         return check
-    if metric.confidence < gates.confidence - ROUNDING:
-        reason = f"{words} has an interval at {metric.confidence:.4g} only, not at {gates.confidence:.4g}"
+    if drop.confidence < gates.confidence - ROUNDING:
+        reason = f"{words} has an interval at {drop.confidence:.4g} only, not at {gates.confidence:.4g}"
         return check.model_copy(update={"outcome": "unverified", "reason": reason})
-    upper = metric.interval[1] / unit
-    sure = f"at {_percent(metric.confidence)}"
-    if not excess(name, limit, upper):
-        return check.model_copy(update={"reason": f"{check.reason}; {sure} it is at most {upper:.4f}"})
-    more = _more_examples(metric, limit * unit)
+    sure = f"at {_percent(drop.confidence)}"
+    if not excess(name, limit, drop.upper):
+        return check.model_copy(update={"reason": f"{check.reason}; {sure} it is at most {drop.upper:.4f}"})
+    more = more_examples(drop, limit)
     reason = f"{words} meets the limit but is not proven {sure}: {more}"
     return check.model_copy(update={"outcome": "failed", "reason": reason})
-
-
-def _more_examples(metric: Metric, limit: float) -> str:
-    """How many more examples would decide it: the standard error shrinks with their root."""
-    room = limit - metric.drop
-    if not (room > ROUNDING and metric.standard_error > 0):
-        return "no number of examples would decide it"
-    z = NormalDist().inv_cdf((1.0 + metric.confidence) / 2.0)
-    errors = z * metric.standard_error / room
-    needed = metric.examples * errors * errors
-    more = float(f"{needed - metric.examples:.2g}")
-    if more < 1:
-        return "some more examples would decide it"
-    return f"about {more:,.0f} more examples would decide it"
 
 
 def _prove_speedup(check: Check, latency: Latency, *, over: str, words: str) -> Check:

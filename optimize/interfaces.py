@@ -96,13 +96,15 @@ class Feature:
 class Encoded:
     """Rows made ready for the model; `gold[i]` is what the right answer of example i is.
 
-    `thresholds` are what the head's `fit` found on tuning data; the same for all splits, and for all models.
+    `thresholds` are what the head's `fit` found on tuning data; the same for all splits, and for all models. `classes`
+    are the names of the classes by id, where answers are such.
     """
 
     features: tuple[Feature, ...]
     gold: tuple[Any, ...]
     truncated: int
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
     def first(self, *, examples: int | None = None, tokens: int | None = None) -> Encoded:
         """The first examples, whole: at most so many, and those that have up to `tokens` tokens together, one at least.
@@ -133,6 +135,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class ClassCounts:
+    """What F1 is made of, for each of C classes: `counts` [N, C, 3] are true positives, predicted and gold."""
+
+    names: tuple[str, ...]
+    counts: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
 class Score:
     """What a model scored on a split, with enough kept per example to compare two models in pairs.
 
@@ -140,6 +150,7 @@ class Score:
     what a paired bootstrap needs for metrics that are no mean (F1, Spearman). `right` says per
     example whether the answer was right, where that can be said. `decisions` are compared one by
     one with another model's; where `ordinal`, it is their order that counts, not their values.
+    `classes` tells the classes apart, where answers are such.
     """
 
     metric: str
@@ -149,6 +160,7 @@ class Score:
     right: np.ndarray[Any, Any] | None = None
     ordinal: bool = False
     others: Mapping[str, float] = field(default_factory=dict)
+    classes: ClassCounts | None = None
 
     @property
     def value(self) -> float:
@@ -183,7 +195,8 @@ class Head:
     `constants(encoded)` gives the answers that score best of those that are the same whatever the text says.
     `fit` is for heads whose decisions need thresholds that the model does not bring along; None for the others.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
-    may be absent. `labels` names the role that holds class labels.
+    may be absent. `labels` names the role that holds labels; `scoring(rows, config)` says how answers are scored where
+    that depends on these, and is empty where it does not.
 
     `axes` are those of the model's inputs, of which "choices" is one where an example is several texts at a time.
     With `takes_pairs` every text has a second one beside it. With `answers_in_words` classes are the vocabulary's
@@ -208,6 +221,7 @@ class Head:
     constants: Callable[[Encoded], Iterable[Sequence[Any]]]
     fit: Fit | None = None
     labels: str | None = None
+    scoring: Callable[[Sequence[Row], Mapping[str, Any]], str] = lambda *_: ""
     max_tokens: int | None = None
     axes: tuple[str, ...] = ("batch", "sequence")
     takes_pairs: bool = False

@@ -50,6 +50,32 @@ class Constant(Record):
     agreement: float = Field(description="Its agreement with the reference, as in `drift`.")
 
 
+class MacroF1(Record):
+    """The mean F1 of the classes that occur among the right answers, beside the reference's."""
+
+    value: float = Field(description="The model's.")
+    reference: float = Field(description="That of the PyTorch FP32 reference.")
+    drop: float = Field(description="`reference` minus `value`.")
+    interval: tuple[float, float] = Field(
+        description="Lower and upper end of the drop at the metric's `confidence`, by a paired bootstrap."
+    )
+    standard_error: float = Field(description="The bootstrap's standard error of the drop.")
+
+
+class ClassF1(Record):
+    """The F1 of one class, or of entities of one type, beside the reference's."""
+
+    name: str = Field(description="Name of the class, or of the entities' type.")
+    support: int = Field(description="Right answers of this class: texts, words or entities.")
+    value: float = Field(description="The model's F1.")
+    reference: float = Field(description="That of the PyTorch FP32 reference.")
+    drop: float = Field(description="`reference` minus `value`.")
+    interval: tuple[float, float] = Field(
+        description="Lower and upper end of the drop at the metric's `confidence`, by a paired bootstrap."
+    )
+    standard_error: float = Field(description="The bootstrap's standard error of the drop.")
+
+
 class Metric(Record):
     """A score, beside the PyTorch FP32 reference's on the same examples."""
 
@@ -82,6 +108,13 @@ class Metric(Record):
     )
     others: dict[str, float] = Field(
         default_factory=dict, description="Further scores of the model by name, such as exact match beside F1."
+    )
+    macro_f1: MacroF1 | None = Field(
+        default=None, description="The mean over `classes`; null where answers are no classes."
+    )
+    classes: list[ClassF1] = Field(
+        default_factory=list,
+        description="F1 by class, of those that occur among the right answers; none where answers are no classes.",
     )
 
 
@@ -227,8 +260,8 @@ class Check(Record):
     """One limit: the measured value beside it, and why it came out as it did."""
 
     name: str = Field(
-        description="Name of the limit, as in the pipeline's `gates`; or `enough_examples` or `better_than_constant`, "
-        "where the data cannot prove that the limits are met."
+        description="Name of the limit, as in the pipeline's `gates`; or `enough_examples`, "
+        "`enough_examples_of_class` or `better_than_constant`, where the data cannot prove that the limits are met."
     )
     limit: float = Field(description="The limit, or what would be needed.")
     value: float | None = Field(description="What was measured; null where nothing was.")
@@ -278,6 +311,9 @@ class Split(Record):
     notes: list[str] = Field(
         default_factory=list,
         description="How that split was cut or sampled, and which rows were left out because they cannot be used.",
+    )
+    left_out: int = Field(
+        default=0, description="Examples that were not scored, since they hold nothing to judge, such as no words."
     )
 
 
@@ -378,6 +414,11 @@ class Manifest(Record):
         default_factory=dict,
         description="What the head fixed on tuning data with the FP32 reference, and decided with for every model: "
         "`no_answer`, by how much no answer's score must be above the best span's. Empty where nothing is to be fixed.",
+    )
+    labels: str = Field(
+        default="",
+        description="How the labels of the data were read, such as `names` or `1 to 5 as classes 0 to 4`, and by which "
+        "scheme tags were scored; empty where there are none, or where that was not recorded.",
     )
     stages: list[StageRecord] = Field(description="The stages, in order.", min_length=1)
     measurements: list[Measurement] = Field(

@@ -114,8 +114,9 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     stages = [{each.stage: each.params} for each in made.records]
     device = plan.target.describe(loaded.settings if plan.build_only else made.runtime) if measurements else {}
     if measurements:
-        truncated = loaded.certification.truncated
-        splits["certification"] = splits["certification"].model_copy(update={"truncated": truncated})
+        judged, split = loaded.certification, splits["certification"]
+        known = {"truncated": judged.truncated, "left_out": split.count - len(judged.gold)}
+        splits["certification"] = split.model_copy(update=known)
     return Manifest(
         id=secrets.token_hex(4),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -135,6 +136,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
         ),
         data=splits,
         thresholds=dict(loaded.thresholds),
+        labels=loaded.splits.labels,
         stages=made.records,
         measurements=measurements,
         verdict=verdict,

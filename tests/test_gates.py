@@ -6,7 +6,19 @@ from typing import Any
 import pytest
 
 from optimize.gates import Gates, judge
-from optimize.manifest import Check, Drift, Latency, Measurement, Metric, Size
+from optimize.manifest import Check, ClassF1, Drift, Latency, MacroF1, Measurement, Metric, Size
+
+
+def class_f1(name: str, support: int, drop: float, *, doubt: float = 0.01) -> ClassF1:
+    """The F1 of a class whose reference has 0.9."""
+    interval = (drop - doubt, drop + doubt)
+    return ClassF1(
+        name=name, support=support, value=0.9 - drop, reference=0.9, drop=drop, interval=interval, standard_error=0.005
+    )
+
+
+MACRO = MacroF1(value=0.82, reference=0.85, drop=0.03, interval=(0.02, 0.04), standard_error=0.005)
+CLASSES = [class_f1("joy", 900, 0.01), class_f1("fear", 80, 0.12), class_f1("awe", 7, 0.5)]
 
 
 def metric(drop: float = 0.004, **changes: Any) -> Metric:
@@ -20,6 +32,8 @@ def metric(drop: float = 0.004, **changes: Any) -> Metric:
         "confidence": 0.95,
         "standard_error": 0.002,
         "examples": 1000,
+        "macro_f1": MACRO,
+        "classes": CLASSES,
     }
     return Metric(**(values | changes))
 
@@ -61,6 +75,8 @@ LIMITS = [
     ("max_metric_drop", 0.005, 0.003, 0.004),
     ("max_relative_metric_drop", 0.006, 0.004, 0.005),
     ("min_agreement", 0.97, 0.99, 0.98),
+    ("max_macro_f1_drop", 0.04, 0.02, 0.03),
+    ("max_class_f1_drop", 0.2, 0.1, 0.12),
     ("min_speedup", 1.5, 2.5, 2.0),
     ("max_size_ratio", 0.3, 0.2, 0.25),
     ("max_memory_bytes", 1001, 999, 1000),
@@ -175,3 +191,67 @@ def test_one_failure_outweighs_what_is_unverified() -> None:
     verdict = judge(gates, measured(peak_memory_bytes=None))
     assert [check.outcome for check in verdict.checks] == ["passed", "failed", "unverified"]
     assert verdict.outcome == "failed"
+
+
+def test_the_class_that_lost_most_is_named_and_those_that_are_too_rare_to_judge() -> None:
+    check = only(measured(), max_class_f1_drop=0.1)
+    assert check.reason == (
+        "drop of F1 of class 'fear' (80 right answers) 0.1200 exceeds the limit of 0.1; not judged, with fewer than 20 "
+        "right answers: 'awe'"
+    )
+
+
+def test_a_lower_support_judges_rare_classes_too() -> None:
+    verdict = judge(Gates(max_class_f1_drop=0.3, class_support=7), measured())
+    assert [(check.name, check.outcome) for check in verdict.checks] == [
+        ("max_class_f1_drop", "failed"),
+        ("enough_examples_of_class", "unverified"),
+    ]
+    assert verdict.checks[0].value == 0.5
+
+
+def test_no_class_that_is_common_enough_verifies_nothing() -> None:
+    check = only(measured(metric=metric(classes=CLASSES[2:])), max_class_f1_drop=0.6)
+    assert (check.outcome, check.value) == ("unverified", None)
+    assert check.reason.startswith(
+        "no class has as many right answers as class_support asks for; not judged, with fewer"
+    )
+    assert check.reason.endswith(": 'awe'")
+
+
+def test_too_few_right_answers_of_a_class_prove_nothing_of_it() -> None:
+    few = measured(metric=metric(classes=[class_f1("joy", 900, 0.0), class_f1("fear", 58, 0.0)]))
+    verdict = judge(Gates(max_class_f1_drop=0.05), few)
+    assert [check.outcome for check in verdict.checks] == ["passed", "unverified"]
+    assert verdict.checks[1].reason.startswith(
+        "58 examples of class 'fear' cannot prove a limit of 0.05; certify on data"
+    )
+    enough = measured(metric=metric(classes=[class_f1("fear", 59, 0.0)]))
+    assert only(enough, max_class_f1_drop=0.05).outcome == "passed"
+    assert judge(Gates(max_class_f1_drop=0.05, class_support=59), few).outcome == "passed"
+
+
+@pytest.mark.parametrize("gate", ["max_macro_f1_drop", "max_class_f1_drop"])
+def test_limits_on_classes_are_unverified_where_answers_are_none(gate: str) -> None:
+    check = only(measured(metric=metric(name="spearman", macro_f1=None, classes=[])), **{gate: 0.5})
+    assert (check.outcome, check.value) == ("unverified", None)
+    assert check.reason == "F1 by class was not measured beside spearman, whose answers may be no classes"
+
+
+def test_with_confidence_each_class_has_to_be_proven() -> None:
+    doubtful = measured(metric=metric(classes=[class_f1("joy", 900, 0.02), class_f1("fear", 80, 0.0, doubt=0.07)]))
+    check = only(doubtful, max_class_f1_drop=0.05, confidence=0.95)
+    assert check.outcome == "failed"
+    assert "class 'fear' (80 right answers)" in check.reason
+    assert "not proven at 95 %" in check.reason
+    proven = only(doubtful, max_class_f1_drop=0.08, confidence=0.95)
+    assert "at 95 % it is at most 0.0700" in proven.reason
+    assert only(measured(), max_macro_f1_drop=0.035, confidence=0.95).outcome == "failed"
+    assert only(measured(), max_macro_f1_drop=0.045, confidence=0.95).outcome == "passed"
+
+
+def test_a_limit_on_macro_f1_alone_needs_enough_answers_too() -> None:
+    few = measured(metric=metric(answers=200))
+    checks = judge(Gates(max_macro_f1_drop=0.03), few).checks
+    assert judge(Gates(max_macro_f1_drop=0.01), few).checks[-1].name == "enough_examples"
+    assert [check.name for check in checks] == ["max_macro_f1_drop"]

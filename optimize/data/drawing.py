@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from optimize.data.layout import Drawn, Rows
+from optimize.data.layout import CLASSES, Drawn, Rows
 from optimize.interfaces import Head, Row
 
 CERTIFYING_SHARE = 0.5
@@ -110,7 +110,7 @@ def unseen(source: Iterator[Drawn], seen: set[str], head: Head) -> Iterator[Draw
 
 def content_digest(row: Row, head: Head) -> str:
     """Digest of what the model sees of a row: labels, answers and identifiers left out."""
-    hidden = {"label", "score", "answers", "id", "title", head.labels}
+    hidden = {"label", "score", "answers", "id", "title", head.labels, CLASSES}
     content = {role: value for role, value in row.items() if role not in hidden}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

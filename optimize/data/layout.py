@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from optimize.data.choices import match_choices
+from optimize.data.classes import Config
+from optimize.data.columns import Column, read_column
 from optimize.data.files import Files
-from optimize.data.labels import Config, match_labels
+from optimize.data.labels import Reading, match_labels, match_tags
 from optimize.data.places import places
 from optimize.errors import DataError
 from optimize.interfaces import Head, Layout, Row
@@ -19,12 +23,18 @@ NAMED = 3
 LOOKED_AT = 100_000
 """Rows at a table's beginning that a refusal counts bad ones among, which takes seconds."""
 
+CLASSES = "classes"
+"""The role of the names that a data set gives classes which the checkpoint only numbers."""
+
 Drawn = tuple[int, Row]
 """A row and its index in the table that it was drawn from."""
 
 
 class Rows:
-    """A table seen through a head's roles: rows are renamed and labelled when they are asked for."""
+    """A table seen through a head's roles: rows are renamed and labelled when they are asked for.
+
+    How labels are read is for `read_labels` to say; until then they stay as they are.
+    """
 
     def __init__(
         self, table: Table, head: Head, config: Config, columns: Mapping[str, str], *, where: str, files: Files
@@ -38,18 +48,27 @@ class Rows:
         self._files = files
         self._unmatched: dict[int, str] = {}
         column = self._roles.get(head.labels or "")
-        self._label = match_labels(table, column, config, where=where) if column else None
+        self.labels = read_column(table, column) if column else None
+        self.reading: Reading | None = None
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def first(self) -> Row:
+        """The first row as the table has it, by roles."""
+        source = self._table[0]
+        return {role: source[column] for role, column in self._roles.items()}
 
     def __getitem__(self, index: int) -> Row:
         """A row; one whose label is no class keeps it, and is refused once it is used."""
         source = self._table[index]
         row = {role: source[column] for role, column in self._roles.items()}
-        if self._label is not None and self._head.labels is not None:
+        if self.reading is not None and self._head.labels is not None:
+            if self.reading.classes:
+                row[CLASSES] = self.reading.classes
             try:
-                row[self._head.labels] = self._label(row[self._head.labels])
+                row[self._head.labels] = self.reading.match(row[self._head.labels])
             except DataError as error:
                 self._unmatched[index] = str(error)
         return row
@@ -91,6 +110,37 @@ def _with_columns(table: Table, columns: Iterable[str]) -> Table:
     if isinstance(table, list) or not columns:
         return table
     return table.select_columns(sorted(set(columns)))
+
+
+def read_labels(tables: Sequence[Rows], head: Head, config: Config) -> str:
+    """Decide how labels are read, by what occurs in all of the tables, and say it in words; none where there are none.
+
+    Raises DataError where they can be read in two ways.
+    """
+    columns = [rows.labels for rows in tables if rows.labels and not rows.labels.hidden]
+    said: dict[str, None] = {}
+    for rows in tables:
+        if rows.labels:
+            column = _together(rows.labels, [each for each in columns if each.names == rows.labels.names])
+            rows.reading = _reading(column, rows, head, config)
+            said[rows.reading.words] = None
+    return "; ".join(said)
+
+
+def _together(column: Column, columns: Sequence[Column]) -> Column:
+    """A column with all that occurs in some that are like it."""
+    seen = tuple(value for each in columns for value in each.seen)
+    lengths = frozenset[int]().union(*(each.lengths or () for each in columns)) or None
+    return replace(column, seen=seen, lengths=lengths)
+
+
+def _reading(column: Column, rows: Rows, head: Head, config: Config) -> Reading:
+    try:
+        if head.has_choices:
+            return match_choices(column, rows.first)
+        return match_tags(column, config) if head.reads == "all tokens" else match_labels(column, config)
+    except DataError as error:
+        raise DataError(f"{rows.where}: {error}") from error
 
 
 def match_layout(head: Head, present: Sequence[str], columns: Mapping[str, str], *, where: str) -> dict[str, str]:

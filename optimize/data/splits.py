@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from optimize.data.assembling import Origin, assemble
+from optimize.data.classes import Config
 from optimize.data.files import SPLITS, name_of
 from optimize.data.hub import inspect_hub
-from optimize.data.labels import Config
-from optimize.data.layout import Rows, first_present, match_layout
+from optimize.data.layout import Rows, first_present, match_layout, read_labels
 from optimize.data.opening import find_here, is_here, open_data, open_there
 from optimize.data.read import peek_columns
 from optimize.data.separated import note_on_lines
@@ -81,10 +81,13 @@ def load_splits(wanted: Wanted, head: Head, config: Config, *, progress: Progres
         with found.saying():
             certified = origin_of(certify)
             others = certified if calibrate == certify else origin_of(calibrate)
+            tables = [certified.table] if others is certified else [certified.table, others.table]
+            reading = read_labels(tables, head, config)
             splits = assemble(head, certified, others, wanted)
             used = [file for split in dict.fromkeys((certify, calibrate)) for file in found.files.get(split, ())]
             notes = [found.said(note) for note in map(note_on_lines, used) if note]
-        return replace(splits, notes=(*notes, *splits.notes))
+        labels = "; ".join(filter(None, (reading, head.scoring(splits.certification, config))))
+        return replace(splits, notes=(*notes, *splits.notes), labels=labels)
 
 
 @contextmanager

@@ -43,7 +43,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows with roles as keys and labels as class ids, a record of each split, and what should be said of the files."""
+    """Rows with roles as keys and labels as class ids, a record of each split, and what should be said of the files.
+
+    `labels` says how labels were read.
+    """
 
     calibration: tuple[Row, ...]
     tuning: tuple[Row, ...]
@@ -51,6 +54,7 @@ class Splits:
     records: dict[str, Split]
     training: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
+    labels: str = ""
 
 
 def name_data(data: str, revision: str | None) -> tuple[str, str | None]:

@@ -6,10 +6,13 @@ comparison with NaN is always false, and a model must be able to fail its limits
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from optimize.interfaces import ClassCounts
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +52,17 @@ def macro_f1(predicted: Array, gold: Array) -> float:
         ours, right = predicted == label, gold == label
         scores.append(ratio(2.0 * int((ours & right).sum()), int(ours.sum() + right.sum())))
     return float(np.mean(scores))
+
+
+def counts_of(predicted: Array, gold: Array, names: Sequence[str]) -> ClassCounts:
+    """Count single classes, [N] each, by example and class."""
+    counts = np.zeros((len(gold), len(names), 3), dtype=np.int8)
+    rows = np.arange(len(gold))
+    known = predicted != NO_CLASS
+    counts[rows[known], predicted[known], 1] = 1
+    counts[rows, gold, 2] = 1
+    counts[..., 0] = counts[..., 1] & counts[..., 2]
+    return ClassCounts(tuple(names), counts)
 
 
 def pearson(statistics: Array) -> float:

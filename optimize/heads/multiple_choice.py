@@ -184,6 +184,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
+    labels="label",
     axes=("batch", "choices", "sequence"),
     takes_pairs=True,
 )

@@ -1,7 +1,8 @@
 """Text classification: one label, several labels, or a number for a text or a pair of texts.
 
 Which of the three is what `problem_type` in the checkpoint's config says, and else what
-transformers would infer: one output is a regression, lists of labels are multi-label. Layouts
+transformers would infer: one output is a regression, lists of labels are multi-label. A list of one
+for one output is a class that a text has or has not, scored by accuracy at a sigmoid of 0.5. Layouts
 follow GLUE (Wang et al., 2018); pairs come first, so that a pair is never read as half of itself.
 The gold of an example says what it is: an int is a class, a tuple of 0/1 is a set of classes, a
 float is a number.
@@ -15,12 +16,15 @@ from typing import Any, Literal
 import numpy as np
 
 from optimize.errors import DataError, shown
+from optimize.evaluate.classes import class_f1
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.interfaces import ClassCounts, Encoded, Feature, Feed, Head, Row, Score, Text
 
 NAME = "text-classification"
 LABEL = ("label", "labels", "score", "class", "target", "category", "intent", "emotion")
+ONE_OUTPUT = ("0", "1")
+"""Names of the classes that one output tells apart."""
 WORST_ERROR = 1e30  # keeps a model that answers NaN out of the average
 
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -49,7 +53,7 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     gold = tuple(map(_label_parser(rows, text.config), rows))
     tokens = _encoding.tokenize(text, [row["text"] for row in rows], seconds)
     features = tuple(_encoding.feature(item.encoding.ids, i) for i, item in enumerate(tokens))
-    return Encoded(features, gold, _encoding.count_cut(tokens))
+    return Encoded(features, gold, _encoding.count_cut(tokens), classes=_encoding.class_names(text.config))
 
 
 def _label_parser(rows: Sequence[Row], config: Mapping[str, Any]) -> Callable[[Row], Gold]:
@@ -70,12 +74,12 @@ def _label_parser(rows: Sequence[Row], config: Mapping[str, Any]) -> Callable[[R
 
 def _problem(rows: Sequence[Row], config: Mapping[str, Any], classes: int) -> Problem:
     stated: Problem | None = config.get("problem_type")
-    if stated:
-        return stated
-    if classes == 1:
-        return "regression"
     # transformers infers it from the labels' type as well; here a list of classes, there a tensor of floats.
     listed = bool(rows) and _encoding.is_list(rows[0].get("label"))
+    if classes == 1 and stated != "regression":
+        return "multi_label_classification" if listed or stated else "regression"
+    if stated:
+        return stated
     return "multi_label_classification" if listed else "single_label_classification"
 
 
@@ -119,12 +123,15 @@ def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
             return _score_numbers(logits[:, 0], np.array(encoded.gold))
         case tuple():
             # A class belongs to the set where its sigmoid is above 0.5, which is where its logit is above 0.
-            return _score_sets((logits > 0).astype(np.int64), np.array(encoded.gold))
+            sets = np.where(np.isnan(logits), _metrics.NO_CLASS, logits > 0)
+            if logits.shape[1] == 1:
+                return _score_classes(sets[:, 0], np.array(encoded.gold)[:, 0], ONE_OUTPUT)
+            return _score_sets(sets, np.array(encoded.gold), encoded.classes)
         case _:
-            return _score_classes(_metrics.decided(logits), np.array(encoded.gold))
+            return _score_classes(_metrics.decided(logits), np.array(encoded.gold), encoded.classes)
 
 
-def _score_classes(predicted: Array, gold: Array) -> Score:
+def _score_classes(predicted: Array, gold: Array, names: Sequence[str]) -> Score:
     right = predicted == gold
     return Score(
         metric="accuracy",
@@ -133,21 +140,23 @@ def _score_classes(predicted: Array, gold: Array) -> Score:
         decisions=predicted,
         right=right,
         others={"macro_f1": _metrics.macro_f1(predicted, gold)},
+        classes=_metrics.counts_of(predicted, gold, names),
     )
 
 
-def _score_sets(predicted: Array, gold: Array) -> Score:
-    # [3, N, C]: true positives, predicted and gold, by example and class
-    counts = np.stack([predicted & gold, predicted, gold]).astype(np.float64)
+def _score_sets(predicted: Array, gold: Array, names: Sequence[str]) -> Score:
+    claimed = predicted == 1
+    counts = np.stack([claimed & (gold == 1), claimed, gold == 1], axis=2).astype(np.int8)
     right = (predicted == gold).all(axis=1)
-    macro = float(np.mean([_metrics.micro_f1(counts[:, :, c].T) for c in range(gold.shape[1])]))
+    macro = float(class_f1(counts.sum(axis=0)).mean())
     return Score(
         metric="f1",
-        statistics=counts.sum(axis=2).T,
+        statistics=counts.sum(axis=1).astype(np.float64),
         aggregate=_metrics.micro_f1,
         decisions=predicted.ravel(),
         right=right,
         others={"macro_f1": macro, "subset_accuracy": float(right.mean())},
+        classes=ClassCounts(tuple(names), counts),
     )
 
 
@@ -169,6 +178,8 @@ def constants(encoded: Encoded) -> Iterable[Sequence[Array]]:
     match encoded.gold[0]:
         case float():
             best = np.zeros(1)
+        case (_,):
+            best = np.where(np.mean(encoded.gold, axis=0) > 0.5, 1.0, -1.0)
         case tuple():
             best = _best_set(np.array(encoded.gold))
         case _:

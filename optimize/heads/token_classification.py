@@ -1,14 +1,15 @@
-"""Token classification: a class for every word; entities where the classes are IOB tags.
+"""Token classification: a class for every word; entities where the classes are tags of them.
 
 The first sub-token of a word decides. A word that truncation cut off, or that the tokenizer drops,
-counts as predicted "O", or as a miss where there is no "O". Entities are counted as seqeval
-(Nakayama, 2018) does by default, after conlleval; classes that are not IOB tags, such as parts of
-speech, are scored by the accuracy of words. Sentences without words are left out.
+counts as predicted "O", or as a miss where there is no "O". A word with the tag -100 is none: it is
+neither scored nor trained on, as in transformers' examples, and its neighbours are beside each
+other. Entities are counted as seqeval (Nakayama, 2018) does by default, after conlleval, in any of
+its schemes; classes that are no entities, such as parts of speech, are scored by the accuracy of
+words. Sentences without words are left out.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,16 @@ import numpy as np
 from optimize.errors import DataError, shown
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.heads._tags import OUTSIDE, Scheme, entities, in_words, scheme_of
+from optimize.interfaces import ClassCounts, Encoded, Feature, Feed, Head, Row, Score, Text
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 NAME = "token-classification"
 COMMONEST = 8  # a rarer tag, given to every word, scores worse
-TAG = re.compile(r"O|[BIES]-.+")
+IGNORED = -100
+"""The tag of a word that is not to be judged."""
 
 
 def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
@@ -33,21 +36,36 @@ def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
     return _encoding.faults(rows, lambda row: _words_and_tags(row, classes))
 
 
+def scoring(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
+    """Say which scheme the classes are of; between two that have the same classes, the rows decide."""
+    scheme = scheme_of(_classes(rows, config))
+    tags = scheme.tags if scheme else ()
+    return in_words(scheme, ([tags[tag] for tag in row["tags"] if tag != IGNORED] for row in rows))
+
+
+def _classes(rows: Sequence[Row], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes' names: those that the data set gives where the checkpoint's are placeholders."""
+    given = rows[0].get("classes") if rows else None
+    return tuple(given) if given else _encoding.class_names(config)
+
+
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize lists of words; `extra` says which token decides which word."""
     _encoding.require_fit(NAME, rows, faults(rows, text.config))
-    classes = _encoding.class_names(text.config)
-    sentences, gold = [], []
+    classes = _classes(rows, text.config)
+    sentences, gold, judged = [], [], []
     for row in rows:
         words, tags = _words_and_tags(row, len(classes))
-        if words:
+        kept = tags != IGNORED
+        if kept.any():
             sentences.append(words)
-            gold.append(tags)
+            gold.append(tags[kept])
+            judged.append(kept)
     if not sentences:
-        raise DataError(f"{NAME}: no row has words; give rows with non-empty lists of tokens")
+        raise DataError(f"{NAME}: no row has words that are tagged; give rows with non-empty lists of tokens")
     tokens = _encoding.tokenize(text, sentences, words=True)
-    features = tuple(_feature(item.encoding, i, classes) for i, item in enumerate(tokens))
-    return Encoded(features, tuple(gold), _encoding.count_cut(tokens))
+    features = tuple(_feature(item.encoding, i, judged[i]) for i, item in enumerate(tokens))
+    return Encoded(features, tuple(gold), _encoding.count_cut(tokens), classes=classes)
 
 
 def _words_and_tags(row: Row, classes: int) -> tuple[list[str], Array]:
@@ -60,19 +78,20 @@ def _words_and_tags(row: Row, classes: int) -> tuple[list[str], Array]:
         if not isinstance(word, str):
             raise _encoding.unfit(f"has {shown(word)} among its tokens", "give text")
     _encoding.require_unicode(words, "a token")
-    ids = [_encoding.class_id(tag, classes) for tag in tags]
+    ids = [tag if isinstance(tag, int) and tag == IGNORED else _encoding.class_id(tag, classes) for tag in tags]
     return list(words), np.array(ids, dtype=np.int64)
 
 
-def _feature(encoding: Encoding, example: int, classes: tuple[str, ...]) -> Feature:
+def _feature(encoding: Encoding, example: int, judged: Array) -> Feature:
+    """Of the words that are judged: their numbers among such, and the token that decides each."""
+    numbers = np.cumsum(judged) - 1
     first: dict[int, int] = {}
     for position, word in enumerate(encoding.word_ids):
-        if word is not None:
-            first.setdefault(word, position)
+        if word is not None and judged[word]:
+            first.setdefault(int(numbers[word]), position)
     extra = {
         "words": np.fromiter(first.keys(), np.int64, len(first)),
         "positions": np.fromiter(first.values(), np.int64, len(first)),
-        "classes": classes,
     }
     return _encoding.feature(encoding.ids, example, extra)
 
@@ -90,9 +109,9 @@ def decide(feature: Feature, rows: Array) -> Array:
 
 
 def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
-    """Score class ids by the F1 of entities, or by accuracy where classes are not IOB tags."""
-    classes: tuple[str, ...] = encoded.features[0].extra["classes"]
-    outside = classes.index("O") if "O" in classes else _metrics.NO_CLASS
+    """Score class ids by the F1 of entities, or by accuracy where classes are no entities."""
+    classes = encoded.classes
+    outside = next((index for index, name in enumerate(classes) if name.upper() == OUTSIDE), _metrics.NO_CLASS)
     predicted = [np.full(len(tags), outside, dtype=np.int64) for tags in encoded.gold]
     for feature, answer in zip(encoded.features, answers, strict=True):
         predicted[feature.example][feature.extra["words"]] = answer
@@ -105,26 +124,39 @@ def _score(predicted: Sequence[Array], gold: Sequence[Array], classes: tuple[str
         row[:] = (ours == tags).sum(), len(tags)
     right = words[:, 0] == words[:, 1]
     decisions = np.concatenate(predicted)
-    if not _are_entity_tags(classes):
-        return Score("accuracy", words, _metrics.share, decisions, right)
-    counts = np.array([_counts(*pair, classes) for pair in zip(predicted, gold, strict=True)], np.float64)
-    true, claimed, actual = counts.sum(axis=0)
+    scheme = scheme_of(classes)
+    if scheme is None:
+        counts = np.stack([_word_counts(*pair, len(classes)) for pair in zip(predicted, gold, strict=True)])
+        by_class = ClassCounts(classes, counts)
+        return Score("accuracy", words, _metrics.share, decisions, right, classes=by_class)
+    counts = np.stack([_entity_counts(*pair, scheme) for pair in zip(predicted, gold, strict=True)])
+    statistics = counts.sum(axis=1).astype(np.float64)
+    true, claimed, actual = statistics.sum(axis=0)
     others = {
         "precision": _metrics.ratio(true, claimed),
         "recall": _metrics.ratio(true, actual),
         "token_accuracy": _metrics.share(words),
     }
-    return Score("f1", counts, _metrics.micro_f1, decisions, right, others=others)
+    by_type = ClassCounts(scheme.types, counts)
+    return Score("f1", statistics, _metrics.micro_f1, decisions, right, others=others, classes=by_type)
 
 
-def _are_entity_tags(classes: tuple[str, ...]) -> bool:
-    return all(TAG.fullmatch(name) for name in classes) and set(classes) != {"O"}
+def _word_counts(predicted: Array, gold: Array, classes: int) -> Array:
+    """True positives, predicted and gold words of each class, [C, 3]."""
+    sides = gold[predicted == gold], predicted[predicted != _metrics.NO_CLASS], gold
+    return np.stack([np.bincount(side, minlength=classes) for side in sides], axis=1).astype(np.int32)
 
 
-def _counts(predicted: Array, gold: Array, classes: tuple[str, ...]) -> tuple[int, int, int]:
-    names = np.array([*classes, "O"])  # NO_CLASS is the last one's index, and begins no entity
-    claimed, actual = entities(names[predicted]), entities(names[gold])
-    return len(claimed & actual), len(claimed), len(actual)
+def _entity_counts(predicted: Array, gold: Array, scheme: Scheme) -> Array:
+    """True positives, predicted and gold entities of each type, [types, 3]."""
+    tags = np.array([*scheme.tags, OUTSIDE])  # NO_CLASS is the last one's index, and begins no entity
+    places = {name: place for place, name in enumerate(scheme.types)}
+    counts = np.zeros((len(places), 3), dtype=np.int32)
+    claimed, actual = entities(tags[predicted].tolist()), entities(tags[gold].tolist())
+    for column, side in enumerate((claimed & actual, claimed, actual)):
+        for name, _, _ in side:
+            counts[places[name], column] += 1
+    return counts
 
 
 def constants(encoded: Encoded) -> Iterable[Sequence[Array]]:
@@ -132,23 +164,6 @@ def constants(encoded: Encoded) -> Iterable[Sequence[Array]]:
     counts = np.bincount(np.concatenate(encoded.gold))
     for tag in np.argsort(-counts, kind="stable")[:COMMONEST]:
         yield [np.full(len(feature.extra["words"]), tag) for feature in encoded.features]
-
-
-def entities(tags: Iterable[str]) -> set[tuple[str, int, int]]:
-    """Return (type, first word, word after the last) of each entity in IOB1, IOB2 or IOBES tags.
-
-    An entity goes on with I or E of the same type after B or I; anything else but O begins one.
-    """
-    found = set()
-    start, last = 0, "O"
-    for index, tag in enumerate([*tags, "O"]):  # the last "O" ends an entity that reaches to the end
-        if last[0] in "BI" and tag[0] in "IE" and last[2:] == tag[2:]:
-            last = tag
-            continue
-        if last != "O":
-            found.add((last[2:], start, index))
-        start, last = index, tag
-    return found
 
 
 HEAD = Head(
@@ -172,5 +187,6 @@ HEAD = Head(
     score=score,
     constants=constants,
     labels="tags",
+    scoring=scoring,
     usage='"Ada lives in Lisbon."',
 )

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optimize.artifact import Artifact
-from optimize.evaluate.accuracy import best_constant, compare
+from optimize.evaluate.accuracy import RESAMPLES, best_constant, compare
+from optimize.evaluate.classes import compare_classes
 from optimize.evaluate.drift import Observed, alike, invariance, measure_drift
 from optimize.evaluate.judge import pad_id_of
 from optimize.evaluate.predict import run_split
@@ -162,7 +163,7 @@ def measure_quality(
         encoded = split(subject.artifact.path)
         observed, moved = _observe(subject, encoded, method=method, progress=progress)
         reference = reference or observed
-        metric = compare(observed.score, reference.score, confidence=method.confidence, seed=method.workload.seed)
+        metric = _metric(observed.score, reference.score, method)
         constant = constant or best_constant(
             method.head, base, reference.score, confidence=method.confidence, seed=method.workload.seed
         )
@@ -170,6 +171,18 @@ def measure_quality(
         drift = _drift((observed, encoded), (reference, base), method.head, moved)
         found[subject.key] = (metric, drift, observed.score)
     return found
+
+
+def _metric(candidate: Score, reference: Score, method: Method) -> Metric:
+    """The metric, and F1 by class where answers are classes."""
+    confidence, seed = method.confidence, method.workload.seed
+    metric = compare(candidate, reference, confidence=confidence, seed=seed)
+    if candidate.classes is None or reference.classes is None:
+        return metric
+    classes, macro = compare_classes(
+        candidate.classes, reference.classes, confidence=confidence, seed=seed, resamples=RESAMPLES
+    )
+    return metric.model_copy(update={"classes": classes, "macro_f1": macro})
 
 
 def _drift(

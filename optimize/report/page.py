@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from optimize.manifest import Manifest, Source
 from optimize.measure.shapes import DATA
-from optimize.report import candidates, facts, tables
+from optimize.report import candidates, classes, facts, tables
 from optimize.report.markdown import code, code_block, plain
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
@@ -43,6 +43,7 @@ def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
     sections = (
         _title(manifest),
         _models(manifest),
+        classes.section(manifest),
         candidates.section(manifest),
         show(pictures, OVERVIEW),
         _stages(manifest),
@@ -245,7 +246,8 @@ def _data(manifest: Manifest) -> str:
             f" The threshold {code(name)}, {value:.4f}, was fixed on tuning data with the FP32 reference; all models "
             "were judged with it."
         )
-    parts = [f"## Data\n\n{code(manifest.request.data)}. {about}", markdown_table(rows), _data_notes(manifest)]
+    labels = f"Labels: {plain(manifest.labels)}." if manifest.labels else ""
+    parts = [f"## Data\n\n{code(manifest.request.data)}. {about}", labels, markdown_table(rows), _data_notes(manifest)]
     return "\n\n".join(filter(None, parts))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.checkpoint import CONFIG_FILE, Config, read_config
-from optimize.data.labels import class_count
+from optimize.data.classes import class_count
 from optimize.errors import SourceError, UnavailableError, brief, first_line
 from optimize.files.small import read_json
 from optimize.heads import HEADS

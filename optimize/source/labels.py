@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from optimize.checkpoint import Config
-from optimize.data.labels import class_count
+from optimize.data.classes import class_count
 from optimize.errors import SourceError, brief
 from optimize.interfaces import Head
 

@@ -7,6 +7,8 @@ from sklearn.metrics import f1_score
 
 from optimize.errors import DataError
 from optimize.heads.text_classification import HEAD
+from optimize.training.batches import answers_of as answers_of_batch
+from optimize.training.labels import labels_of
 
 TWO = {"id2label": {"0": "NEG", "1": "POS"}}
 THREE = {"num_labels": 3}
@@ -83,6 +85,44 @@ def test_label_sets_are_scored_as_sklearn_does(make_text):
     assert score.decisions.shape == (60,)
 
 
+def test_classes_are_counted_by_example(make_text):
+    gold, predicted = [0, 1, 2, 2, 1], [0, 1, 1, 2, 0]
+    encoded = HEAD.encode(rows_of(gold), make_text(id2label={"0": "a", "1": "b", "2": "c"}))
+    score = HEAD.score(encoded, answers_of(np.eye(3)[predicted]))
+    true, claimed, right = score.classes.counts.sum(axis=0).T
+    assert score.classes.names == ("a", "b", "c")
+    assert (true.tolist(), claimed.tolist(), right.tolist()) == ([1, 1, 1], [2, 2, 1], [1, 2, 2])
+
+
+def test_the_classes_of_sets_are_counted_by_example(make_text):
+    encoded = HEAD.encode(rows_of([[1, 0, 1], [0, 0, 0]]), make_text(**THREE))
+    score = HEAD.score(encoded, answers_of([[1, -1, -1], [1, -1, -1]]))
+    assert score.classes.counts.tolist() == [[[1, 1, 1], [0, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("problem", [None, "single_label_classification", "multi_label_classification"])
+def test_one_output_that_tells_two_classes_apart_is_right_or_wrong_at_a_sigmoid_of_a_half(problem, make_text):
+    encoded = HEAD.encode(rows_of([[1], [0], [1], [0]]), make_text(num_labels=1, problem_type=problem))
+    score = HEAD.score(encoded, answers_of([[0.1], [-3.0], [-0.1], [np.nan]]))
+    assert (score.metric, score.value) == ("accuracy", 0.5)
+    assert score.decisions.tolist() == [1, 0, 0, -1]
+    assert score.others["macro_f1"] == pytest.approx(f1_score([1, 0, 1, 0], [1, 0, 0, -1], average="macro"))
+    assert score.classes.names == ("0", "1")
+    assert score.classes.counts.sum(axis=0).tolist() == [[1, 2, 2], [1, 1, 2]]
+
+
+@pytest.mark.parametrize("gold", [[[1], [0], [0]], [[0], [1], [1]]])
+def test_the_best_constant_of_one_output_is_the_commoner_class(gold, make_text):
+    encoded = HEAD.encode(rows_of(gold), make_text(num_labels=1))
+    assert [HEAD.score(encoded, answers).value for answers in HEAD.constants(encoded)] == [pytest.approx(2 / 3)]
+
+
+def test_one_output_learns_from_labels_as_sets_do(make_text):
+    encoded = HEAD.encode(rows_of([[1], [0]]), make_text(num_labels=1))
+    assert answers_of_batch(HEAD, encoded) == "sets"
+    assert labels_of(encoded.features, encoded.gold, "sets").tolist() == [[1.0], [0.0]]
+
+
 def test_one_output_is_a_regression_scored_by_rank(make_text):
     gold, predicted = [1.0, 2.5, 2.5, 4.0], [0.1, 0.3, 0.2, 0.2]
     encoded = HEAD.encode(rows_of(gold), make_text(num_labels=1))
@@ -106,6 +146,7 @@ def test_the_stated_problem_type_outweighs_the_look_of_the_labels(make_text):
         ([0, 2], TWO, "row 1 has 2 as label; give a class id from 0 to 1"),
         ([[0], 1], THREE, "row 1 has 1 as label; give a list of class ids"),
         ([[0], [3]], THREE, "row 1 has 3 as label"),
+        ([1], {"num_labels": 1, "problem_type": "single_label_classification"}, "row 0 has 1 as label; give a list"),
         ([0.5, "x"], {"num_labels": 1}, "row 1 has 'x' as label; give a finite number"),
         ([0.5], {"problem_type": "regression"}, "regresses 2 numbers"),
     ],

@@ -4,11 +4,13 @@ import warnings
 
 import numpy as np
 import pytest
-from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
 from optimize.errors import DataError
-from optimize.heads.token_classification import HEAD, entities
+from optimize.heads._tags import entities
+from optimize.heads.token_classification import HEAD
+from optimize.training.labels import labels_of
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 NER = {"id2label": dict(enumerate(TAGS))}
@@ -97,7 +99,61 @@ def test_parts_of_speech_are_scored_by_words_and_a_cut_word_is_a_miss(make_text,
     score = run(HEAD, encoded, lambda f: logits_of(f, [2, 0, 1] if f.example == 0 else [0], 3))
     assert (score.metric, score.value) == ("accuracy", 0.75)
     assert score.decisions.tolist() == [2, 0, -1, 0]
+    assert score.classes.names == ("NOUN", "VERB", "DET")
+    assert score.classes.counts.sum(axis=0).tolist() == [[2, 2, 2], [0, 0, 1], [1, 1, 1]]
     assert score.right.tolist() == [False, True]
+
+
+def test_words_with_the_tag_of_no_label_are_neither_scored_nor_trained_on(make_text, run):
+    row = {"tokens": ["anna", "walking", "lives", "in", "paris"], "tags": [1, -100, 2, 0, -100]}
+    encoded = HEAD.encode([row, {"tokens": ["cat"], "tags": [-100]}], make_text(**NER))
+    (feature,) = encoded.features
+    score = run(HEAD, encoded, lambda f: logits_of(f, [1, 2, 0], 5))
+    assert [tags.tolist() for tags in encoded.gold] == [[1, 2, 0]]
+    assert (feature.extra["words"].tolist(), feature.extra["positions"].tolist()) == ([0, 1, 2], [1, 4, 5])
+    assert (score.value, score.statistics.tolist()) == (1.0, [[1, 1, 1]])
+    assert labels_of(encoded.features, encoded.gold, "classes").tolist() == [1, 2, 0]
+
+
+def test_a_split_without_a_tagged_word_is_refused(make_text):
+    with pytest.raises(DataError, match="no row has words that are tagged"):
+        HEAD.encode([{"tokens": ["cat"], "tags": [-100]}], make_text(**NER))
+
+
+def test_f1_by_type_is_seqevals(make_text, run):
+    gold = sentences(np.random.default_rng(3), 40)
+    said = [np.roll(s, 1) for s in gold]
+    rows = [{"tokens": ["dog"] * len(s), "tags": s.tolist()} for s in gold]
+    score = run(HEAD, HEAD.encode(rows, make_text(**NER)), lambda f: logits_of(f, said[f.example], 5))
+    names = [[[TAGS[i] for i in s] for s in side] for side in (gold, said)]
+    report = classification_report(*names, output_dict=True)
+    true, claimed, actual = score.classes.counts.sum(axis=0).T
+    assert score.classes.names == ("PER", "LOC")
+    assert actual.tolist() == [report[name]["support"] for name in score.classes.names]
+    expected = [report[name]["f1-score"] for name in score.classes.names]
+    assert (2 * true / (claimed + actual)).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("classes", "gold", "said", "found"),
+    [
+        (["O", "B-X", "I-X", "L-X", "U-X"], [4, 0, 1, 2, 3], [4, 0, 1, 2, 0], [1, 2, 2]),
+        (["O", "B-X", "I-X", "E-X", "S-X"], [1, 3, 4, 4, 0], [1, 3, 4, 0, 0], [2, 2, 3]),
+        (["X", "O"], [0, 0, 1, 0, 1], [0, 0, 1, 1, 1], [1, 1, 2]),
+        (["o", "b-x", "i-x"], [2, 2, 0, 2, 1], [2, 2, 0, 2, 2], [1, 2, 3]),
+    ],
+)
+def test_entities_are_counted_in_the_scheme_of_the_classes(classes, gold, said, found, make_text, run):
+    row = {"tokens": ["cat"] * 5, "tags": gold}
+    encoded = HEAD.encode([row], make_text(id2label=dict(enumerate(classes))))
+    score = run(HEAD, encoded, lambda f: logits_of(f, said, len(classes)))
+    assert (score.metric, score.statistics.tolist()) == ("f1", [found])
+
+
+def test_names_that_rows_bring_are_those_of_classes_without_any(make_text, run):
+    row = {"tokens": ["anna", "lives"], "tags": [1, 0], "classes": ("O", "B-PER")}
+    encoded = HEAD.encode([row], make_text(id2label={0: "LABEL_0", 1: "LABEL_1"}))
+    assert run(HEAD, encoded, lambda f: logits_of(f, [1, 0], 2)).metric == "f1"
 
 
 def test_sentences_without_words_are_left_out(make_text):

@@ -284,6 +284,15 @@ EVIDENCE: dict[str, tuple[Change, str]] = {
     "no count of answers": (edit((f"{LAST}.metric.answers", None)), "its metric lacks `answers` or `constant`"),
     "no constant answer": (edit((f"{LAST}.metric.constant", None)), "its metric lacks `answers` or `constant`"),
     "more examples": (edit((f"{LAST}.metric.examples", 10**6)), "the number of examples is stated as 1000000"),
+    "examples left out": (edit(("data.certification.left_out", 1)), "the number of examples is stated as"),
+    "another F1 of a class": (edit((f"{LAST}.metric.classes.0.value", 2.0)), "the drop of class '"),
+    "another F1 of a class in FP32": (
+        edit((f"{LAST}.metric.classes.0.reference", 2.0)),
+        "the reference's F1 of class '",
+    ),
+    "a class left out": (edit((f"{LAST}.metric.classes", [])), "macro F1 is stated as"),
+    "another macro F1": (edit((f"{LAST}.metric.macro_f1.value", 2.0)), "macro F1 is stated as 2.0"),
+    "another drop of macro F1": (edit((f"{LAST}.metric.macro_f1.drop", 2.0)), "the drop of macro F1 is stated as 2.0"),
     "faster than its times": (
         edit((f"{LAST}.latency.0.speedup.pytorch-fp32", 99.0)),
         "the speed-up over pytorch-fp32 at 1x16 is stated as 99.0",

@@ -47,6 +47,8 @@ def in_roles(row: Row) -> Row:
 def numbered(head: str, number: int) -> Row:
     """A good row that is like no other."""
     row = dict(GOOD[head])
+    if head == HEAD:
+        row["label"] = number % 2
     name = next(iter(row))
     row[name] = [row[name][0], f"cat{number}"] if isinstance(row[name], list) else f"{row[name]} {number}"
     return row

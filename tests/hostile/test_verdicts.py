@@ -14,6 +14,7 @@ from doubles import FEW, Silent, untimed_engines
 from safetensors.numpy import load_file, save_file
 
 from optimize.evaluate.accuracy import best_constant, compare
+from optimize.evaluate.classes import compare_classes
 from optimize.evidence import answers_needed
 from optimize.gates import Gates, judge
 from optimize.heads import HEADS
@@ -105,7 +106,7 @@ def test_so_many_answers_show_a_share_at_95_percent(share: float, answers: int):
 def classified(gold: list[int], answers: list[int]) -> tuple[Encoded, Score]:
     """A split of two classes, and the score of answers to it."""
     features = tuple(Feature({"input_ids": np.zeros(1, dtype=np.int64)}, place) for place in range(len(gold)))
-    encoded = Encoded(features, tuple(gold), 0)
+    encoded = Encoded(features, tuple(gold), 0, ("NEG", "POS"))
     return encoded, HEADS["text-classification"].score(encoded, list(np.eye(2)[answers]))
 
 
@@ -131,6 +132,20 @@ def test_what_classifiers_know_is_held_against_the_commonest_class(gold, answers
     assert verdict.outcome == outcome
 
 
+def test_a_rare_class_that_is_lost_fails_its_limits_where_accuracy_keeps_its_own():
+    gold = np.array([0] * 2000 + [1] * 1940 + [2] * 60)
+    kept, lost = (Encoded((), tuple(gold), 0, ("joy", "fear", "awe")), np.where(gold == 2, 0, gold))
+    ours, theirs = (HEADS["text-classification"].score(kept, list(np.eye(3)[said])) for said in (lost, gold))
+    classes, macro = compare_classes(ours.classes, theirs.classes, confidence=0.95, seed=0, resamples=50)
+    metric = compare(ours, theirs, confidence=0.95, seed=0)
+    found = measured().model_copy(update={"metric": metric.model_copy(update={"classes": classes, "macro_f1": macro})})
+
+    limits = Gates(max_metric_drop=0.02, max_macro_f1_drop=0.05, max_class_f1_drop=0.05)
+    checks = {check.name: check.outcome for check in judge(limits, found).checks}
+
+    assert checks == {"max_metric_drop": "passed", "max_macro_f1_drop": "failed", "max_class_f1_drop": "failed"}
+
+
 @pytest.mark.parametrize("head", ["token-classification", "question-answering"])
 def test_a_checkpoint_of_zeros_does_not_pass(head, checkpoint, data_folder, tmp_path: Path, monkeypatch):
     model = Path(shutil.copytree(checkpoint(head), tmp_path / "zeros"))
@@ -148,13 +163,16 @@ def test_a_checkpoint_of_zeros_does_not_pass(head, checkpoint, data_folder, tmp_
     assert manifest.verdict.checks[-1].name == "better_than_constant"
 
 
+TAGS = ("O", "B-PER", "I-PER")
+
+
 def split_of(gold: list[Any], **extra: Sequence[Any]) -> Encoded:
     """An example for each right answer, of one feature."""
     ids = {"input_ids": np.zeros(3, dtype=np.int64)}
     features = []
     for place in range(len(gold)):
         features.append(Feature(ids, place, {name: values[place] for name, values in extra.items()}))
-    return Encoded(tuple(features), tuple(gold), 0)
+    return Encoded(tuple(features), tuple(gold), 0, TAGS if "words" in extra else ("NEG", "POS"))
 
 
 def one_hot(labels: list[int]) -> list[Any]:
@@ -164,7 +182,7 @@ def one_hot(labels: list[int]) -> list[Any]:
 HALF, RARE = [0, 1] * 200, [0] * 396 + [1] * 4
 SETS, NUMBERS = [(1, 0), (0, 1)] * 200, [float(number) for number in range(400)]
 SENTENCES = [np.array([0, 1, 2, 0]), np.array([0, 0, 0, 1])] * 200
-WORDS = {"words": [np.arange(4)] * 400, "classes": [("O", "B-PER", "I-PER")] * 400}
+WORDS = {"words": [np.arange(4)] * 400}
 MASKED = [np.array([7, 8]), np.array([7, 9])] * 200
 SPANS = {"Ada": (1.0, 0, 3), "Lisbon": (1.0, 13, 19)}
 ASKED = ["Ada", "Lisbon"] * 200
