@@ -12,12 +12,15 @@ import math
 import types
 from typing import TYPE_CHECKING
 
+from optimize.checkpoint import encoder_layers
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+    from transformers import PreTrainedModel
 
 
-def slice_readout(model: Module) -> None:
+def slice_readout(model: PreTrainedModel) -> None:
     """Let the last layer compute only what the first token needs."""
 
     def forward(layer: Module, x: Tensor, attn_mask: Tensor | None = None, *_: object, **__: object) -> tuple[Tensor]:
@@ -28,15 +31,15 @@ def slice_readout(model: Module) -> None:
         hidden = layer.sa_layer_norm(attended + first)
         return (layer.output_layer_norm(layer.ffn(hidden) + hidden),)
 
-    layer = model.distilbert.transformer.layer[-1]
+    layer = encoder_layers(model)[-1]
     layer.forward = types.MethodType(forward, layer)
 
 
-def use_lean_attention(model: Module) -> None:
+def use_lean_attention(model: PreTrainedModel) -> None:
     """Replace the attention's forward in every layer of a PyTorch model, and scale its queries, in place."""
     import torch
 
-    for layer in model.distilbert.transformer.layer if hasattr(model, "distilbert") else model.transformer.layer:
+    for layer in encoder_layers(model):
         attention = layer.attention
         scale = 1.0 / math.sqrt(attention.q_lin.out_features // attention.n_heads)
         # Softmax(QKᵀ / sqrt(d)): what divides the scores divides the queries just as well.

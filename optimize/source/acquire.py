@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from optimize import cache
@@ -18,13 +18,25 @@ from optimize.demo.generate import train_checkpoint
 from optimize.errors import SourceError
 from optimize.files.copies import Files, digests_of, private_copy
 from optimize.heads import DEFAULT_HEAD, HEADS
+from optimize.heads.feature_extraction import NAME as FEATURES
+from optimize.heads.feature_extraction import sentence_head
 from optimize.hub.refusals import Repository
-from optimize.hub.repository import download, download_small, inspect_repository
+from optimize.hub.repository import download, download_small, inspect_repository, root_of
 from optimize.interfaces import Facts, Head, Progress, Silence
 from optimize.machine.environment import version
 from optimize.request import user_path
-from optimize.source.geometry import check_config, vocab_size
+from optimize.sentences.layout import (
+    MODULES_FILE,
+    SMALL,
+    SentenceEncoder,
+    check_widths,
+    lists_modules,
+    makes_vectors,
+    read_encoder,
+)
+from optimize.source.geometry import check_config, vocab_size, width_of
 from optimize.source.load import raise_to_fp32
+from optimize.source.sentences import module_files, write_encoder
 from optimize.source.tokenizer import check_tokenizer
 from optimize.source.weights import PICKLES, SAFETENSORS, check_weights, weight_files
 
@@ -38,13 +50,22 @@ NEEDS = ("transformers", "torch", "safetensors")
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint that was looked at but not loaded. `folder` is None until a Hub id is downloaded."""
+    """A checkpoint that was looked at but not loaded. `folder` is None until a Hub id is downloaded.
+
+    `encoder` says what follows the transformer of a sentence encoder; `folder` is then the one that lists its modules.
+    """
 
     kind: Literal["hub", "folder", "demo"]
     id: str
     revision: str | None
     folder: Path | None
     config: Config
+    encoder: SentenceEncoder | None = None
+
+    @property
+    def transformer(self) -> str:
+        """Where the checkpoint itself lies in the folder; "" for the folder itself."""
+        return self.encoder.transformer if self.encoder else ""
 
 
 def inspect_checkpoint(
@@ -61,31 +82,63 @@ def inspect_checkpoint(
     if model == "demo":
         chosen = HEADS[head or DEFAULT_HEAD]
         return Found("demo", "demo", None, None, {}), chosen
-    found = _inspect_folder(folder) if folder.is_dir() else _inspect_hub(model, revision, progress or Silence())
+    found = (
+        _inspect_folder(folder, head) if folder.is_dir() else _inspect_hub(model, revision, head, progress or Silence())
+    )
     kind = found.config.get("model_type")
     if kind != "distilbert":
         what = f"is a '{kind}' model" if kind else "its config names no model_type"
         raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
     check_config(found.config, where=found.id)
-    chosen = HEADS[head] if head else _head_of(found)
+    if found.encoder is not None:
+        check_widths(found.encoder, width_of(found.config), where=found.id)
+        return _checked(found, sentence_head(found.encoder))
+    return _checked(found, HEADS[head] if head else _head_of(found))
+
+
+def _checked(found: Found, head: Head) -> tuple[Found, Head]:
+    """The same, once what lies in its folder, if it is here, is no plain reason to refuse."""
     if found.folder is not None:
-        check_weights(found.folder, chosen, found.config, where=found.id)
-        check_tokenizer(found.folder, vocab_size(found.config), where=found.id)
-    return found, chosen
+        folder = found.folder / found.transformer
+        check_weights(folder, head, found.config, where=found.id)
+        check_tokenizer(folder, vocab_size(found.config), where=found.id)
+    return found, head
 
 
-def _inspect_folder(folder: Path) -> Found:
-    _check_files(str(folder), {path.name for path in folder.iterdir()})
-    return Found("folder", folder.resolve().name, None, folder, read_config(folder))
+def _inspect_folder(folder: Path, head: str | None) -> Found:
+    encoder = _encoder_of(folder, head, where=str(folder))
+    place = folder / (encoder.transformer if encoder else "")
+    _check_files(str(place), {path.name for path in place.iterdir()} if place.is_dir() else set())
+    return Found("folder", folder.resolve().name, None, folder, read_config(place), encoder)
 
 
-def _inspect_hub(model: str, revision: str | None, progress: Progress) -> Found:
+def _inspect_hub(model: str, revision: str | None, head: str | None, progress: Progress) -> Found:
     if Path(model).is_file():
         raise SourceError(f"{model}: is a file; name the folder that holds it")
     commit, names = inspect_repository(_repository(model, revision), progress)
-    _check_files(model, names)
-    path = download_small(_repository(model, commit), CONFIG_FILE, progress)
-    return Found("hub", model, commit, None, read_config(path.parent, where=f"{model}/{CONFIG_FILE}"))
+    asked = _repository(model, commit)
+    encoder = None
+    if MODULES_FILE in names:
+        # A commit's files lie in one folder, each at its place: what is small enough is read before anything is fetched.
+        small = [name for name in names if PurePosixPath(name).name in SMALL]
+        folder = [root_of(download_small(asked, name, progress), name) for name in sorted(small)][0]
+        encoder = _encoder_of(folder, head, where=model)
+    place = _place(encoder.transformer if encoder else "")
+    _check_files(model, {name.removeprefix(place) for name in names if name.startswith(place)})
+    path = download_small(asked, f"{place}{CONFIG_FILE}", progress)
+    return Found("hub", model, commit, None, read_config(path.parent, where=f"{model}/{place}{CONFIG_FILE}"), encoder)
+
+
+def _encoder_of(folder: Path, head: str | None, *, where: str) -> SentenceEncoder | None:
+    """The sentence encoder of a folder, unless another head is asked for, or nothing there makes vectors of texts."""
+    if head not in (None, FEATURES) or not (makes_vectors(folder) or (head and lists_modules(folder))):
+        return None
+    return read_encoder(folder, where=where)
+
+
+def _place(folder: str) -> str:
+    """What the names of files in a folder begin with."""
+    return f"{folder}/" if folder else ""
 
 
 def _repository(model: str, revision: str | None) -> Repository:
@@ -128,9 +181,9 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
             root, material, "torch", lambda out: _train_demo(head, out, seed, progress), progress=progress
         )
     folder = found.folder or _download(found, progress)
-    check_weights(folder, head, found.config, where=found.id)
-    check_tokenizer(folder, vocab_size(found.config), where=found.id)
-    files = _files_of(folder)
+    check_weights(folder / found.transformer, head, found.config, where=found.id)
+    check_tokenizer(folder / found.transformer, vocab_size(found.config), where=found.id)
+    files = _files_of(folder, found)
     digests = digests_of(files)
     # The name that the checkpoint was asked for by is not in here: what it holds decides.
     material = {
@@ -142,17 +195,23 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
 
     def build(out: Path) -> Facts:
         with private_copy(files, digests, root) as copy:
-            return raise_to_fp32(copy, head, out, where=found.id)
+            lower_case = found.encoder is not None and found.encoder.lower_case
+            facts = raise_to_fp32(copy / found.transformer, head, out, where=found.id, lower_case=lower_case)
+            if found.encoder is not None:
+                write_encoder(copy, out, where=found.id)
+            return facts
 
     return cache.fetch(root, material, "torch", build, progress=progress)
 
 
-def _files_of(folder: Path) -> Files:
-    """The files of a checkpoint that shape what becomes of it."""
-    files = set(weight_files(folder))
+def _files_of(folder: Path, found: Found) -> Files:
+    """The files of a checkpoint that shape what becomes of it, by their places in its folder."""
+    files = set(weight_files(folder / found.transformer))
     for pattern in COMPANIONS:
-        files.update(folder.glob(pattern))
-    return {path.name: path for path in sorted(files)}
+        files.update((folder / found.transformer).glob(pattern))
+    for name in module_files(found.encoder) if found.encoder else ():
+        files.update(path for path in (folder / name,) if path.exists())
+    return {path.relative_to(folder).as_posix(): path for path in sorted(files)}
 
 
 def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
@@ -165,10 +224,11 @@ def _train_demo(head: Head, out: Path, seed: int, progress: Progress) -> Facts:
 def _download(found: Found, progress: Progress) -> Path:
     progress.say(f"downloading {found.id} at {found.revision}")
     asked = _repository(found.id, found.revision)
-    _, names = inspect_repository(asked, progress)
+    _, all_names = inspect_repository(asked, progress)
+    place = _place(found.transformer)
+    names = {name.removeprefix(place) for name in all_names if name.startswith(place)}
     weights = ["*.safetensors", SAFETENSORS[1]] if names & set(SAFETENSORS) else ["pytorch_model*.bin", PICKLES[1]]
     patterns = (*COMPANIONS, *weights)
     # What lies in folders of its own, such as "onnx/", is another model.
-    return download(
-        asked, [name for name in names if "/" not in name and any(fnmatch(name, each) for each in patterns)]
-    )
+    wanted = {place + name for name in names if "/" not in name and any(fnmatch(name, each) for each in patterns)}
+    return download(asked, wanted | (all_names & {*module_files(found.encoder)} if found.encoder else set()))

@@ -9,6 +9,7 @@ from optimize.checkpoint import load_with_info, read_config
 from optimize.errors import SourceError, first_line
 from optimize.interfaces import Facts, Head
 from optimize.source.geometry import check_shapes
+from optimize.source.sentences import lower_first
 from optimize.source.tokenizer import check_loaded, reading
 from optimize.source.weights import check_head, stored
 
@@ -22,8 +23,8 @@ UNLOADABLE = (
 """What transformers and torch raise for a config that makes no sense."""
 
 
-def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
-    """Load, check that nothing was made up, and save in FP32 with the tokenizer."""
+def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str, lower_case: bool = False) -> Facts:
+    """Load, check that nothing was made up, and save in FP32 with the tokenizer; texts in `lower_case` where said."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -34,6 +35,8 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str) -> Facts:
     model = _load(folder, head, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)
+    if lower_case:
+        lower_first(tokenizer)
     model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
     return {"stored_as": stored_as}

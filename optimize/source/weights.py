@@ -95,7 +95,7 @@ def stored(folder: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
                 types.add(SAFETENSORS_TYPES.get(tensor.dtype, tensor.dtype))
                 shapes[name] = tensor.shape
             continue
-        for name, value in _read_pickle(path).items():
+        for name, value in read_pickle(path).items():
             # A state dict may hold numbers too, such as a version.
             if isinstance(value, torch.Tensor):
                 shapes[name] = tuple(value.shape)
@@ -103,7 +103,8 @@ def stored(folder: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
     return ", ".join(sorted(types)), shapes
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The weights of a `.bin` file, without running any code in it."""
     import pickle
     import warnings
 

@@ -5,12 +5,16 @@ Text classification and multiple choice read only the first token of the last la
 that token alone; keys and values stay those of all tokens. Nothing is approximated: each output
 row of a transformer layer depends on its own query only. The slice is made in PyTorch before
 tracing, and the exported graph is compared with the unsliced model.
+
+A sentence encoder's graph holds its modules, so that the embedding comes out of it. sentence-transformers itself makes
+the embedding of the hidden states, which then have to come out as well; then no token of the last layer is left out.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +28,8 @@ from optimize.graphs.lean import copy_batch_axis, part_residual_sums
 from optimize.graphs.onnx import READOUT_SLICE, save
 from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
+from optimize.sentences.layout import OUTPUT, TOKENS
+from optimize.sentences.modules import traced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,6 +55,12 @@ class Params(StageParams):
         description="Write the attention and the residual sums in the form that runs fastest on CPUs. The stage "
         "`fuse` does not know that form.",
     )
+    token_embeddings: bool = Field(
+        default=True,
+        description="Of a sentence encoder, give out the hidden states of all tokens beside the embedding: "
+        "sentence-transformers reads them. `false` gives the embedding alone, which takes less time where only the "
+        "first token is pooled. Other models have no embedding, and are not changed by it.",
+    )
     tolerance: float = Field(
         default=1e-4,
         gt=0,
@@ -63,13 +75,18 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     model = load_model(source.path, context.head.auto_class)
     if params.lean:
         use_lean_attention(model)
-    sliced = params.readout_slice and context.head.reads == "first token"
+    tokens = params.token_embeddings and OUTPUT in context.head.outputs
+    sliced = params.readout_slice and context.head.reads == "first token" and not tokens
     if sliced:
         slice_readout(model)
-    _export(model, out, task=context.head.name, opset=params.opset)
+    if OUTPUT in context.head.outputs:
+        _export_encoder(model, out / "model.onnx", (TOKENS, OUTPUT) if tokens else (OUTPUT,), opset=params.opset)
+    else:
+        _export(model, out, task=context.head.name, opset=params.opset)
     _finish(out / "model.onnx", sliced=sliced, lean=params.lean)
     difference = check_parity(out, source, context, stage="export", tolerance=params.tolerance)
-    return {"max_difference": difference, "readout_slice": sliced, "opset": params.opset}
+    facts: Facts = {"max_difference": difference, "readout_slice": sliced, "opset": params.opset}
+    return facts | ({"token_embeddings": tokens} if OUTPUT in context.head.outputs else {})
 
 
 def _finish(path: Path, *, sliced: bool, lean: bool) -> None:
@@ -96,6 +113,27 @@ def _export(model: PreTrainedModel, out: Path, *, task: str, opset: int) -> None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         onnx_export_from_model(model, out, task=task, opset=opset, do_validation=False)
+
+
+def _export_encoder(model: PreTrainedModel, path: Path, outputs: Sequence[str], *, opset: int) -> None:
+    """Trace a sentence encoder and write it, with these outputs; optimum knows its hidden states alone."""
+    import torch
+
+    inputs, axes = ("input_ids", "attention_mask"), {0: "batch_size", 1: "sequence_length"}
+    shapes = dict.fromkeys(inputs, axes) | {TOKENS: axes, OUTPUT: {0: "batch_size"}}
+    example = torch.ones((2, 16), dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            traced(model, outputs),
+            (example, example),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: shapes[name] for name in (*inputs, *outputs)},
+            opset_version=opset,
+            dynamo=False,
+        )
 
 
 STAGE = Stage(
