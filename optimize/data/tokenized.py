@@ -16,7 +16,7 @@ from optimize.sentences.layout import lists_modules, read_encoder
 
 
 def read_text(folder: Path, max_tokens: int) -> Text:
-    """How a model folder's tokenizer splits texts, cut to so many tokens, or to fewer where a sentence encoder says so."""
+    """How a model folder's tokenizer splits texts, cut to so many tokens; a sentence encoder may take fewer."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

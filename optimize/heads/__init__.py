@@ -12,7 +12,6 @@ from optimize.heads import (
     text_classification,
     token_classification,
 )
-
 from optimize.sentences.layout import lists_modules, read_encoder
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import numpy as np
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.interfaces import Encoded, Feature, Feed, Head, Reads, Row, Score, Text
-from optimize.sentences.layout import OUTPUT, SentenceEncoder
+from optimize.sentences.configs import OUTPUT
+from optimize.sentences.layout import SentenceEncoder
 
 NAME = "feature-extraction"
 SCORE = ("score", "similarity_score", "relatedness_score", "label")

@@ -79,9 +79,7 @@ class Site:
 
 
 @contextmanager
-def fake_quantized(
-    model: PreTrainedModel, *, reads: Reads, limit: int, method: Method
-) -> Iterator[Ranges]:
+def fake_quantized(model: PreTrainedModel, *, reads: Reads, limit: int, method: Method) -> Iterator[Ranges]:
     """Let the model compute as INT8 would, once `watch` has found ranges by `method`.
 
     `limit` is the largest magnitude of a weight that is multiplied with.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from optimize.artifact import stored_tensors
 from optimize.errors import SourceError
-from optimize.sentences.layout import OUTPUT, TOKENS, Module, SentenceEncoder, activation_of, read_encoder
+from optimize.sentences.configs import OUTPUT, SCOPE, TOKENS, activation_of
+from optimize.sentences.layout import Module, SentenceEncoder, read_encoder
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,8 @@ def pool(hidden: Tensor, mask: Tensor, kinds: Sequence[str]) -> Tensor:
     """Vectors [B, kinds x D] of hidden states [B, T, D]; the mask [B, T] is 1 at what is no padding."""
     import torch
 
-    return torch.cat([_pooled(hidden, mask, kind) for kind in kinds], dim=1)
+    vectors = [_pooled(hidden, mask, kind) for kind in kinds]
+    return torch.cat(vectors, dim=1) if len(vectors) > 1 else vectors[0]
 
 
 def _pooled(hidden: Tensor, mask: Tensor, kind: str) -> Tensor:
@@ -105,7 +107,7 @@ def _layer(module: Module, folder: Path) -> torch.nn.Module:
         parts["norm"] = torch.nn.LayerNorm(config["dimension"])
     else:
         parts["linear"] = torch.nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-        parts["activation"] = getattr(torch.nn, activation_of(module))()
+        parts["activation"] = getattr(torch.nn, activation_of(config, where=module.path))()
     layer = torch.nn.Sequential()
     for name, part in parts.items():
         layer.add_module(name, part)
@@ -134,9 +136,8 @@ def _read(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in sorted({*found, *wanted}):
         if name not in found or name not in wanted or found[name].shape != tuple(wanted[name].shape):
             raise SourceError(f"{path}: {name} is not what config.json beside it says; save the encoder again")
-    return load_file(path)
-
-
+    weights: dict[str, Tensor] = load_file(path)
+    return weights
 
 
 def traced(model: PreTrainedModel, outputs: Sequence[str]) -> torch.nn.Module:
@@ -150,6 +151,6 @@ def traced(model: PreTrainedModel, outputs: Sequence[str]) -> torch.nn.Module:
     module = torch.nn.Module()
     # Nodes and weights of the graph are named as those of a model with a head are.
     module.distilbert = model
-    module.sentence = getattr(model, ENCODER)
+    module.add_module(SCOPE, getattr(model, ENCODER))
     module.forward = types.MethodType(forward, module)
     return module.eval()

@@ -119,9 +119,9 @@ def _inspect_hub(model: str, revision: str | None, head: str | None, progress: P
     asked = _repository(model, commit)
     encoder = None
     if MODULES_FILE in names:
-        # A commit's files lie in one folder, each at its place: what is small enough is read before anything is fetched.
-        small = [name for name in names if PurePosixPath(name).name in SMALL]
-        folder = [root_of(download_small(asked, name, progress), name) for name in sorted(small)][0]
+        small = [name for name in sorted(names) if PurePosixPath(name).name in SMALL]
+        folders = {root_of(download_small(asked, name, progress), name) for name in small}
+        (folder,) = folders  # a commit's files lie in one folder
         encoder = _encoder_of(folder, head, where=model)
     place = _place(encoder.transformer if encoder else "")
     _check_files(model, {name.removeprefix(place) for name in names if name.startswith(place)})

@@ -28,7 +28,7 @@ from optimize.graphs.lean import copy_batch_axis, part_residual_sums
 from optimize.graphs.onnx import READOUT_SLICE, save
 from optimize.interfaces import Context, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
-from optimize.sentences.layout import OUTPUT, TOKENS
+from optimize.sentences.configs import OUTPUT, TOKENS
 from optimize.sentences.modules import traced
 
 if TYPE_CHECKING:
