@@ -47,12 +47,6 @@ def test_tokens_come_out_beside_the_embedding_unless_it_is_asked_for_alone(here,
         assert difference(here, both.open(here), alone.open(here), feed) < 1e-5
 
 
-def test_a_plain_checkpoint_has_no_embedding_to_give(context, apply):
-    built = apply(context("feature-extraction"), "export")
-    assert outputs(built) == [TOKENS]
-    assert "token_embeddings" not in built.facts
-
-
 @pytest.mark.parametrize("pooling", ["mean", ["max", "lasttoken"], ["mean_sqrt_len_tokens", "weightedmean"]])
 def test_every_pooling_is_exported_for_any_batch_and_length(
     pooling, encoder_folder, encoder_context, apply, make_feed, difference
@@ -66,7 +60,7 @@ def test_every_pooling_is_exported_for_any_batch_and_length(
         assert difference(there, reference, built.open(there), make_feed(there, "full", batch, tokens)) < 1e-5
 
 
-@pytest.mark.parametrize("stage", ["quantize_dynamic", "quantize_static"])
+@pytest.mark.parametrize("stage", ["quantize_dynamic", pytest.param("quantize_static", marks=pytest.mark.slow)])
 def test_modules_stay_in_float_so_that_both_ways_give_one_vector(stage, here, apply, make_feed):
     built = apply(here, stage, apply(here, "export"))
     folder, feed = built.artifact.path, make_feed(here, "full")
@@ -78,6 +72,7 @@ def test_modules_stay_in_float_so_that_both_ways_give_one_vector(stage, here, ap
     KINDS["onnx"].require_whole(built.artifact, here.head)
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_embedding_and_leaves_the_modules_in_float(here, apply, make_feed, difference):
     from optimize.graphs.openvino import find_weights
     from optimize.runtimes.openvino import read_model
@@ -93,6 +88,7 @@ def test_openvino_gives_the_embedding_and_leaves_the_modules_in_float(here, appl
     KINDS["openvino"].require_whole(quantized.artifact, here.head)
 
 
+@pytest.mark.slow
 def test_a_stage_that_changes_weights_leaves_the_modules_as_they_are(here, apply):
     before, after = here.reference.path, apply(here, "prune_weights").artifact.path
     ids = np.ones((1, 4), np.int64)
