@@ -76,15 +76,16 @@ def encode(kind: str, loaded: str, place: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=sorted(PACKAGES))
 def encoder(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
-    """A kind of model, and an encoder as the version that goes with it writes it."""
+    """A kind of model, and an encoder that sentence-transformers wrote."""
     folder = tmp_path_factory.mktemp("made") / "encoder"
-    call(request.param, MAKE, checkpoint("feature-extraction"), folder)
+    # What transformers 5 writes of a tokenizer, 4.57 cannot read.
+    call("onnx", MAKE, checkpoint("feature-extraction"), folder)
     return request.param, folder
 
 
 def test_the_published_encoder_is_loaded_as_its_card_says_and_gives_the_same_vectors(encoder, data_folder, tmp_path):
     kind, folder = encoder
-    (tmp_path / "small.yaml").write_text(PIPELINES[kind] + "gates: {min_agreement: 0.8}\n", encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(PIPELINES[kind] + "gates: {max_size_ratio: 0.9}\n", encoding="utf-8")
     options = Options(
         model=str(folder),
         data=str(data_folder("feature-extraction")),
