@@ -198,8 +198,10 @@ def copy_sealed(artifact: Artifact, out: Path) -> None:
 
 
 def copy_companions(source: Path, kind: Kind, out: Path) -> None:
-    """Copy what is not the model (config, tokenizer) into `out`, keeping what `out` has already."""
+    """Copy what is not the model (config, tokenizer, a sentence encoder's modules), keeping what `out` has already."""
     models = set(model_files(source, kind))
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path not in models and not (out / path.name).exists():
-            shutil.copyfile(path, out / path.name)
+    for path in sealed_files(source):
+        copied = out / path.relative_to(source)
+        if path not in models and not copied.exists():
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copied)

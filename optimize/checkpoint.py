@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from optimize.errors import SourceError
 from optimize.files.small import read_json
+from optimize.sentences.layout import lists_modules
+from optimize.sentences.modules import attach
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,10 +76,13 @@ def encoder_flops(config: Config, *, tokens: int, where: str) -> int:
 def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:
     """The model of a folder, ready to run; without `auto_class`, of the class that its config names.
 
-    `options` go to `from_pretrained`; without a `dtype` among them, weights are FP32 whatever they are stored as.
-    Raises SourceError for a config whose `pruned_layers` make no sense, and what transformers raises.
+    `options` go to `from_pretrained`; without a `dtype` among them, weights are FP32 whatever they are stored as. A
+    sentence encoder's outputs hold its `sentence_embedding` as well. Raises SourceError for a config whose
+    `pruned_layers` make no sense, for modules that are not known, and what transformers raises.
     """
     model, _ = load_with_info(folder, auto_class, **options)
+    if lists_modules(Path(folder)) and type(model).__name__ == "DistilBertModel":
+        attach(model, Path(folder))
     return model
 
 

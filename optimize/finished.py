@@ -17,7 +17,7 @@ from optimize.building import stage_names
 from optimize.config import parse_gates
 from optimize.errors import RequestError, first_line, unknown_name
 from optimize.evidence import ROUNDING
-from optimize.heads import HEADS
+from optimize.heads import HEADS, head_of
 from optimize.manifest import Check, Manifest, Metric, Verdict
 from optimize.measure.kinds import KINDS
 from optimize.report.tables import REFERENCE
@@ -53,7 +53,7 @@ def result_name(record: Manifest) -> str:
 def judged_model(folder: Path, record: Manifest) -> Artifact:
     """The model of a run folder; refuse one that was not the model judged, or that needs more than its folder."""
     final = manifest.final_model(folder, record)
-    KINDS[final.kind].require_whole(final, HEADS[record.request.head])
+    KINDS[final.kind].require_whole(final, head_of(record.request.head, final.path))
     return final
 
 

@@ -47,6 +47,10 @@ Trait = Literal[
 """What a stage can make of a model that matters to the stages after it, in words that follow "is"."""
 
 
+Reads = Literal["first token", "all tokens", "pooled tokens"]
+"""What a head reads of the last layer; outputs have an axis of tokens where it is "all tokens"."""
+
+
 class Params(BaseModel):
     """Parameters of a stage or of a target's runtime, as the pipeline's YAML gives them; unknown ones are refused."""
 
@@ -127,11 +131,12 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Text:
-    """How a head turns text into tokens: the checkpoint's tokenizer and config, and the limit."""
+    """How a head turns text into tokens: the checkpoint's tokenizer and config, the limit, and what is put before."""
 
     tokenizer: Any
     config: Mapping[str, Any]
     max_tokens: int
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ class Head:
     name: str
     auto_class: str
     outputs: tuple[str, ...]
-    reads: Literal["first token", "all tokens"]
+    reads: Reads
     rows_are: Literal["logits", "values", "vectors"]
     dataset: tuple[Layout, ...]
     metric: str

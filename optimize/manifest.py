@@ -317,6 +317,14 @@ class Split(Record):
     )
 
 
+class SentenceRecord(Record):
+    """What a sentence encoder does to a text beside its transformer."""
+
+    modules: str = Field(description="Its modules, such as `cls → Dense 768 to 384, Tanh → Normalize`.")
+    prompt: str = Field(description="What is put before every text; empty where nothing is.")
+    max_tokens: int | None = Field(description="Tokens that it cuts texts to; null where the model alone says so.")
+
+
 class Source(Record):
     """The checkpoint, and how it was stored before it was raised to FP32."""
 
@@ -344,6 +352,9 @@ class Source(Record):
     )
     geometry: dict[str, int | str] = Field(
         description="Layers, heads, widths and vocabulary, by their names in the checkpoint's config."
+    )
+    sentence: SentenceRecord | None = Field(
+        default=None, description="What a sentence encoder has beside its transformer; null for other checkpoints."
     )
 
 

@@ -24,7 +24,7 @@ from optimize.machine.allowance import host_cores, usable_cores, usable_memory
 from optimize.machine.environment import cache_root
 from optimize.measure.shapes import parse_shape
 from optimize.request import DEMO, Options, Request, Setting, declared, kept, settings_of, user_path
-from optimize.source.acquire import Found, inspect_checkpoint
+from optimize.source.finding import Found, inspect_checkpoint
 from optimize.source.geometry import values_at_once
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS

@@ -16,7 +16,7 @@ from optimize.errors import RequestError, SealError
 from optimize.files.assembling import assembled
 from optimize.files.putting import put_file
 from optimize.finished import as_stated, judge_again, judged_model, read_run
-from optimize.heads import HEADS
+from optimize.heads import head_of
 from optimize.manifest import Manifest
 from optimize.measure.kinds import KINDS
 from optimize.planning import check_place
@@ -57,7 +57,7 @@ def assemble(run: Path, record: Manifest, final: Artifact, folder: Path) -> None
             raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
     checkpoint = manifest.kept_checkpoint(run, record)
     if checkpoint:
-        KINDS[checkpoint.kind].require_whole(checkpoint, HEADS[record.request.head])
+        KINDS[checkpoint.kind].require_whole(checkpoint, head_of(record.request.head, checkpoint.path))
         copy_sealed(checkpoint, folder / manifest.CHECKPOINT)
     shutil.copyfile(run / manifest.FILE, folder / manifest.FILE)
     with as_stated(run):

@@ -34,11 +34,12 @@ from optimize.files.assembling import assembled
 from optimize.files.putting import put_file
 from optimize.interfaces import Progress, Score
 from optimize.machine import environment
-from optimize.manifest import Manifest, Source, Verdict
+from optimize.manifest import Manifest, SentenceRecord, Source, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.planning import Plan
 from optimize.report.write import write_report
+from optimize.sentences.layout import SentenceEncoder
 
 DEFAULT_CONFIDENCE = 0.95
 """Of a drop's interval where the pipeline's limits name none."""
@@ -133,6 +134,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
             wrapper=str(origin.facts.get("wrapper", "")),
             left_out=str(origin.facts.get("left_out", "")),
             geometry={name: loaded.config[name] for name in GEOMETRY},
+            sentence=sentence_of(plan.found.encoder),
         ),
         data=splits,
         thresholds=dict(loaded.thresholds),
@@ -142,6 +144,13 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
         verdict=verdict,
         candidates=made.candidates,
     )
+
+
+def sentence_of(encoder: SentenceEncoder | None) -> SentenceRecord | None:
+    """What the manifest says of a sentence encoder."""
+    if encoder is None:
+        return None
+    return SentenceRecord(modules=encoder.words(), prompt=encoder.prompt, max_tokens=encoder.max_tokens)
 
 
 def write_run(out: Path, result: Manifest, made: Made) -> Path:

@@ -17,7 +17,8 @@ from optimize import planning
 from optimize.data.splits import Wanted, inspect_data, load_splits
 from optimize.errors import DataError, SourceError, UnavailableError
 from optimize.heads import HEADS
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 HEAD = "text-classification"
 MODEL = "tester/small"
@@ -295,3 +296,19 @@ def test_a_hub_that_is_down_is_one_line_and_an_exit_code_of_its_own(tmp_path: Pa
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(f"optimize: {MODEL}: no such folder, and the Hub cannot be reached")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_sentence_encoder_comes_with_its_modules_wherever_they_lie(
+    here: Hub, encoder_folder, tmp_path, silent
+) -> None:
+    dense = {"in_features": 128, "out_features": 16}
+    folder = encoder_folder(("Dense", dense), ("Normalize", {}), transformer="0_Transformer")
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    here.model("sbert/small").commit({**files, "0_Transformer/onnx/model.onnx": b"another model"})
+    sealed = []
+    for model in ("sbert/small", str(folder)):
+        found, head = inspect_checkpoint(model)
+        assert head.outputs == ("sentence_embedding",)
+        sealed.append(acquire_checkpoint(found, head, root=tmp_path / "cache", seed=0, progress=silent).artifact)
+
+    assert sealed[0].digest == sealed[1].digest

@@ -34,7 +34,7 @@ LAYERS = [
     {"interfaces"},
     {"gates"},
     {"evidence"},
-    {"artifact", "checkpoint", "manifest"},
+    {"artifact", "checkpoint", "manifest", "sentences"},
     {"request"},
     {"files"},
     {"errors"},

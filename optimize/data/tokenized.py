@@ -14,17 +14,22 @@ from pathlib import Path
 from optimize.artifact import tokenizer_digest
 from optimize.checkpoint import read_config
 from optimize.interfaces import Encoded, Head, Row, Text
+from optimize.sentences.layout import lists_modules, read_encoder
 
 TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 
 def read_text(folder: Path, max_tokens: int) -> Text:
-    """How a model folder's tokenizer splits texts, cut to so many tokens."""
+    """How a model folder's tokenizer splits texts, cut to so many tokens; a sentence encoder may take fewer."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return Text(tokenizer, read_config(folder), max_tokens)
+    config = read_config(folder)
+    if not lists_modules(folder):
+        return Text(tokenizer, config, max_tokens)
+    encoder = read_encoder(folder, where=str(folder))
+    return Text(tokenizer, config, min(max_tokens, encoder.max_tokens or max_tokens), encoder.prompt)
 
 
 def tokenizer_limit(folder: Path) -> int | None:

@@ -19,6 +19,8 @@ from types import MethodType
 from typing import TYPE_CHECKING
 
 from optimize.checkpoint import encoder_layers
+from optimize.sentences.configs import OUTPUT
+from optimize.sentences.modules import traced
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +44,12 @@ def write_out(model: PreTrainedModel, *, sliced: bool = False, lean: bool = Fals
     encoder.forward = MethodType(_encoder, encoder)
 
 
-def answer_by_name(model: PreTrainedModel, outputs: Sequence[str]) -> None:
-    """Let a model answer token ids and a mask with a tuple of these outputs and no other, in place."""
+def answering(model: PreTrainedModel, outputs: Sequence[str]) -> Module:
+    """What answers token ids and a mask with a tuple of these outputs and no other: the model itself, which is changed,
+    or, where a sentence embedding is among them, a module around it.
+    """
+    if OUTPUT in outputs:
+        return traced(model, outputs)
     usual = model.forward
 
     def forward(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
@@ -51,6 +57,7 @@ def answer_by_name(model: PreTrainedModel, outputs: Sequence[str]) -> None:
         return tuple(answer[name] for name in outputs)
 
     model.forward = forward
+    return model
 
 
 def _encoder(

@@ -12,22 +12,22 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from optimize.errors import UnavailableError
-from optimize.graphs.forwards import answer_by_name
 from optimize.graphs.tidy import tidy
 from optimize.interfaces import Head
+from optimize.sentences.configs import TOKENS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor
     from torch.export import Dim
-    from transformers import PreTrainedModel
+    from torch.nn import Module
 
 Exporter = Literal["torchscript", "dynamo", "optimum"]
 INPUTS = ("input_ids", "attention_mask")
@@ -36,17 +36,18 @@ AXES = {"batch": "batch_size", "choices": "num_choices", "sequence": "sequence_l
 EXAMPLE = {"batch": 2, "choices": 3, "sequence": 16}
 """Sizes to trace with; none is 1, which would be taken for a constant, and no two axes are of one size."""
 MOST = {"batch": 2**20, "choices": 2**10}
+POSITIONS = "position_embeddings.weight"
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Metadata of a node: the modules around it, from the outermost to its own name."""
 
 
-def trace(model: PreTrainedModel, head: Head, *, exporter: Exporter, opset: int) -> ir.Model:
-    """The graph of a model whose encoder was written out; its `forward` is replaced.
+def trace(model: Module, head: Head, outputs: Sequence[str], *, exporter: Exporter, opset: int) -> ir.Model:
+    """The graph of a module that answers ids and a mask of the head's axes with a tuple of these outputs.
 
     Raises UnavailableError for "optimum" where optimum-onnx is not installed.
     """
     with quiet():
-        traced = TRACERS[exporter](model, head, opset)
+        traced = TRACERS[exporter](model, head, outputs, opset)
     tidy(traced)
     return traced
 
@@ -64,34 +65,33 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _torchscript(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
+def _torchscript(model: Module, head: Head, outputs: Sequence[str], opset: int) -> ir.Model:
     import onnx
     import onnx_ir
     import torch
 
-    answer_by_name(model, head.outputs)
     asked = dict(enumerate(AXES[name] for name in head.axes))
-    answered = asked if head.reads == "all tokens" else dict(list(asked.items())[:-1])
+    short = dict(list(asked.items())[:-1])
+    answered = {name: asked if name == TOKENS or head.reads == "all tokens" else short for name in outputs}
     written = io.BytesIO()
     torch.onnx.export(
         model,
-        example(head, int(model.config.max_position_embeddings)),
+        example(head, most_tokens(model)),
         written,
         dynamo=False,
         do_constant_folding=False,
         opset_version=opset,
         input_names=list(INPUTS),
-        output_names=list(head.outputs),
-        dynamic_axes=dict.fromkeys(INPUTS, asked) | dict.fromkeys(head.outputs, answered),
+        output_names=list(outputs),
+        dynamic_axes=dict.fromkeys(INPUTS, asked) | answered,
     )
     return onnx_ir.from_proto(onnx.load_model_from_string(written.getvalue()))
 
 
-def _dynamo(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
+def _dynamo(model: Module, head: Head, outputs: Sequence[str], opset: int) -> ir.Model:
     import torch
 
-    answer_by_name(model, head.outputs)
-    most = int(model.config.max_position_embeddings)
+    most = most_tokens(model)
     axes = open_axes(head, most)
     program = torch.onnx.export(
         model,
@@ -99,7 +99,7 @@ def _dynamo(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
         dynamo=True,
         opset_version=opset,
         input_names=list(INPUTS),
-        output_names=list(head.outputs),
+        output_names=list(outputs),
         dynamic_shapes=(axes, axes),
         verbose=False,
     )
@@ -116,7 +116,7 @@ def _name_by_module(model: ir.Model) -> None:
         node.metadata_props.clear()
 
 
-def _optimum(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
+def _optimum(model: Module, head: Head, _: Sequence[str], opset: int) -> ir.Model:
     if find_spec("optimum.exporters.onnx") is None:
         raise UnavailableError(
             "export: exporter 'optimum' needs optimum-onnx; pip install 'distilbert-optimize[optimum]', or leave it out"
@@ -130,7 +130,7 @@ def _optimum(model: PreTrainedModel, head: Head, opset: int) -> ir.Model:
         return onnx_ir.from_proto(onnx.load(Path(folder) / "model.onnx"))
 
 
-TRACERS: Mapping[Exporter, Callable[[PreTrainedModel, Head, int], ir.Model]] = {
+TRACERS: Mapping[Exporter, Callable[[Module, Head, Sequence[str], int], ir.Model]] = {
     "torchscript": _torchscript,
     "dynamo": _dynamo,
     "optimum": _optimum,
@@ -151,3 +151,8 @@ def open_axes(head: Head, most_tokens: int) -> dict[int, Dim]:
 
     most = MOST | {"sequence": most_tokens}
     return {axis: Dim(AXES[name], min=1, max=most[name]) for axis, name in enumerate(head.axes)}
+
+
+def most_tokens(model: Module) -> int:
+    """How many positions a model knows."""
+    return int(next(rows for name, rows in model.named_parameters() if name.endswith(POSITIONS)).shape[0])

@@ -12,8 +12,11 @@ from optimize.heads import (
     text_classification,
     token_classification,
 )
+from optimize.sentences.layout import lists_modules, read_encoder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optimize.interfaces import Head
 
 HEADS: dict[str, Head] = {
@@ -26,3 +29,10 @@ HEADS: dict[str, Head] = {
 }
 DEFAULT_HEAD = text_classification.HEAD.name
 """What the demo and the benchmark are for if nobody says what."""
+
+
+def head_of(name: str, folder: Path) -> Head:
+    """The head of this name as the model of a folder has it: one that lists modules is a sentence encoder."""
+    if name != feature_extraction.NAME or not lists_modules(folder):
+        return HEADS[name]
+    return feature_extraction.sentence_head(read_encoder(folder, where=str(folder)))

@@ -1,7 +1,8 @@
 """Feature extraction: a vector for a text, the mean of its tokens' last hidden states.
 
 With scored pairs (STS), the metric is the rank correlation of cosine and score (Reimers and
-Gurevych, 2019). Without scores there is no right answer, only the reference's: the score is then
+Gurevych, 2019). A sentence encoder answers with its own embedding instead, which its modules make of the hidden
+states. Without scores there is no right answer, only the reference's: the score is then
 called "cosine_to_reference", its statistics are unit vectors [N, D], and whoever has both models'
 vectors calls `aggregate` on the row sums of their product, [N, 1]. Each text is then an example.
 """
@@ -9,13 +10,16 @@ vectors calls `aggregate` on the row sums of their product, [N, 1]. Each text is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.interfaces import Encoded, Feature, Feed, Head, Reads, Row, Score, Text
+from optimize.sentences.configs import OUTPUT
+from optimize.sentences.layout import SentenceEncoder
 
 NAME = "feature-extraction"
 SCORE = ("score", "similarity_score", "relatedness_score", "label")
@@ -40,7 +44,7 @@ def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
 def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize texts one by one; a scored pair is two features of one example."""
     _encoding.require_fit(NAME, rows, faults(rows, text.config))
-    texts = _texts(rows)
+    texts = [text.prompt + each for each in _texts(rows)]
     scored = _encoding.any_has(rows, "text_pair") and _encoding.any_has(rows, "score")
     gold = tuple(_encoding.number_in(row, "score") for row in rows) if scored else (None,) * len(texts)
     features, cut = [], set()
@@ -64,6 +68,13 @@ def read(feature: Feature, outputs: Feed) -> Array:
     hidden = outputs["last_hidden_state"].astype(np.float32)
     pooled: Array = hidden.mean(axis=0, keepdims=True)
     return pooled
+
+
+def read_embedding(feature: Feature, outputs: Feed) -> Array:
+    """Return a sentence encoder's own vector, [1, E]."""
+    del feature
+    vector: Array = outputs[OUTPUT].astype(np.float32)[None]
+    return vector
 
 
 def decide(feature: Feature, rows: Array) -> Array:
@@ -133,3 +144,9 @@ HEAD = Head(
     constants=constants,
     usage='"A sentence."',
 )
+
+
+def sentence_head(encoder: SentenceEncoder) -> Head:
+    """Return the head as a sentence encoder has it: what is compared is the embedding behind all of its modules."""
+    reads: Reads = "first token" if encoder.reads_first_token else "pooled tokens"
+    return replace(HEAD, outputs=(OUTPUT,), reads=reads, read=read_embedding)

@@ -67,11 +67,16 @@ def download_small(asked: Repository, name: str, progress: Progress) -> Path:
 
 
 def download(asked: Repository, names: Collection[str]) -> Path:
-    """The folder in the Hub's cache that holds these files, all of one folder."""
+    """The folder in the Hub's cache that holds these files, each at its place."""
     with asking_hub(asked):
-        folders = {_download(asked, name).parent for name in sorted(names)}
+        folders = {root_of(_download(asked, name), name) for name in sorted(names)}
     (folder,) = folders  # a commit's files lie in one folder
     return folder
+
+
+def root_of(path: Path, name: str) -> Path:
+    """The folder of a commit that has a file of this name at this path."""
+    return path.parents[name.count("/")]
 
 
 def _download(asked: Repository, name: str) -> Path:

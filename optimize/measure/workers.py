@@ -194,11 +194,12 @@ def _told(connection: Pipe, work: Callable[[], int]) -> int:
 
 def _be_copied(connection: Pipe, engine: Engine, threads: int) -> int:
     """Import all that opening the engine takes, and leave that to copies; the exit code of the last."""
-    from optimize.heads import HEADS
+    from optimize.heads import head_of
 
     with _opening_and_running():
         KINDS[engine.artifact.kind].load()
-        open_it = partial(opener(engine.target), engine.artifact.path, threads, HEADS[engine.head], engine.runtime)
+        head = head_of(engine.head, engine.artifact.path)
+        open_it = partial(opener(engine.target), engine.artifact.path, threads, head, engine.runtime)
     while (code := run_forked(lambda: _told(connection, lambda: _answer(connection, engine, open_it)))) == RENEWED:
         pass
     return code

@@ -18,8 +18,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from optimize.interfaces import Reads
 from optimize.quantization.observers import Observer, make_observer
 from optimize.quantization.ranges import Method
 
@@ -78,9 +79,7 @@ class Site:
 
 
 @contextmanager
-def fake_quantized(
-    model: PreTrainedModel, *, reads: Literal["first token", "all tokens"], limit: int, method: Method
-) -> Iterator[Ranges]:
+def fake_quantized(model: PreTrainedModel, *, reads: Reads, limit: int, method: Method) -> Iterator[Ranges]:
     """Let the model compute as INT8 would, once `watch` has found ranges by `method`.
 
     `limit` is the largest magnitude of a weight that is multiplied with.
@@ -102,7 +101,7 @@ def fake_quantized(
             del module.forward  # the instance's own; the class's shows again
 
 
-def find_sites(model: PreTrainedModel, *, reads: Literal["first token", "all tokens"]) -> list[Site]:
+def find_sites(model: PreTrainedModel, *, reads: Reads) -> list[Site]:
     """The linear layers that will be quantized, in the order in which they run."""
     import torch
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from optimize.errors import StageError
 from optimize.graphs.onnx import to_proto, weight_behind
+from optimize.sentences.configs import SCOPE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -72,12 +73,12 @@ def normalise(model: ir.Model) -> ir.Model:
 
 
 def find_sites(model: ir.Model) -> list[Site]:
-    """All sites of a normalised graph, in the order of its nodes."""
+    """All sites of a normalised graph, in the order of its nodes; none of a sentence encoder's modules is one."""
     sites = []
     for node in model.graph:
         place = WEIGHT_PLACES.get(node.op_type)
         weight = None if place is None else weight_behind(node.inputs[place])
-        if weight is None or len(weight.shape) != 2:
+        if weight is None or len(weight.shape) != 2 or node.name.startswith(f"/{SCOPE}/"):
             continue
         looks_up = node.op_type == "Gather"
         tied = weight is not node.inputs[place]

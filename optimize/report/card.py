@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.data.urls import on_hub
-from optimize.heads import HEADS
-from optimize.interfaces import Head
-from optimize.manifest import Manifest, Metric
-from optimize.measure.kinds import KINDS, ModelKind
+from optimize.manifest import Manifest, Metric, Source
 from optimize.report import tables
 from optimize.report.facts import fact_rows
 from optimize.report.markdown import code, code_block, plain
@@ -19,6 +16,7 @@ from optimize.report.page import command, show
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.remarks import is_int8, zeros
 from optimize.report.tables import markdown_table
+from optimize.report.usage import gives_tokens, usage
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -53,7 +51,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
         show(pictures, SENSITIVITY),
         "## Use",
         "`PATH` is this folder, or the id of its repository on the Hub.",
-        _usage(HEADS[manifest.request.head], KINDS[manifest.stages[-1].artifact.kind]),
+        usage(manifest),
         CHECKPOINT_USAGE if checkpoint else "",
         "## Limits that it met",
         "\n".join(f"- {plain(check.name)}: {plain(check.reason)}" for check in manifest.verdict.checks),
@@ -73,8 +71,8 @@ def card_data(manifest: Manifest) -> ModelCardData:
     tags = [manifest.stages[-1].artifact.kind, "distilbert", "distilbert-optimize"]
     trained = "training" in manifest.data and _is_on_hub(manifest)
     data = ModelCardData(
-        library_name="optimum",
-        pipeline_tag=manifest.request.head,
+        library_name="sentence-transformers" if gives_tokens(manifest) else "optimum",
+        pipeline_tag="sentence-similarity" if manifest.source.sentence else manifest.request.head,
         tags=[*tags, "int8"] if quantized else tags,
         datasets=[_data_id(manifest)] if trained else None,
         model_name=manifest.source.id,
@@ -122,8 +120,16 @@ def _origin(manifest: Manifest) -> str:
     stages = " → ".join(plain(record.stage) for record in manifest.stages)
     return (
         f"An optimized form of {code(source.id)}{revision} for {manifest.request.head}, made by the stages {stages}. "
-        "All numbers below were measured on this model itself."
+        f"All numbers below were measured on this model itself{_embedding(source)}."
     )
+
+
+def _embedding(source: Source) -> str:
+    """What was compared, where that is the embedding of a sentence encoder."""
+    if source.sentence is None:
+        return ""
+    prompt = f", texts after the prompt {code(source.sentence.prompt)}" if source.sentence.prompt else ""
+    return f", on its sentence embedding ({plain(source.sentence.modules)}){prompt}"
 
 
 def _score(manifest: Manifest) -> str:
@@ -192,33 +198,3 @@ def _without_paths(manifest: Manifest) -> Manifest:
         settings=settings,
     )
     return manifest.model_copy(update={"request": changed})
-
-
-def _usage(head: Head, kind: ModelKind) -> str:
-    if head.auto_class in kind.lacks:
-        return _usage_of_choices()
-    # transformers calls the model without a task AutoModel, and optimum calls it after its task.
-    name = kind.prefix + (head.auto_class.removeprefix("AutoModel").removeprefix("For") or "FeatureExtraction")
-    imported = "AutoTokenizer" if head.usage is None else "AutoTokenizer, pipeline"
-    lines = [
-        f"from {kind.module} import {name}",
-        f"from transformers import {imported}",
-        "",
-        f'model = {name}.from_pretrained("PATH")',
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
-    ]
-    if head.usage is not None:
-        lines.append(f'print(pipeline("{head.name}", model=model, tokenizer=tokenizer)({head.usage}))')
-    return "\n".join(["```python", *lines, "```"])
-
-
-def _usage_of_choices() -> str:
-    """optimum-intel has no class for multiple choice; OpenVINO itself needs none."""
-    return (
-        "```python\nimport openvino\nfrom transformers import AutoTokenizer\n\n"
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
-        'model = openvino.Core().compile_model("PATH/openvino_model.xml", "CPU")\n'
-        'tokens = tokenizer(["Who?", "Who?"], ["Ada.", "Nobody."], padding=True, return_tensors="np")\n'
-        'names = ("input_ids", "attention_mask")  # [batch, choices, tokens]\n'
-        'print(model({name: tokens[name][None] for name in names})["logits"].argmax())\n```'
-    )

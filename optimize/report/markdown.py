@@ -34,10 +34,10 @@ def code(text: str) -> Markdown:
     return Markdown(f"{fence}{pad}{line}{pad}{fence}")
 
 
-def code_block(text: str) -> str:
+def code_block(text: str, language: str = "") -> str:
     """Lines as a block of code that ends where they do."""
     fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}\n{text}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _one_line(text: str) -> str:

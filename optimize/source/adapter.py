@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.checkpoint import CONFIG_FILE, Config, read_config
-from optimize.data.classes import class_count
+from optimize.data.classes import classes_of
 from optimize.errors import SourceError, UnavailableError, brief, first_line
 from optimize.files.small import read_json
 from optimize.heads import HEADS
@@ -132,7 +132,7 @@ def merged_config(config: Config, whole: Shapes, head: Head) -> Config:
     if TABLE in whole:
         (merged["vocab_size"],) = whole[TABLE][:1]
     classes = whole.get(CLASSES, ())[:1]
-    if head.labels and classes and classes != (class_count(config),):
+    if head.labels and classes and classes != (classes_of(config).count,):
         names = [f"LABEL_{number}" for number in range(*classes)]
         merged["id2label"] = dict(enumerate(names))
         merged["label2id"] = {name: number for number, name in enumerate(names)}

@@ -79,6 +79,11 @@ def vocab_size(config: Config) -> int:
     return _size(config, "vocab_size")
 
 
+def width_of(config: Config) -> int:
+    """How many numbers a token's hidden state has."""
+    return _size(config, "dim")
+
+
 def values_at_once(config: Config, tokens: int, *, words: bool, where: str) -> int:
     """How many numbers a text of so many tokens has at one time, at least: in a layer, or as its answers.
 

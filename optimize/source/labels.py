@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from optimize.checkpoint import Config
-from optimize.data.classes import class_count
+from optimize.data.classes import classes_of
 from optimize.errors import SourceError, brief
 from optimize.interfaces import Head
 
@@ -59,7 +59,7 @@ def _check_ids(names: Mapping[str, object], ids: Mapping[str, object], *, where:
 
 def check_classes(stored: Mapping[str, tuple[int, ...]], head: Head, config: Config, *, where: str) -> None:
     """Refuse weights of a head with labels that have another number of classes than the config names."""
-    classes, shape = class_count(config), stored.get(CLASSES, ())
+    classes, shape = classes_of(config).count, stored.get(CLASSES, ())
     if head.labels and shape[:1] != (classes,):
         raise SourceError(
             f"{where}: {CLASSES} has the shape {list(shape)}, and its config {classes} classes; correct id2label"

@@ -11,6 +11,7 @@ from optimize.interfaces import Facts, Head
 from optimize.source.adapter import complete, merge
 from optimize.source.names import surplus_in_encoder
 from optimize.source.plain import write_plain
+from optimize.source.sentences import lower_first
 from optimize.source.tokenizer import check_loaded, reading, settle
 from optimize.source.weights import check_stored, convert_foreign, stored
 
@@ -24,8 +25,12 @@ UNLOADABLE = (
 """What transformers and torch raise for a config that makes no sense."""
 
 
-def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str, adapter: Path | None = None) -> Facts:
+def raise_to_fp32(
+    folder: Path, head: Head, out: Path, *, where: str, adapter: Path | None = None, lower_case: bool = False
+) -> Facts:
     """Load, check that nothing was made up, merge the adapter, if any, and save in FP32 with the tokenizer.
+
+    With `lower_case`, the tokenizer writes texts so before anything else.
 
     The folders are copies of ours: what they hold is put into the form that transformers reads.
     """
@@ -42,6 +47,8 @@ def raise_to_fp32(folder: Path, head: Head, out: Path, *, where: str, adapter: P
         model = merge(model, adapter, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)
+    if lower_case:
+        lower_first(tokenizer)
     model.config.label2id = {name: number for number, name in model.config.id2label.items()}
     save_model(model, out)
     tokenizer.save_pretrained(out)

@@ -28,6 +28,7 @@ from optimize.interfaces import Context, Facts, Stage, Trait, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.tables import quantize_tables
 from optimize.quantization.weights import choose_range
+from optimize.sentences.configs import SCOPE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -119,6 +120,7 @@ def _quantize_linear(model: ir.Model, path: Path, choice: Choice) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    kept = [node.name for node in model.graph if node.name.startswith(f"/{SCOPE}/")]
     quiet = logging.getLogger().manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -128,6 +130,8 @@ def _quantize_linear(model: ir.Model, path: Path, choice: Choice) -> None:
             op_types_to_quantize=["MatMul", "Attention"],
             per_channel=choice.per_channel,
             reduce_range=choice.reduce_range,
+            # ONNX Runtime makes a MatMul of a Gemm first, and names it so.
+            nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],
             weight_type=QuantType.QInt8 if choice.weight_type == "int8" else QuantType.QUInt8,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )

@@ -33,6 +33,7 @@ from optimize.quantization.nncf.accuracy_control import Control
 from optimize.quantization.nncf.session import heard
 from optimize.quantization.weights import choose_range
 from optimize.runtimes.openvino import MODEL_FILE, load_openvino, read_model
+from optimize.sentences.configs import SCOPE
 
 if TYPE_CHECKING:
     import openvino
@@ -147,8 +148,8 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
 
 
 def _excluded(weights: Sequence[Weight], patterns: Sequence[str]) -> list[str]:
-    """The operators whose layers a pattern names; a pattern that names none is refused."""
-    found = []
+    """The operators whose layers a pattern names, and a sentence encoder's modules; one that names none is refused."""
+    found = [weight.operator for weight in weights if weight.name.startswith(f"{SCOPE}.")]
     for pattern in patterns:
         matching = [weight.operator for weight in weights if fnmatch.fnmatch(weight.name, pattern)]
         if not matching:

@@ -157,7 +157,7 @@ def _rows(found: Sequence[Tensor], batch: Batch, head: Head) -> Tensor:
     """What the head reads of its outputs, [N, width]; of a logit per token, the tokens are the classes."""
     import torch
 
-    if head.reads == "first token":
+    if head.reads != "all tokens":
         return found[0]
     if head.rows_are == "vectors":
         weights = batch.decides.unsqueeze(-1).float()

@@ -21,7 +21,8 @@ from optimize.errors import RequestError, StageError
 from optimize.files import copies
 from optimize.interfaces import Facts
 from optimize.source import acquire
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 MATERIAL = {"stage": "export", "head": "fill-mask", "seed": 0}
 DEEP = "[" * 100_000

@@ -21,7 +21,8 @@ from optimize.errors import SourceError, UnavailableError
 from optimize.heads import HEADS
 from optimize.hub import client, patience, refusals
 from optimize.hub.repository import COMMIT, download
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 NAME = "tester/small"
 NOWHERE = "http://127.0.0.1:9"

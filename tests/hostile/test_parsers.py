@@ -21,7 +21,7 @@ from optimize.config import KEYS, load_pipeline
 from optimize.data.files import find_files
 from optimize.data.read import peek_columns
 from optimize.errors import OptimizeError
-from optimize.source.acquire import inspect_checkpoint
+from optimize.source.finding import inspect_checkpoint
 from optimize.source.geometry import SIZES
 from optimize.stages import STAGES
 

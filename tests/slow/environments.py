@@ -35,8 +35,10 @@ def environment(name: str, requirements: Sequence[str], *, without: Sequence[str
         shutil.rmtree(home, ignore_errors=True)
         venv.create(home, with_pip=True)
         pip = [python, "-m", "pip", "--quiet"]
+        # What leads Python to this tree would have pip take its libraries for those of the environment.
+        clean = {word: value for word, value in os.environ.items() if not word.startswith("PYTHON")}
         done = subprocess.run(
-            [*pip, "install", *requirements], capture_output=True, text=True, check=False, timeout=PATIENCE
+            [*pip, "install", *requirements], env=clean, capture_output=True, text=True, check=False, timeout=PATIENCE
         )
         if done.returncode:
             pytest.skip(f"{name} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
@@ -49,6 +51,27 @@ def environment(name: str, requirements: Sequence[str], *, without: Sequence[str
 def _content(word: str) -> str:
     path = Path(word)
     return path.read_text() if path.is_file() else word
+
+
+def transformers_4() -> Path:
+    """What goes with transformers 4.57: optimum-onnx, and sentence-transformers 5, beside all that we need."""
+    constraints = ["-c", str(ROOT / "constraints-4.57.txt")]
+    return environment("transformers-4", [*constraints, f"{ROOT}[cpu,optimum]", "sentence-transformers==5.7.0"])
+
+
+def optimum_intel() -> Path:
+    """optimum-intel, whose pins exclude those of optimum-onnx, and sentence-transformers 6.
+
+    It brings torchvision, whose build need not be torch's; text needs none.
+    """
+    packages = ["optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0", "torch==2.13.0"]
+    return environment("optimum-intel", [*packages, "sentence-transformers==6.2.0"], without=["torchvision"])
+
+
+def foreign_frameworks() -> Path:
+    """TensorFlow and Flax, with the last transformers that has models of both."""
+    packages = ["transformers==4.57.6", "tensorflow==2.19.1", "tf-keras==2.19.0", "flax==0.10.7", "jax==0.6.2"]
+    return environment("foreign-frameworks", packages)
 
 
 def run_there(python: Path, *words: object, accepted: Sequence[int] = (0,)) -> str:

@@ -5,29 +5,25 @@ No environment has these beside ours, so the test makes one, outside of this tre
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import foreign
 import h5py
 import msgpack
 import numpy as np
-import platformdirs
 import pytest
 from doubles import Silent
-from filelock import FileLock
 from safetensors.numpy import load_file
+from slow.environments import foreign_frameworks
 
 from optimize.checkpoint import load_model
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
-REQUIREMENTS = ("transformers==4.57.6", "tensorflow==2.19.1", "tf-keras==2.19.0", "flax==0.10.7", "jax==0.6.2")
 SETTINGS = {"max_position_embeddings": 64, "dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 2}
 CLASSES = {
     "Model": "feature-extraction",
@@ -52,19 +48,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def python() -> Path:
-    """The Python of an environment with both libraries; made once for these requirements, among the user's caches."""
-    name = hashlib.sha256(repr((REQUIREMENTS, sys.version_info[:2])).encode()).hexdigest()[:12]
-    home = Path(platformdirs.user_cache_dir("distilbert-optimize-tests")) / f"frameworks-{name}"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{home}.lock"):
-        if not (home / "whole").exists():
-            shutil.rmtree(home, ignore_errors=True)
-            venv.create(home, with_pip=True)
-            done = run(home / "bin" / "python", "-m", "pip", "install", "--quiet", *REQUIREMENTS)
-            if done.returncode:
-                pytest.skip(f"TensorFlow and Flax cannot be installed: {done.stderr.strip().splitlines()[-1]}")
-            (home / "whole").touch()
-    return home / "bin" / "python"
+    return foreign_frameworks()
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
+from slow.environments import optimum_intel
 
 from optimize.heads import HEADS
-from optimize.machine.environment import cache_root
 
 CLASSES = {
     "feature-extraction": "OVModelForFeatureExtraction",
@@ -23,8 +22,6 @@ CLASSES = {
     "token-classification": "OVModelForTokenClassification",
     "question-answering": "OVModelForQuestionAnswering",
 }
-PACKAGES = ("optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0", "torch==2.13.0")
-HOME = cache_root() / "optimum-intel"
 
 LOAD = """
 import json, sys
@@ -43,18 +40,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def python() -> Path:
     """The interpreter of an environment with optimum-intel."""
-    found = HOME / "bin" / "python"
-    ready = HOME / f"ready-{'-'.join(PACKAGES)}"
-    if not ready.exists():
-        venv.create(HOME, clear=True, with_pip=True)
-        words = [found, "-m", "pip", "install", "--quiet", *PACKAGES]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=540)
-        if done.returncode:
-            pytest.skip(f"optimum-intel cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-        # optimum-intel brings torchvision, whose build need not be torch's; text needs none.
-        subprocess.run([found, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], check=True, timeout=120)
-        ready.touch()
-    return found
+    return optimum_intel()
 
 
 @pytest.mark.parametrize("head", sorted(CLASSES))

@@ -15,7 +15,8 @@ from doubles import Silent
 from libraries import needs
 
 from optimize.errors import SourceError
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 pytestmark = [pytest.mark.slow, needs("peft"), pytest.mark.filterwarnings("ignore")]
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import pytest
-from slow.environments import ROOT, environment, run_there
+from slow.environments import run_there, transformers_4
 from tiers import ALL_HEADS
 
 from optimize.heads import HEADS
@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 import transformers
 from optimize.checkpoint import load_model
-from optimize.graphs.forwards import write_out
+from optimize.graphs.forwards import answering, write_out
 from optimize.graphs.onnx import save
 from optimize.graphs.tracing import trace
 from optimize.heads import HEADS
@@ -33,7 +33,8 @@ assert transformers.__version__.startswith("4.57."), transformers.__version__
 head, folder, out, exporter = sys.argv[1:]
 model = load_model(folder, HEADS[head].auto_class)
 write_out(model, sliced=HEADS[head].reads == "first token")
-save(trace(model, HEADS[head], exporter=exporter, opset=17), Path(out))
+outputs = HEADS[head].outputs
+save(trace(answering(model, outputs), HEADS[head], outputs, exporter=exporter, opset=17), Path(out))
 """
 
 READ = """
@@ -72,7 +73,7 @@ ASKED = {
 @pytest.fixture(scope="module")
 def python() -> Path:
     """The interpreter of an environment with transformers 4.57 and optimum-onnx."""
-    return environment("transformers-4", ["-c", str(ROOT / "constraints-4.57.txt"), f"{ROOT}[cpu,optimum]"])
+    return transformers_4()
 
 
 def class_of(head: str) -> str:

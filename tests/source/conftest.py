@@ -11,7 +11,8 @@ import pytest
 from source.cases import HEAD, Change
 
 from optimize import cache
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 
 @pytest.fixture

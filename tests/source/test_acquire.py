@@ -28,7 +28,7 @@ from source.cases import (
 
 from optimize import cache
 from optimize.errors import SourceError
-from optimize.source.acquire import inspect_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 QUERY = "distilbert.transformer.layer.1.attention.q_lin.weight"
 

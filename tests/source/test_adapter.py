@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from optimize.errors import SourceError, UnavailableError
 from optimize.source import adapter as adapters
-from optimize.source.acquire import inspect_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 Make = Callable[..., Path]
 PLACE = "base_model.model.distilbert.transformer.layer.0.attention.q_lin"

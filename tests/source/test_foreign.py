@@ -21,7 +21,8 @@ from safetensors.numpy import load_file, save_file
 from optimize import cache
 from optimize.errors import SourceError
 from optimize.heads import HEADS
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 from optimize.source.foreign import sines
 
 HEAD = "text-classification"

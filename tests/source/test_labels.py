@@ -10,7 +10,7 @@ from source.cases import configure
 
 from optimize.errors import SourceError
 from optimize.heads._encoding import class_names
-from optimize.source.acquire import inspect_checkpoint
+from optimize.source.finding import inspect_checkpoint
 
 ID2LABEL = {"0": "negative", "1": "positive"}
 LABEL2ID = {"negative": 0, "positive": 1}

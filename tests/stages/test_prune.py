@@ -19,7 +19,8 @@ from optimize.evaluate.predict import run_split
 from optimize.interfaces import Encoded
 from optimize.pruning.costs import count_operations
 from optimize.pruning.sites import find_sites
-from optimize.source.acquire import acquire_checkpoint, inspect_checkpoint
+from optimize.source.acquire import acquire_checkpoint
+from optimize.source.finding import inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.stages.prune import STAGE, Params
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from optimize.checkpoint import load_model, read_config
 from optimize.evaluate.predict import collate
-from optimize.graphs.forwards import answer_by_name, write_out
+from optimize.graphs.forwards import answering, write_out
 from optimize.graphs.tracing import INPUTS, example, open_axes
 from optimize.interfaces import Feature, Head
 
@@ -31,9 +31,9 @@ def trace(folder: Path, head: Head, *, readout_slice: bool) -> GraphModule:
     config = read_config(folder)
     model, most_tokens = load_model(folder, head.auto_class), int(config["max_position_embeddings"])
     write_out(model, sliced=readout_slice)
-    answer_by_name(model, head.outputs)
     axes = open_axes(head, most_tokens)
-    return export(model.eval(), example(head, most_tokens), dynamic_shapes=(axes, axes))
+    module = answering(model, head.outputs).eval()
+    return export(module, example(head, most_tokens), dynamic_shapes=(axes, axes))
 
 
 def autotune(
