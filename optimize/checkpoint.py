@@ -99,10 +99,12 @@ def load_with_info(
     sizes = pruned_sizes(config, where=str(folder))
     usual = getattr(transformers, name)
     built = _sized(usual, sizes) if sizes else usual
-    plain = usual.config_class.from_pretrained(folder, local_files_only=True)
+    plain, known = usual.config_class.from_pretrained(folder, local_files_only=True), usual.config_class()
     for key, value in PLAIN.items():
-        if hasattr(plain, key):
+        if hasattr(known, key):
             setattr(plain, key, value)
+        elif hasattr(plain, key):
+            delattr(plain, key)
     options = {"dtype": torch.float32, **options}
     model, info = built.from_pretrained(
         folder, config=plain, local_files_only=True, output_loading_info=True, **options

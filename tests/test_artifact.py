@@ -106,7 +106,12 @@ def test_companions_are_copied_and_neither_the_model_nor_what_is_there(folder, t
     (folder / "vocab.txt").write_text("theirs")
     (out / "config.json").write_text("ours")
     copy_companions(folder, "onnx", out)
-    assert {path.name: path.read_text() for path in out.iterdir()} == {"config.json": "ours", "vocab.txt": "theirs"}
+    copied = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
+    assert {name: copied[name] for name in ("config.json", "vocab.txt")} == {
+        "config.json": "ours",
+        "vocab.txt": "theirs",
+    }
+    assert set(copied) == {"config.json", "vocab.txt", "onnx/notes.txt"}
 
 
 @pytest.mark.parametrize("values", [{"kind": "tflite"}, {"more": 1}, {"size_bytes": "many"}])

@@ -109,7 +109,7 @@ def test_half_precision_and_attention_are_chosen_as_ever(pruned):
     folder, _ = pruned()
     model = load_model(folder, dtype=torch.float16, attn_implementation="eager")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
-    assert type(encoder_layers(model)[0].attention).__name__ == "MultiHeadSelfAttention"
+    assert model.config._attn_implementation == "eager"
 
 
 def test_transformers_own_word_for_pruned_heads_is_replaced(pruned):
@@ -191,7 +191,7 @@ def test_transformers_itself_refuses_weights_of_other_sizes(pruned, tmp_path):
     folder, _ = pruned()
     shutil.copytree(folder, tmp_path / "plain")
     set_config(tmp_path / "plain", pruned_layers=None)
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(RuntimeError, match=r"size mismatch|ignore_mismatched_sizes"):
         load_model(tmp_path / "plain")
 
 

@@ -305,7 +305,7 @@ def test_a_model_with_a_smaller_vocabulary_is_judged_by_its_own_tokenizer_and_pu
     assert (again.metric, again.drift.left_out) == (last.metric, pruned.drift.left_out)
     assert checked.request == manifest.request
     publish_folder(folder, tmp_path / "published")
-    vocabulary = (tmp_path / "published" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    vocabulary = json.loads((tmp_path / "published" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     assert len(vocabulary) == manifest.stages[0].facts["vocabulary"]
     card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
     assert f"Its tokenizer has {len(vocabulary):,} of" in card

@@ -19,8 +19,6 @@ LIBRARIES = (
     "onnx",
     "openvino",
     "nncf",
-    "optimum",
-    "optimum-onnx",
     "torch",
     "transformers",
     "datasets",

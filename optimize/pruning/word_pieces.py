@@ -23,6 +23,8 @@ Json = dict[str, Any]
 
 NAME = "prune_vocabulary"
 BATCH_TEXTS = 1000
+PLAIN_VOCABULARY = "vocab.txt"
+"""transformers 4 writes it beside tokenizer.json; 5 does not, and reads it in that one's place where it is there."""
 TEMPLATE, PAIRS = "TemplateProcessing", ("BertProcessing", "RobertaProcessing")
 
 
@@ -145,7 +147,8 @@ def write_tokenizer(source: Path, out: Path, new_ids: Mapping[int, int]) -> None
     for processor in _processors(tokenizer["post_processor"]):
         _renumber(processor, new_ids)
     _write(out / "tokenizer.json", tokenizer)
-    (out / "vocab.txt").write_text("".join(f"{piece}\n" for _, piece in kept), encoding="utf-8")
+    if (source / PLAIN_VOCABULARY).exists():
+        (out / PLAIN_VOCABULARY).write_text("".join(f"{piece}\n" for _, piece in kept), encoding="utf-8")
     _rewrite_companions(source, out, new_ids)
 
 
@@ -154,8 +157,9 @@ def _rewrite_companions(source: Path, out: Path, new_ids: Mapping[int, int]) -> 
     config, added = source / "tokenizer_config.json", source / "added_tokens.json"
     if config.is_file():
         content = _read(config)
-        decoder = content.get("added_tokens_decoder", {})
-        content["added_tokens_decoder"] = {str(new_ids[int(old)]): token for old, token in decoder.items()}
+        # transformers 5 writes none, and would take an empty one for the word that nothing was added.
+        if decoder := content.get("added_tokens_decoder"):
+            content["added_tokens_decoder"] = {str(new_ids[int(old)]): token for old, token in decoder.items()}
         _write(out / config.name, content)
     if added.is_file():
         _write(out / added.name, {token: new_ids[old] for token, old in _read(added).items()})

@@ -132,7 +132,7 @@ def merged_config(config: Config, whole: Shapes, head: Head) -> Config:
     if TABLE in whole:
         (merged["vocab_size"],) = whole[TABLE][:1]
     classes = whole.get(CLASSES, ())[:1]
-    if head.labels and classes and classes != (classes_of(config).count,):
+    if head.labels and not head.has_choices and classes and classes != (classes_of(config).count,):
         names = [f"LABEL_{number}" for number in range(*classes)]
         merged["id2label"] = dict(enumerate(names))
         merged["label2id"] = {name: number for number, name in enumerate(names)}

@@ -11,7 +11,7 @@ from optimize.interfaces import Facts, Head
 from optimize.source.adapter import complete, merge
 from optimize.source.names import surplus_in_encoder
 from optimize.source.plain import write_plain
-from optimize.source.sentences import lower_first
+from optimize.source.sentences import save_lowering
 from optimize.source.tokenizer import check_loaded, reading, settle
 from optimize.source.weights import check_stored, convert_foreign, stored
 
@@ -47,11 +47,12 @@ def raise_to_fp32(
         model = merge(model, adapter, where=where)
     tokenizer = _load_tokenizer(folder, where=where)
     check_loaded(tokenizer, model.config.vocab_size, where=where)
-    if lower_case:
-        lower_first(tokenizer)
     model.config.label2id = {name: number for number, name in model.config.id2label.items()}
     save_model(model, out)
-    tokenizer.save_pretrained(out)
+    if lower_case:
+        save_lowering(tokenizer, out)
+    else:
+        tokenizer.save_pretrained(out)
     return {"stored_as": stored_as, "wrapper": outer or wrapper, "left_out": ", ".join(spare)}
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+SETTINGS = "tokenizer_config.json"
+AS_WRITTEN = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+"""With these, transformers takes a tokenizer.json as it is; by DistilBERT's own class, 5 builds it from the vocabulary."""
 PICKLE_FILE = "pytorch_model.bin"
 
 
@@ -105,8 +108,8 @@ def _stored(folder: Path, *, where: str) -> Mapping[str, Tensor]:
     raise SourceError(f"{where}: has neither {WEIGHTS_FILE} nor {PICKLE_FILE}; copy the whole encoder")
 
 
-def lower_first(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer write all texts in lower case before anything else, in place."""
+def save_lowering(tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Save a tokenizer that writes all texts in lower case before anything else."""
     from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 
     backend = tokenizer.backend_tokenizer
@@ -114,6 +117,9 @@ def lower_first(tokenizer: PreTrainedTokenizerBase) -> None:
     if backend.normalizer is not None:
         steps.append(backend.normalizer)
     backend.normalizer = Sequence(steps)
+    tokenizer.save_pretrained(out)
+    settings = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
+    _write_json(out / SETTINGS, settings | AS_WRITTEN)
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -47,8 +47,8 @@ class Params(StageParams):
     exporter: Exporter = Field(
         default="torchscript",
         description="Who writes the graph down: PyTorch's tracer (`torchscript`), its newer exporter (`dynamo`, which "
-        "takes several times as long and writes operator set 18 or later), or that of optimum-onnx (`optimum`), where "
-        "it is installed.",
+        "takes several times as long and writes operator set 18 or later), or the one of optimum (`optimum`), where "
+        "that is installed.",
     )
     readout_slice: bool = Field(
         default=True,

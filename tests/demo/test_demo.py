@@ -198,7 +198,6 @@ def test_a_checkpoint_is_loaded_back_by_the_auto_classes(head: str, tmp_path: Pa
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
-        "vocab.txt",
     } <= names
 
 

@@ -1,10 +1,10 @@
 """A WordPiece tokenizer of a few dozen words, and a way to run a head on made-up outputs."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import BertWordPieceTokenizer
 from transformers import DistilBertTokenizerFast
 
 from optimize.interfaces import Encoded, Feature, Feed, Head, Score, Text
@@ -19,11 +19,11 @@ WORDS = (
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> DistilBertTokenizerFast:
+def tokenizer() -> DistilBertTokenizerFast:
     """Return a DistilBERT tokenizer without any download."""
-    path: Path = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
-    path.write_text("\n".join([*SPECIAL, *PIECES, *WORDS.split()]) + "\n", encoding="utf-8")
-    return DistilBertTokenizerFast(vocab_file=str(path))
+    vocabulary = {piece: number for number, piece in enumerate([*SPECIAL, *PIECES, *WORDS.split()])}
+    backend = BertWordPieceTokenizer(vocab=vocabulary, lowercase=True)
+    return DistilBertTokenizerFast(tokenizer_object=backend._tokenizer, do_lower_case=True)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def write(name: str, content: bytes) -> Change:
 
 
 def remove(*names: str) -> Change:
-    return lambda folder: [(folder / name).unlink() for name in names]
+    return lambda folder: [(folder / name).unlink(missing_ok=True) for name in names]
 
 
 def keep(folder: Path) -> None:

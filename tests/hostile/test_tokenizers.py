@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from hostile.cases import PROGRESS, Change, assert_refused, remove, write
 
 FAR = 10**6
@@ -111,4 +112,7 @@ def test_a_tokenizer_that_transformers_cannot_load_is_one_line(optimize, folders
 def test_a_tokenizer_that_is_python_alone_is_one_line(optimize, folders, tmp_path: Path) -> None:
     asked = optimize("run", *folders(settings(tokenizer_class="BertJapaneseTokenizer")))
 
-    assert_refused(asked, 2, "BertJapaneseTokenizer, which runs as Python alone", tmp_path, progress=PROGRESS[:1])
+    # transformers 5 asks for that class's own files first.
+    newer = int(transformers.__version__.partition(".")[0]) > 4
+    says = "its tokenizer cannot be loaded (" if newer else "BertJapaneseTokenizer, which runs as Python alone"
+    assert_refused(asked, 2, says, tmp_path, progress=PROGRESS[:1])

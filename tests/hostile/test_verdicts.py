@@ -172,7 +172,7 @@ def split_of(gold: list[Any], **extra: Sequence[Any]) -> Encoded:
     features = []
     for place in range(len(gold)):
         features.append(Feature(ids, place, {name: values[place] for name, values in extra.items()}))
-    return Encoded(tuple(features), tuple(gold), 0, TAGS if "words" in extra else ("NEG", "POS"))
+    return Encoded(tuple(features), tuple(gold), 0, classes=TAGS if "words" in extra else ("NEG", "POS"))
 
 
 def one_hot(labels: list[int]) -> list[Any]:
@@ -187,7 +187,7 @@ MASKED = [np.array([7, 8]), np.array([7, 9])] * 200
 SPANS = {"Ada": (1.0, 0, 3), "Lisbon": (1.0, 13, 19)}
 ASKED = ["Ada", "Lisbon"] * 200
 OFFSETS = np.array([(0, 3), (4, 9), (10, 12), (13, 19), (20, 21)])
-READ = {"context": ["Ada lives in Lisbon ."] * 400, "offsets": [OFFSETS] * 400}
+READ = {"context": ["Ada lives in Lisbon ."] * 400, "offsets": [OFFSETS] * 400, "nulls": [0] * 400}
 TURNS = [np.array([np.cos(angle), np.sin(angle)]) for angle in np.linspace(0.1, 1.5, 400)]
 PAIRS = [vector for turn in reversed(TURNS) for vector in (np.array([1.0, 0.0]), turn)]
 PAIRED = Encoded(tuple(replace(split_of([0]).features[0], example=place // 2) for place in range(800)), (*NUMBERS,), 0)

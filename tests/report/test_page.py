@@ -62,7 +62,7 @@ def test_how_splits_were_made_is_said_once_with_the_splits_that_it_is_of():
     page = render(make_manifest(data=data))
 
     assert f"- {', '.join(data)}: a sample." in page
-    assert "- certification: left out 1 of 9 rows drawn: line 3: has no text." in page
+    assert "- certification: left out 1 of 9 rows drawn, which cannot be used: line 3: has no text." in page
     assert ": a sample" not in render(make_manifest())
 
 

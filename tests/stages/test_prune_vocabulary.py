@@ -115,6 +115,8 @@ def test_an_unseen_word_falls_apart_and_is_not_unknown(prune, context):
 
 def test_the_slow_tokenizer_and_the_fast_one_agree(prune, context):
     out, _, _ = prune()
+    if not (out / "vocab.txt").exists():
+        pytest.skip("transformers 5 has one tokenizer of DistilBERT's, and writes no vocab.txt")
     fast, slow = tokenizer_of(out), transformers.DistilBertTokenizer.from_pretrained(out)
     old = tokenizer_of(context(HEAD).reference.path)
     texts = [" ".join(list(old.get_vocab())[-40:]).replace("##", ""), "A [MASK] of Élan, 語!", old.sep_token]
@@ -136,7 +138,7 @@ def test_the_facts_are_those_of_the_files(head, prune):
     assert facts["vocabulary"] == len(new[table]) == config["vocab_size"] == len(tokenizer_of(out))
     assert facts["rows_dropped"] == len(old[table]) - len(new[table]) > 0
     assert facts["embedding_bytes_saved"] == old[table].nbytes - new[table].nbytes
-    assert len((out / "vocab.txt").read_text(encoding="utf-8").splitlines()) == facts["vocabulary"]
+    assert len(pieces_of(out)) == facts["vocabulary"]
 
 
 @pytest.mark.parametrize("head", NAMES)
@@ -226,7 +228,8 @@ def test_special_tokens_that_come_late_and_added_ones_move_with_the_rest(oddly_m
     assert new.pad_token_id == kept.index(9)
     assert json.loads((out / "tokenizer.json").read_text())["padding"]["pad_id"] == kept.index(9)
     assert new.convert_tokens_to_ids("<user>") == len(kept) - 1
-    decoder = json.loads((out / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    # transformers 5 keeps added tokens in tokenizer.json alone.
+    decoder = json.loads((out / "tokenizer_config.json").read_text()).get("added_tokens_decoder", {})
     assert {token["content"]: int(place) for place, token in decoder.items()} == {
         piece: new.convert_tokens_to_ids(piece) for piece in (token["content"] for token in decoder.values())
     }

@@ -133,7 +133,7 @@ def test_padding_and_batch_mates_change_nothing_but_rounding(head, context, appl
 @pytest.mark.parametrize("head", EACH_HEAD)
 def test_inputs_and_outputs_are_named_and_every_axis_of_the_input_is_dynamic(head, context, apply):
     graph = quantized(context, apply, head).model().graph
-    axes = ["batch", "choices", "sequence"] if head == "multiple-choice" else ["batch", "sequence"]
+    axes = ["batch_size", *(["num_choices"] if head == "multiple-choice" else []), "sequence_length"]
     assert {each.name: [axis.dim_param for axis in each.type.tensor_type.shape.dim] for each in graph.input} == {
         "input_ids": axes,
         "attention_mask": axes,
