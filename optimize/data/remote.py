@@ -108,7 +108,8 @@ def open_hub_path(found: OnHub, data: str, progress: Progress) -> Remote:
         raise DataError(f"{without_secrets(data)}: is not in that data set; check --data")
 
     def fetch(name: str, target: Path) -> None:
-        shutil.copyfile(download(pinned, [str(PurePosixPath(folder) / name)]) / target.name, target)
+        whole = str(PurePosixPath(folder) / name)
+        shutil.copyfile(download(pinned, [whole]) / whole, target)
 
     return Remote(without_secrets(data), sizes, alone, fetch, commit)
 

@@ -118,6 +118,7 @@ def decide(feature: Feature, rows: Array) -> Array:
 def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
     """Score [N, C] logits as what the gold says they are."""
     logits = np.stack(answers).astype(np.float64)
+    names = encoded.classes or tuple(map(str, range(logits.shape[1])))
     match encoded.gold[0]:
         case float():
             return _score_numbers(logits[:, 0], np.array(encoded.gold))
@@ -126,9 +127,9 @@ def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
             sets = np.where(np.isnan(logits), _metrics.NO_CLASS, logits > 0)
             if logits.shape[1] == 1:
                 return _score_classes(sets[:, 0], np.array(encoded.gold)[:, 0], ONE_OUTPUT)
-            return _score_sets(sets, np.array(encoded.gold), encoded.classes)
+            return _score_sets(sets, np.array(encoded.gold), names)
         case _:
-            return _score_classes(_metrics.decided(logits), np.array(encoded.gold), encoded.classes)
+            return _score_classes(_metrics.decided(logits), np.array(encoded.gold), names)
 
 
 def _score_classes(predicted: Array, gold: Array, names: Sequence[str]) -> Score:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "tokenizer_config.json"
 AS_WRITTEN = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
-"""With these, transformers takes a tokenizer.json as it is; by DistilBERT's own class, 5 builds it from the vocabulary."""
+"""So transformers takes a tokenizer.json as it is; by DistilBERT's own class, 5 builds it anew from the vocabulary."""
 PICKLE_FILE = "pytorch_model.bin"
 
 

@@ -106,7 +106,7 @@ def test_so_many_answers_show_a_share_at_95_percent(share: float, answers: int):
 def classified(gold: list[int], answers: list[int]) -> tuple[Encoded, Score]:
     """A split of two classes, and the score of answers to it."""
     features = tuple(Feature({"input_ids": np.zeros(1, dtype=np.int64)}, place) for place in range(len(gold)))
-    encoded = Encoded(features, tuple(gold), 0, ("NEG", "POS"))
+    encoded = Encoded(features, tuple(gold), 0, classes=("NEG", "POS"))
     return encoded, HEADS["text-classification"].score(encoded, list(np.eye(2)[answers]))
 
 
@@ -134,7 +134,7 @@ def test_what_classifiers_know_is_held_against_the_commonest_class(gold, answers
 
 def test_a_rare_class_that_is_lost_fails_its_limits_where_accuracy_keeps_its_own():
     gold = np.array([0] * 2000 + [1] * 1940 + [2] * 60)
-    kept, lost = (Encoded((), tuple(gold), 0, ("joy", "fear", "awe")), np.where(gold == 2, 0, gold))
+    kept, lost = (Encoded((), tuple(gold), 0, classes=("joy", "fear", "awe")), np.where(gold == 2, 0, gold))
     ours, theirs = (HEADS["text-classification"].score(kept, list(np.eye(3)[said])) for said in (lost, gold))
     classes, macro = compare_classes(ours.classes, theirs.classes, confidence=0.95, seed=0, resamples=50)
     metric = compare(ours, theirs, confidence=0.95, seed=0)
