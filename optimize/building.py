@@ -337,6 +337,8 @@ def material_of(loaded: Loaded, name: str) -> object:
     match name:
         case "limits":
             return loaded.plan.pipeline.gates.on_accuracy().model_dump()
+        case "optimum":
+            return environment.version("optimum-onnx")
         case "training":
             return loaded.splits.records["training"].digest
         case "target":

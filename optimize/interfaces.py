@@ -31,7 +31,7 @@ Fact = bool | int | float | str | list[FactRow]
 Facts = dict[str, Fact]
 """What a stage states about its work: single values, and tables as lists of flat rows."""
 Row = dict[str, Any]
-Dependence = Literal["cpu_features", "limits", "training", "target"]
+Dependence = Literal["cpu_features", "limits", "optimum", "training", "target"]
 Stack = Sequence[tuple[int, int]]
 """An encoder's layers by what each has: attention heads and FFN neurons."""
 Trait = Literal[
@@ -206,8 +206,8 @@ class Head:
     `axes` are those of the model's inputs, of which "choices" is one where an example is several texts at a time.
     With `takes_pairs` every text has a second one beside it. With `answers_in_words` classes are the vocabulary's
     entries, so it has to stay whole. `max_tokens` is what the task's texts are cut to by custom, where tokenizer and
-    model take more. `activations` counts those of the head itself, beside one a layer. `usage` is what a transformers
-    pipeline of this task is called with, as Python; None where transformers has no such pipeline.
+    model take more. `activations` counts those of the head itself, beside one a layer. `example` are texts that a
+    tokenizer is called with to show the model: one, or two that belong together, or a text and its choices.
     """
 
     name: str
@@ -232,7 +232,7 @@ class Head:
     takes_pairs: bool = False
     answers_in_words: bool = False
     activations: int = 0
-    usage: str | None = None
+    example: tuple[str, ...] = ("A sentence.",)
 
     @property
     def has_choices(self) -> bool:

@@ -142,7 +142,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
-    usage='"A sentence."',
+    example=("A sentence.",),
 )
 
 

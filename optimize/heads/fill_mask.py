@@ -134,5 +134,5 @@ HEAD = Head(
     constants=constants,
     answers_in_words=True,
     activations=1,
-    usage='"Paris is the capital of [MASK]."',
+    example=("Paris is the capital of [MASK].",),
 )

@@ -187,4 +187,5 @@ HEAD = Head(
     labels="label",
     axes=("batch", "choices", "sequence"),
     takes_pairs=True,
+    example=("Who?", "Ada.", "Nobody."),
 )

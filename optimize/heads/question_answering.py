@@ -242,5 +242,5 @@ HEAD = Head(
     fit=Fit(needed=_may_decline, thresholds=fit),
     max_tokens=384,
     takes_pairs=True,
-    usage='question="Who?", context="Ada did."',
+    example=("Who?", "Ada did."),
 )

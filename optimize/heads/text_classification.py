@@ -227,5 +227,5 @@ HEAD = Head(
     score=score,
     constants=constants,
     labels="label",
-    usage='"A sentence."',
+    example=("A sentence.",),
 )

@@ -188,5 +188,5 @@ HEAD = Head(
     constants=constants,
     labels="tags",
     scoring=scoring,
-    usage='"Ada lives in Lisbon."',
+    example=("Ada lives in Lisbon.",),
 )

@@ -29,7 +29,7 @@ class ModelKind:
     `require_whole` refuses a folder whose files are not a whole model of the head.
 
     Users load a model with a class of `module` whose name begins with `prefix` and ends as the head's auto class does;
-    `lacks` names the auto classes that the module has no counterpart of.
+    `package` has that module; `lacks` names the auto classes that the module has no counterpart of.
     """
 
     load: Callable[[], object]
@@ -38,6 +38,7 @@ class ModelKind:
     require_whole: Callable[[Artifact, Head], None]
     module: str
     prefix: str
+    package: str
     lacks: frozenset[str] = frozenset()
 
 
@@ -49,6 +50,7 @@ KINDS: dict[Kind, ModelKind] = {
         require_whole=require_whole_torch,
         module="transformers",
         prefix="AutoModelFor",
+        package="transformers",
     ),
     "onnx": ModelKind(
         load=lambda: importlib.import_module("onnxruntime"),
@@ -58,6 +60,7 @@ KINDS: dict[Kind, ModelKind] = {
         require_whole=require_whole_onnx,
         module="optimum.onnxruntime",
         prefix="ORTModelFor",
+        package="optimum-onnx, which goes with transformers 4.57",
     ),
     "openvino": ModelKind(
         load=load_openvino,
@@ -66,6 +69,7 @@ KINDS: dict[Kind, ModelKind] = {
         require_whole=require_whole_openvino,
         module="optimum.intel",
         prefix="OVModelFor",
+        package="optimum-intel",
         lacks=frozenset({"AutoModelForMultipleChoice"}),
     ),
 }

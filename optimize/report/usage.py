@@ -21,38 +21,55 @@ def gives_tokens(manifest: Manifest) -> bool:
 
 def usage(manifest: Manifest) -> str:
     """How to load a publication's model from its folder or repository, `PATH`, and to use it."""
-    head, kind = HEADS[manifest.request.head], KINDS[manifest.stages[-1].artifact.kind]
     if gives_tokens(manifest):
         return _usage_of_library(manifest)
-    if manifest.source.sentence is not None:
-        return _usage_of_embedding(manifest, manifest.source.sentence)
-    if head.auto_class in kind.lacks:
-        return _usage_of_choices()
-    # transformers calls the model without a task AutoModel, and optimum calls it after its task.
-    name = kind.prefix + (head.auto_class.removeprefix("AutoModel").removeprefix("For") or "FeatureExtraction")
-    imported = "AutoTokenizer" if head.usage is None else "AutoTokenizer, pipeline"
+    head, sentence = HEADS[manifest.request.head], manifest.source.sentence
+    if sentence is not None:
+        return _usage_of_embedding(manifest, sentence)
+    asked, more = ", ".join(map(json.dumps, head.example)), ""
+    if head.has_choices:
+        asked, more = f"{[head.example[0]] * 2}, {[*head.example[1:]]}, padding=True".replace("'", '"'), "[None]"
     lines = [
-        f"from {kind.module} import {name}",
-        f"from transformers import {imported}",
+        *_opened(manifest),
+        f'tokens = tokenizer({asked}, return_tensors="np")',
+        f'feed = {{name: tokens[name]{more} for name in ("input_ids", "attention_mask")}}',
+        *(f"print({_answer(manifest, name)})" for name in head.outputs),
+    ]
+    return "\n\n".join(filter(None, (code_block("\n".join(lines), "python"), _usage_of_optimum(manifest))))
+
+
+def _opened(manifest: Manifest) -> list[str]:
+    """Opening the model in its runtime, and its tokenizer; nothing else has to be installed."""
+    library, opened = "openvino", 'openvino.Core().compile_model("PATH/openvino_model.xml", "CPU")'
+    if _is_onnx(manifest):
+        provider = PROVIDERS[manifest.request.target]
+        library, opened = "onnxruntime", f'onnxruntime.InferenceSession("PATH/model.onnx", providers=["{provider}"])'
+    return [
+        f"import {library}",
+        "from transformers import AutoTokenizer",
         "",
-        f'model = {name}.from_pretrained("PATH")',
+        f"model = {opened}",
         'tokenizer = AutoTokenizer.from_pretrained("PATH")',
     ]
-    if head.usage is not None:
-        lines.append(f'print(pipeline("{head.name}", model=model, tokenizer=tokenizer)({head.usage}))')
-    return code_block("\n".join(lines), "python")
 
 
-def _usage_of_choices() -> str:
-    """optimum-intel has no class for multiple choice; OpenVINO itself needs none."""
-    return (
-        "```python\nimport openvino\nfrom transformers import AutoTokenizer\n\n"
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")\n'
-        'model = openvino.Core().compile_model("PATH/openvino_model.xml", "CPU")\n'
-        'tokens = tokenizer(["Who?", "Who?"], ["Ada.", "Nobody."], padding=True, return_tensors="np")\n'
-        'names = ("input_ids", "attention_mask")  # [batch, choices, tokens]\n'
-        'print(model({name: tokens[name][None] for name in names})["logits"].argmax())\n```'
-    )
+def _answer(manifest: Manifest, output: str) -> str:
+    return f'model.run(["{output}"], feed)[0]' if _is_onnx(manifest) else f'model(feed)["{output}"]'
+
+
+def _is_onnx(manifest: Manifest) -> bool:
+    return manifest.stages[-1].artifact.kind == "onnx"
+
+
+def _usage_of_optimum(manifest: Manifest) -> str:
+    """The class that takes the place of the checkpoint's own, where optimum has one."""
+    head, kind = HEADS[manifest.request.head], KINDS[manifest.stages[-1].artifact.kind]
+    if head.auto_class in kind.lacks:
+        return ""
+    # transformers calls the model without a task AutoModel, and optimum calls it after its task.
+    name = kind.prefix + (head.auto_class.removeprefix("AutoModel").removeprefix("For") or "FeatureExtraction")
+    lines = f'from {kind.module} import {name}\n\nmodel = {name}.from_pretrained("PATH")'
+    return f"With {kind.package}, in the place of the checkpoint's class:\n\n{code_block(lines, 'python')}"
 
 
 def _usage_of_library(manifest: Manifest) -> str:
@@ -71,30 +88,14 @@ def _usage_of_library(manifest: Manifest) -> str:
 
 
 def _usage_of_embedding(manifest: Manifest, sentence: SentenceRecord) -> str:
-    """The graph gives the embedding alone, and needs nothing but its runtime."""
-    library, opened, embeddings = (
-        "openvino",
-        'openvino.Core().compile_model("PATH/openvino_model.xml", "CPU")',
-        f'model(feed)["{OUTPUT}"]',
-    )
-    if manifest.stages[-1].artifact.kind == "onnx":
-        provider = PROVIDERS[manifest.request.target]
-        library, opened, embeddings = (
-            "onnxruntime",
-            f'onnxruntime.InferenceSession("PATH/model.onnx", providers=["{provider}"])',
-            f'model.run(["{OUTPUT}"], feed)[0]',
-        )
+    """The graph gives the embedding alone."""
     cut = f"max_length={sentence.max_tokens}, " if sentence.max_tokens else ""
     lines = [
-        f"import {library}",
-        "from transformers import AutoTokenizer",
-        "",
-        f"model = {opened}",
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
+        *_opened(manifest),
         f"prompt = {json.dumps(sentence.prompt)}",
         'texts = [prompt + text for text in ("A sentence.", "Another one.")]',
         f'tokens = tokenizer(texts, padding=True, truncation=True, {cut}return_tensors="np")',
         'feed = {name: tokens[name] for name in ("input_ids", "attention_mask")}',
-        f"print({embeddings}.shape)",
+        f"print({_answer(manifest, OUTPUT)}.shape)",
     ]
     return code_block("\n".join(lines), "python")

@@ -123,6 +123,7 @@ STAGE = Stage(
     takes="torch",
     gives="onnx",
     needs=("torch", "transformers", "onnx", "onnx-ir", "onnxscript"),
+    depends=lambda params: frozenset({"optimum"} if params.exporter == "optimum" else ()),
     refuses=refuses,
     summary="PyTorch to ONNX, with parity proven and the readout slice",
     traits=lambda params: Traits(makes=frozenset({"lean"} if params.lean else ())),

@@ -102,6 +102,11 @@ def heavy(built):
     }
 
 
+def test_the_version_of_optimum_is_in_the_key_where_it_exports():
+    depends = STAGES["export"].depends
+    assert (depends(Params(exporter="optimum")), depends(Params())) == ({"optimum"}, frozenset())
+
+
 def test_an_exporter_that_is_not_installed_is_refused(context, monkeypatch, tmp_path):
     monkeypatch.setattr(tracing, "find_spec", lambda _: None)
     here = context("fill-mask")
