@@ -117,6 +117,8 @@ def load_with_info(
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write a model's config and weights, as safetensors."""
     _hush()
+    # transformers 5 writes in the first of several processes alone; here each has a folder of its own.
+    model.should_save_on_this_rank = lambda _: True
     model.save_pretrained(folder)
 
 

@@ -81,7 +81,7 @@ def test_a_checkpoint_answers_as_the_library_that_saved_it(made, acquired, name:
     head, entry = acquired(name)
 
     library, _, suffix = name.partition("-")
-    assert entry.facts == {"stored_as": f"float32, {library}"}
+    assert entry.facts["stored_as"] == f"float32, {library}"
     assert head.name == CLASSES.get(suffix, head.name)
     with np.load(made / name / "answers.npz") as answers:
         feed = {each: torch.tensor(answers[each]) for each in ("input_ids", "attention_mask")}

@@ -23,8 +23,9 @@ from optimize.request import Options
 
 PYTHONS = {"onnx": transformers_4, "openvino": optimum_intel}
 PIPELINES = {
-    "onnx": "target: cpu\nstages: [export: {lean: true}, quantize_static]\n",
-    "openvino": "target: openvino\nstages: [export, convert_openvino, quantize_openvino: {accuracy_control: false}]\n",
+    "onnx": "target: cpu\nstages: [export: {lean: true}, quantize_static]\ngates: {max_size_ratio: 0.9}\n",
+    "openvino": "target: openvino\nstages: [export, convert_openvino, quantize_openvino: {accuracy_control: false}]\n"
+    "gates: {max_size_ratio: 0.9}\n",
 }
 MAKE = """
 import sys
