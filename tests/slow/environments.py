@@ -50,7 +50,10 @@ def environment(name: str, requirements: Sequence[str], *, without: Sequence[str
 
 def _content(word: str) -> str:
     path = Path(word)
-    return path.read_text() if path.is_file() else word
+    if path.is_file():
+        return path.read_text()
+    # Of this tree, what it requires; where it lies shapes nothing.
+    return word.replace(str(ROOT), (ROOT / "pyproject.toml").read_text())
 
 
 def transformers_4() -> Path:

@@ -37,7 +37,7 @@ CASES = [f"{library}-{name}" for library in ("TensorFlow", "Flax") for name in (
 SCRIPT = Path(__file__).with_name("made_elsewhere.py")
 NEAR = 1e-5
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

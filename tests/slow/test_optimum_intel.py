@@ -34,7 +34,7 @@ with numpy.load(sys.argv[3]) as feed:
 numpy.savez(sys.argv[4], **{name: numpy.asarray(outputs[name]) for name in json.loads(sys.argv[5])})
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ numpy.save(sys.argv[2], model.encode(json.loads(sys.argv[1])))
 """
 TEXTS = ["The train is late.", "A cat sits on the old bridge and waits for the rain to stop.", "late " * 60]
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_runs")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("few_runs")]
 
 
 def call(kind: str, code: str, *words: object) -> None:

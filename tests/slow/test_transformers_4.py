@@ -17,7 +17,7 @@ from tiers import ALL_HEADS
 
 from optimize.heads import HEADS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 EXPORT = """
 import sys
