@@ -78,10 +78,18 @@ def _of_arrow(values: pyarrow.ChunkedArray) -> tuple[tuple[object, ...], frozens
     from pyarrow import compute
 
     lengths = None
-    try:
-        if pyarrow.types.is_nested(values.type):
-            lengths = frozenset(compute.unique(compute.list_value_length(values)).to_pylist()) - {None}
-            values = compute.list_flatten(values)
-        return tuple(compute.unique(values)[:MOST_VALUES].to_pylist()), lengths
-    except pyarrow.ArrowNotImplementedError:  # lists of lists, or mappings: no labels, as each row's refusal says
+    if _is_list(values.type):
+        lengths = frozenset(compute.unique(compute.list_value_length(values)).to_pylist()) - {None}
+        values = compute.list_flatten(values)
+    # What is nested still, such as lists of lists or mappings, is no label, as each row's refusal says.
+    if pyarrow.types.is_nested(values.type):
         return (), lengths
+    return tuple(compute.unique(values)[:MOST_VALUES].to_pylist()), lengths
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    import pyarrow
+
+    return any(
+        check(kind) for check in (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
+    )

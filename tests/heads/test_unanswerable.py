@@ -87,7 +87,6 @@ def test_rows_that_all_have_answers_are_scored_without_a_threshold(make_text, ru
     score = run(HEAD, fixed, saying("London", 99.0))
 
     assert (score.decisions.tolist(), score.others) == (["London"], {"exact_match": 1.0})
-    assert HEAD.fit is not None
     assert not HEAD.fit.needed(encoded)
     assert [len(answers[0]) for answers in HEAD.constants(encoded)] == [1, 1, 1, 1]
 

@@ -104,7 +104,7 @@ def test_the_published_encoder_is_loaded_as_its_card_says_and_gives_the_same_vec
     )
     run, manifest = running.run(make_plan(options), progress=Silent())
     assert manifest.verdict.outcome == "passed", manifest.verdict.checks
-    assert manifest.source.sentence is not None
+    assert manifest.source.sentence.modules.startswith("cls → Dense 128 to 64")
     publish_folder(run, tmp_path / "published")
 
     card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
