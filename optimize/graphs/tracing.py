@@ -7,12 +7,9 @@ that stays open, nodes named by the module that they come from, and weights unde
 from __future__ import annotations
 
 import ast
-import contextlib
 import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from optimize.errors import UnavailableError
 from optimize.graphs.tidy import tidy
 from optimize.interfaces import Head
+from optimize.runtimes.quiet import undisturbed
 from optimize.sentences.configs import TOKENS
 
 if TYPE_CHECKING:
@@ -46,23 +44,11 @@ def trace(model: Module, head: Head, outputs: Sequence[str], *, exporter: Export
 
     Raises UnavailableError for "optimum" where optimum-onnx is not installed.
     """
-    with quiet():
+    # Parity says whether they were right to warn.
+    with undisturbed():
         traced = TRACERS[exporter](model, head, outputs, opset)
     tidy(traced)
     return traced
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what tracers log and warn of off the terminal: parity says whether they were right."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _torchscript(model: Module, head: Head, outputs: Sequence[str], opset: int) -> ir.Model:

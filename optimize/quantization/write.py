@@ -11,10 +11,8 @@ place of the pairs, as ONNX Runtime would fuse them itself, save that it leaves 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -26,6 +24,7 @@ from optimize.quantization.ranges import Range
 from optimize.quantization.sites import Group, Site
 from optimize.quantization.tables import quantize_tables
 from optimize.quantization.weights import Array, channel_scales, quantize
+from optimize.runtimes.quiet import silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -138,7 +137,7 @@ def quantize_sites(model: ir.Model, sites: Sequence[Site], ranges: Mapping[str, 
         overrides[site.reads] = [_override(kind, *activation_scale(found, scheme))]
         weight = model.graph.initializers[site.weight].const_value.numpy()
         overrides[site.weight] = _weight_overrides(weight, scheme)
-    with quiet():
+    with silent():  # advice on preprocessing
         quantizer = QDQQuantizer(
             to_proto(model),
             per_channel=scheme.per_channel,
@@ -180,17 +179,6 @@ def _weight_overrides(weight: Array, scheme: Scheme) -> list[Override]:
     if scheme.per_channel:
         found[0]["axis"] = 1
     return found
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep onnxruntime's advice on preprocessing off the screen."""
-    before = logging.getLogger().manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def spare_others(model: ir.Model, quantized: Set[str]) -> None:

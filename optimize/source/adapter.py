@@ -21,7 +21,7 @@ from optimize.files.small import read_json
 from optimize.heads import HEADS
 from optimize.interfaces import Head
 from optimize.machine.environment import version
-from optimize.machine.quiet import undisturbed
+from optimize.runtimes.quiet import undisturbed
 from optimize.source.labels import CLASSES
 from optimize.source.names import BODY, listed, wrapping
 from optimize.source.plain import read_weights, write_plain

@@ -14,7 +14,6 @@ nothing is given away.
 from __future__ import annotations
 
 import collections
-import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,6 +27,7 @@ from optimize.interfaces import Context, Facts, Stage, Trait, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.tables import quantize_tables
 from optimize.quantization.weights import choose_range
+from optimize.runtimes.quiet import silent
 from optimize.sentences.configs import SCOPE
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def _quantize_linear(model: ir.Model, path: Path, choice: Choice) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     kept = [node.name for node in model.graph if node.name.startswith(f"/{SCOPE}/")]
-    quiet = logging.getLogger().manager.disable
-    logging.disable(logging.WARNING)
-    try:
+    with silent():
         quantize_dynamic(
             to_proto(model),
             path,
@@ -135,8 +133,6 @@ def _quantize_linear(model: ir.Model, path: Path, choice: Choice) -> None:
             weight_type=QuantType.QInt8 if choice.weight_type == "int8" else QuantType.QUInt8,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
-    finally:
-        logging.disable(quiet)
 
 
 def _count(path: Path) -> Facts:

@@ -31,10 +31,10 @@ from optimize.evaluate.parity import compare
 from optimize.graphs.onnx import READOUT_SLICE, save
 from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
-from optimize.machine.quiet import undisturbed
 from optimize.quantization.neural_compressor.graph import fold
 from optimize.quantization.neural_compressor.torch import autotune, trace, write_onnx
 from optimize.quantization.weights import choose_range
+from optimize.runtimes.quiet import undisturbed
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule

@@ -20,8 +20,8 @@ from optimize.evaluate.judge import make_judge
 from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.interfaces import Encoded, Feature
-from optimize.machine.quiet import undisturbed
 from optimize.quantization.neural_compressor.graph import fold
+from optimize.runtimes.quiet import undisturbed
 from optimize.stages import STAGES
 from optimize.stages.quantize_neural_compressor import Params, Setting
 
