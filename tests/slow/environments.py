@@ -1,4 +1,4 @@
-"""Environments with libraries that exclude ours: made once, kept in the user's cache, since that takes minutes."""
+"""Environments with libraries that exclude ours: made once by uv, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ PATIENCE = 900
 
 
 def environment(name: str, requirements: Sequence[str], *, without: Sequence[str] = ()) -> Path:
-    """The interpreter of an environment with these requirements, words of `pip install`; skips where pip has them not.
+    """The interpreter of an environment with these requirements, words of `uv pip install`; skipped where there are none.
 
     Files that are named with -c shape it by their content. `without` are distributions taken away again.
     """
@@ -33,19 +34,19 @@ def environment(name: str, requirements: Sequence[str], *, without: Sequence[str
         if made.exists() and made.read_text() == digest:
             return python
         shutil.rmtree(home, ignore_errors=True)
-        venv.create(home, with_pip=True)
-        pip = [python, "-m", "pip", "--quiet"]
-        # What leads Python to this tree would have pip take its libraries for those of the environment.
-        clean = {word: value for word, value in os.environ.items() if not word.startswith("PYTHON")}
-        done = subprocess.run(
-            [*pip, "install", *requirements], env=clean, capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
+        venv.create(home)
+        done = _pip("install", python, ["--compile-bytecode", *requirements])
         if done.returncode:
             pytest.skip(f"{name} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
         if without:
-            subprocess.run([*pip, "uninstall", "--yes", *without], check=True, timeout=PATIENCE)
+            _pip("uninstall", python, without).check_returncode()
         made.write_text(digest)
     return python
+
+
+def _pip(action: str, python: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "uv", "--quiet", "pip", action, "--python", python, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def _content(word: str) -> str:
