@@ -22,7 +22,7 @@ PATIENCE = 900
 
 
 def environment(name: str, requirements: Sequence[str], *, without: Sequence[str] = ()) -> Path:
-    """The interpreter of an environment with these requirements, words of `uv pip install`; skipped where there are none.
+    """The interpreter of an environment with these requirements, words of `uv pip install`; skips where it fails.
 
     Files that are named with -c shape it by their content. `without` are distributions taken away again.
     """
