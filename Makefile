@@ -23,6 +23,13 @@ READY := $(VENV)/.ready
 # Tests start a hundred processes: what they import is compiled once, also where bytecode is not kept elsewhere.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadfile --max-worker-restart 0
 
+# uv installs in a fifth of pip's time. It knows none of pip's settings, so it is told where pip looks for packages.
+pip_says = $${PIP_$(1):-$$($(VENV)/bin/pip config get global.$(2) 2>/dev/null | xargs)}
+WHERE_PIP_LOOKS = UV_INDEX_STRATEGY=unsafe-best-match \
+	UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$(call pip_says,INDEX_URL,index-url)}" \
+	UV_INDEX="$${UV_INDEX:-$(call pip_says,EXTRA_INDEX_URL,extra-index-url)}" \
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $(call pip_says,FIND_LINKS,find-links) | tr ' ' ,)}"
+
 # An option with its value as one word of the shell, whatever is in it; nothing where the variable is empty.
 option = $(if $(2),$(1) '$(subst ','\'',$(2))')
 WHERE = $(call option,--target,$(TARGET)) $(call option,--pipeline,$(PIPELINE)) $(call option,--device,$(DEVICE))
@@ -37,12 +44,10 @@ help:  ## show this
 
 setup: $(READY)  ## build the virtual environment
 
-# uv installs in a fifth of pip's time. Of pip's settings it knows none, so the index that pip asks is handed to it.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	index=$$($(VENV)/bin/pip config get global.index-url 2>/dev/null); \
-	UV_DEFAULT_INDEX=$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$index}} \
+	$(WHERE_PIP_LOOKS) \
 	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
@@ -62,7 +67,7 @@ test: $(READY)  ## the default tests: offline, minutes
 	$(PYTEST) -m 'not slow'
 
 test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
-	$(PYTEST) -m slow
+	$(WHERE_PIP_LOOKS) $(PYTEST) -m slow
 
 check: $(READY)  ## lint, format and types; writes nothing
 	$(VENV)/bin/ruff check .

@@ -73,18 +73,21 @@ def certify(
     *,
     model: str | None = None,
     data: str | None = None,
+    head: str | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Measure and judge a finished run's model again on this machine, without building it; its manifest is replaced.
 
-    `model` and `data` say where the checkpoint and the data lie here, if not where they were. Raises RequestError where
-    model, checkpoint or data are not those of the run.
+    `model` and `data` say where the checkpoint and the data lie here, if not where they were. `head` is the FILE:NAME
+    of a head of your own that it was judged with; its code is run. Raises RequestError where model, checkpoint, data
+    or head are not those of the run.
     """
     from optimize.certifying import certify as measure_again
     from optimize.interfaces import Silence
 
-    return Run(*measure_again(Path(folder), model=model, data=data, cache=cache, progress=progress or Silence()))
+    places = {"model": model, "data": data, "head": head}
+    return Run(*measure_again(Path(folder), **places, cache=cache, progress=progress or Silence()))
 
 
 def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:

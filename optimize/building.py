@@ -279,7 +279,7 @@ def run_stage(loaded: Loaded, step: Step, artifact: Artifact) -> cache.Entry:
         "params": params_of(step),
         "input": artifact.digest,
         "reference": loaded.origin.artifact.digest,
-        "head": request.head,
+        "head": loaded.plan.head.key,
         "data": {name: loaded.splits.records[name].digest for name in ("calibration", "tuning")},
         "max_tokens": loaded.max_tokens,
         "seed": request.seed,

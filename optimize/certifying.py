@@ -10,27 +10,37 @@ from optimize.building import Loaded, Made, load
 from optimize.config import Pipeline, parse_pipeline
 from optimize.errors import RequestError
 from optimize.finished import judged_model, read_run, result_name
+from optimize.heads import find_head
 from optimize.interfaces import Progress
 from optimize.manifest import Manifest
 from optimize.measure.subjects import Subject
 from optimize.planning import make_plan
 from optimize.report.write import write_report
-from optimize.request import options_of
+from optimize.request import HeadCode, options_of
 from optimize.running import describe, measure, write_scores
 
 
 def certify(
-    folder: Path, *, model: str | None, data: str | None, cache: Path | None, progress: Progress
+    folder: Path,
+    *,
+    model: str | None,
+    data: str | None,
+    cache: Path | None,
+    progress: Progress,
+    head: str | None = None,
 ) -> tuple[Path, Manifest]:
     """Measure and judge a finished run's model on this machine, and rewrite its manifest and report.
 
-    `model` and `data` say where the checkpoint and the data lie here, if not where they were.
-    Refuses a model, checkpoint or data that are not those of the run.
+    `model` and `data` say where the checkpoint and the data lie here, if not where they were. `head` is the FILE:NAME
+    of a head of the user's own, whose code is run.
+    Refuses a model, checkpoint, data or head that are not those of the run.
     """
     old = read_run(folder)
     final = judged_model(folder, old)
     pipeline = pipeline_of(old, where=f"{folder / manifest.FILE}")
     options = options_of(old.request, out=folder.parent, cache=cache)
+    if head or old.request.head_code:
+        options = replace(options, head=_same_head(folder, head, old.request.head_code))
     if model:
         options = replace(options, model=model, revision=None)
     if data:
@@ -48,6 +58,20 @@ def certify(
     write_report(new, folder)
     manifest.write(new, folder)
     return folder, new
+
+
+def _same_head(folder: Path, head: str | None, code: HeadCode | None) -> str:
+    """The FILE:NAME of a run's head; refuse any other, and to run code that the command does not name."""
+    if code is None:
+        raise RequestError(f"--head: {folder} was judged with a head of this package; leave it out")
+    if head is None:
+        raise RequestError(
+            f"{folder}: was judged with a head of your own; give --head {code.reference} to run its code"
+        )
+    found = find_head(head).code
+    if found is None or found.digest != code.digest:
+        raise RequestError(f"--head: {head} is not what {folder} was judged with; give {code.reference} as it was")
+    return head
 
 
 def pipeline_of(old: Manifest, *, where: str) -> Pipeline:

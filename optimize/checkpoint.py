@@ -73,7 +73,9 @@ def encoder_flops(config: Config, *, tokens: int, where: str) -> int:
     return sum(layer_flops(size, width=width, head_width=head_width, tokens=tokens) for size in sizes)
 
 
-def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:
+def load_model(
+    folder: str | Path, auto_class: str | type[PreTrainedModel] | None = None, **options: object
+) -> PreTrainedModel:
     """The model of a folder, ready to run; without `auto_class`, of the class that its config names.
 
     `options` go to `from_pretrained`; without a `dtype` among them, weights are FP32 whatever they are stored as. A
@@ -87,17 +89,15 @@ def load_model(folder: str | Path, auto_class: str | None = None, **options: obj
 
 
 def load_with_info(
-    folder: str | Path, auto_class: str | None = None, **options: object
+    folder: str | Path, auto_class: str | type[PreTrainedModel] | None = None, **options: object
 ) -> tuple[PreTrainedModel, Mapping[str, Sequence[str]]]:
     """The same, and transformers' lists of what did not fit: `missing_keys`, `unexpected_keys`, `mismatched_keys`."""
     import torch
-    import transformers
 
     _hush()
     config = read_config(Path(folder))
-    name = _class_name(config, auto_class, where=str(folder))
+    usual = class_of(config, auto_class, where=str(folder))
     sizes = pruned_sizes(config, where=str(folder))
-    usual = getattr(transformers, name)
     built = _sized(usual, sizes) if sizes else usual
     plain, known = usual.config_class.from_pretrained(folder, local_files_only=True), usual.config_class()
     for key, value in PLAIN.items():
@@ -221,14 +221,20 @@ def read_config(folder: Path, *, where: str | None = None) -> dict[str, Any]:
     return config
 
 
-def _class_name(config: Config, auto_class: str | None, *, where: str) -> str:
-    """The class of transformers to load: that of the head asked for, or the config's own."""
+def class_of(config: Config, auto_class: str | type[PreTrainedModel] | None, *, where: str) -> type[PreTrainedModel]:
+    """The class to load: that of the head asked for, or the config's own."""
+    import transformers
+
+    if isinstance(auto_class, type):
+        return auto_class
     if auto_class is not None:
-        return "DistilBert" + (auto_class.removeprefix("AutoModel") or "Model")
-    for name in config.get("architectures") or []:
-        if str(name).startswith("DistilBert"):
-            return str(name)
-    raise SourceError(f"{where}: its config names no DistilBERT class; say which one with auto_class")
+        name = "DistilBert" + (auto_class.removeprefix("AutoModel") or "Model")
+    else:
+        name = next((str(each) for each in config.get("architectures") or [] if str(each).startswith("DistilBert")), "")
+    if not name:
+        raise SourceError(f"{where}: its config names no DistilBERT class; say which one with auto_class")
+    found: type[PreTrainedModel] = getattr(transformers, name)
+    return found
 
 
 def _sized(usual: type[PreTrainedModel], sizes: Sequence[LayerSize]) -> type[PreTrainedModel]:

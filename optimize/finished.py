@@ -30,7 +30,7 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 def read_run(folder: Path) -> Manifest:
     """The manifest of a run folder; refuse one of a head, target or stage that this version does not have."""
     record, where = manifest.read(folder), f"{folder / manifest.FILE}"
-    if record.request.head not in HEADS:
+    if record.request.head_code is None and record.request.head not in HEADS:
         raise unknown_name(f"{where}: head", record.request.head, HEADS)
     if record.request.target not in TARGETS:
         raise unknown_name(f"{where}: target", record.request.target, TARGETS)
@@ -53,7 +53,7 @@ def result_name(record: Manifest) -> str:
 def judged_model(folder: Path, record: Manifest) -> Artifact:
     """The model of a run folder; refuse one that was not the model judged, or that needs more than its folder."""
     final = manifest.final_model(folder, record)
-    KINDS[final.kind].require_whole(final, head_of(record.request.head, final.path))
+    KINDS[final.kind].require_whole(final, head_of(record.request.head, final.path, record.request.head_code))
     return final
 
 

@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict
 
 from optimize.artifact import Artifact, Kind
 from optimize.gates import Gates
+from optimize.request import HeadCode, Reads
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedModel
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 """Its docstring says what an array holds, where its name does not."""
@@ -45,10 +47,6 @@ Trait = Literal[
     "joined to its tokenizer",
 ]
 """What a stage can make of a model that matters to the stages after it, in words that follow "is"."""
-
-
-Reads = Literal["first token", "all tokens", "pooled tokens"]
-"""What a head reads of the last layer; outputs have an axis of tokens where it is "all tokens"."""
 
 
 class Params(BaseModel):
@@ -208,10 +206,13 @@ class Head:
     entries, so it has to stay whole. `max_tokens` is what the task's texts are cut to by custom, where tokenizer and
     model take more. `activations` counts those of the head itself, beside one a layer. `example` are texts that a
     tokenizer is called with to show the model: one, or two that belong together, or a text and its choices.
+
+    `auto_class` is a name such as "AutoModelForMaskedLM", or a class that transformers has not. `code` says of a head
+    of the user's own where that is.
     """
 
     name: str
-    auto_class: str
+    auto_class: str | type[PreTrainedModel]
     outputs: tuple[str, ...]
     reads: Reads
     rows_are: Literal["logits", "values", "vectors"]
@@ -233,6 +234,7 @@ class Head:
     answers_in_words: bool = False
     activations: int = 0
     example: tuple[str, ...] = ("A sentence.",)
+    code: HeadCode | None = None
 
     @property
     def has_choices(self) -> bool:
@@ -242,7 +244,14 @@ class Head:
     @property
     def architecture(self) -> str:
         """The class name that a DistilBERT checkpoint with this head has in its config."""
+        if isinstance(self.auto_class, type):
+            return self.auto_class.__name__
         return "DistilBert" + (self.auto_class.removeprefix("AutoModel") or "Model")
+
+    @property
+    def key(self) -> str:
+        """What results depend on: the name, and the code of a head of the user's own."""
+        return self.name if self.code is None else f"{self.name} {self.code.digest}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from optimize.data.splits import inspect_data
 from optimize.data.urls import is_url, redacted
 from optimize.data.wanted import Wanted, name_data
 from optimize.errors import OptimizeError, RequestError, UnavailableError, brief, unknown_name
-from optimize.heads import HEADS
+from optimize.heads import find_head
 from optimize.interfaces import Head, Progress, Target
 from optimize.machine.allowance import host_cores, usable_cores, usable_memory
 from optimize.machine.environment import cache_root
@@ -77,8 +77,8 @@ def make_plan(
     check_encoding(options)
     check_words(options)
     pipeline = pipeline or with_options(choose_pipeline(options.target, options.pipeline), options)
-    if options.head is not None and options.head not in HEADS:
-        raise unknown_name("head", options.head, HEADS)
+    if options.head is not None:
+        find_head(options.head)
     check_numbers(options)
     if not built:  # where the machine that built had more cores, its threads are part of what is measured again
         check_threads(options.threads)
@@ -421,6 +421,7 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found,
     chosen = {
         "target": pipeline.target,
         "head": head.name,
+        "head_code": head.code,
         "revision": found.revision,
         "data": wanted.name,
         "data_revision": wanted.revision,

@@ -57,7 +57,8 @@ def assemble(run: Path, record: Manifest, final: Artifact, folder: Path) -> None
             raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
     checkpoint = manifest.kept_checkpoint(run, record)
     if checkpoint:
-        KINDS[checkpoint.kind].require_whole(checkpoint, head_of(record.request.head, checkpoint.path))
+        head = head_of(record.request.head, checkpoint.path, record.request.head_code)
+        KINDS[checkpoint.kind].require_whole(checkpoint, head)
         copy_sealed(checkpoint, folder / manifest.CHECKPOINT)
     shutil.copyfile(run / manifest.FILE, folder / manifest.FILE)
     with as_stated(run):

@@ -21,6 +21,8 @@ from optimize.errors import RequestError, brief
 DEMO = "demo"
 DEFAULT_SHAPES = ("1x16", "1x128", "8x128", "1x384", "data")
 Panel = Literal["Model", "Data", "Pipeline", "Measurement", "Output"]
+Reads = Literal["first token", "all tokens", "pooled tokens"]
+"""What a head reads of the last layer; outputs have an axis of tokens where it is "all tokens"."""
 Read = Callable[[Any, str], object]
 """What makes a value of the words on the command line; the flag begins its refusals."""
 
@@ -166,7 +168,8 @@ class Asked:
     head: Annotated[
         str | None,
         Option(
-            "What the model is for, such as text-classification; `all` tries every head of the demo.",
+            "What the model is for, such as text-classification; `all` tries every head of the demo. FILE.py:NAME is a "
+            "head of your own, whose code is run.",
             "Model",
             otherwise="what the checkpoint's config says",
             kept="What the model is for.",
@@ -350,6 +353,30 @@ class Options(Asked):
     ] = None
 
 
+@dataclass(frozen=True)
+class HeadCode:
+    """Where a head of the user's own is, the SHA-256 of that file, and what opening its models takes.
+
+    The fields that are called so as those of `optimize.interfaces.Head` are these.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
+
+    file: str
+    attribute: str
+    digest: str
+    outputs: tuple[str, ...]
+    reads: Reads
+    weights: tuple[str, ...]
+    axes: tuple[str, ...]
+    example: tuple[str, ...]
+
+    @property
+    def reference(self) -> str:
+        """What the command line calls it."""
+        return f"{self.file}:{self.attribute}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request(Asked):
     """What was asked for, complete with defaults, as a manifest keeps it."""
@@ -370,6 +397,10 @@ class Request(Asked):
         Option("The pipeline's stages with all their parameters, as YAML would give them.", "Pipeline"),
     ]
     gates: Annotated[Mapping[str, Any], Option("The limits that were judged by.", "Pipeline")]
+    head_code: Annotated[
+        HeadCode | None,
+        Option("For a head of the user's own: its file, name and SHA-256, and what opening its models takes.", "Model"),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -467,6 +498,8 @@ def words_of(request: Request, *, chosen: bool = False) -> Iterator[tuple[Declar
     """
     for each in declared(Asked).values():
         value, least = getattr(request, each.name), each.option.least
+        if each.name == "head" and request.head_code is not None:
+            value = request.head_code.reference
         if each.name == "settings":
             for key, setting in value.items():
                 if chosen or not key.startswith("runtime."):  # else it is part of `runtime`

@@ -163,6 +163,10 @@ def certify(
     data: Annotated[
         Optional[str], typer.Option("--data", "-d", metavar="DATA", help="Where the data lie on this machine.")
     ] = None,
+    head: Annotated[
+        Optional[str],
+        typer.Option("--head", metavar="FILE:NAME", help="Head of your own that it was judged with; its code is run."),
+    ] = None,
     cache: CacheOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -178,7 +182,7 @@ def certify(
     from optimize.manifest import dump
 
     with progress() as shown:
-        folder, manifest = certify(run_folder, model=model, data=data, cache=cache, progress=shown)
+        folder, manifest = certify(run_folder, model=model, data=data, head=head, cache=cache, progress=shown)
     if as_json:
         print_json([dump(manifest)])
     else:

@@ -17,7 +17,8 @@ import numpy as np
 
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import Encoded, Feature, Feed, Head, Reads, Row, Score, Text
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.request import Reads
 from optimize.sentences.configs import OUTPUT
 from optimize.sentences.layout import SentenceEncoder
 

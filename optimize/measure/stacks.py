@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from optimize.artifact import Artifact, copy_companions, seal
-from optimize.checkpoint import LayerSize, note_sizes, read_config, resize_layers, save_model
+from optimize.checkpoint import LayerSize, class_of, note_sizes, read_config, resize_layers, save_model
 from optimize.errors import StageError
 from optimize.evaluate.predict import choices
 from optimize.interfaces import Context, Params, Stack, Target
@@ -43,10 +43,10 @@ def time_stacks(
     if reason := why_not(shape, workload):
         raise StageError(f"layers to time: {shape} is {reason}; lower 'tokens'")
     with tempfile.TemporaryDirectory() as folder:
-        engines = []
+        engines, head = [], context.head
         for done, stack in enumerate(stacks):
             artifact = _convert(_write(config, stack, Path(folder) / f"{done}", context), target, context)
-            engines.append(Engine(f"stack {done}", target.name, artifact, context.head.name, runtime))
+            engines.append(Engine(f"stack {done}", target.name, artifact, head.name, runtime, head.code))
             context.progress.step("layers to time", done + 1, len(stacks))
         settings = Settings(context.threads)
         found = measure_latency(
@@ -58,13 +58,13 @@ def time_stacks(
 def _write(config: Mapping[str, object], stack: Stack, folder: Path, context: Context) -> Artifact:
     """A checkpoint with random weights whose layers have these sizes, and the files that lie beside the reference."""
     import torch
-    import transformers
+    from transformers import DistilBertConfig
 
     sizes = [LayerSize(*size) for size in stack]
     changed = {**config, "n_layers": len(sizes)}
     with torch.random.fork_rng(devices=[]):  # the stage's own random numbers stay what they were
         torch.manual_seed(context.seed)
-        model = getattr(transformers, context.head.architecture)(transformers.DistilBertConfig(**changed))
+        model = class_of(config, context.head.auto_class, where="layers to time")(DistilBertConfig(**changed))
         resize_layers(model, sizes)
     note_sizes(model.config, sizes)
     save_model(model, folder)

@@ -116,8 +116,9 @@ def _time(subjects: Sequence[Subject], *, method: Method, progress: Progress) ->
     if method.untimed:
         missing = {"latency": method.untimed, "memory": method.untimed}
         return {each.name: EngineTimes(not_measured=missing) for each in subjects}
+    head = method.head
     return measure_latency(
-        [Engine(each.name, each.target, each.artifact, method.head.name, each.runtime) for each in subjects],
+        [Engine(each.name, each.target, each.artifact, head.name, each.runtime, head.code) for each in subjects],
         method.shapes,
         references=[each.name for each in subjects if each.reference],
         workload=method.workload,

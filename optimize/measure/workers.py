@@ -32,6 +32,7 @@ from optimize.measure import quiet
 from optimize.measure.children import exit_like, exit_on_sigterm, follow_parent, ignore_interrupts, run_forked
 from optimize.measure.kinds import KINDS
 from optimize.measure.rounds import Turn
+from optimize.request import HeadCode
 
 PYTORCH, PYTORCH_FP32 = "pytorch", "pytorch-fp32"
 """What engines in PyTorch have for a target, which TARGETS lacks, and the engine that all others are compared with."""
@@ -52,7 +53,7 @@ Pipe: TypeAlias = "Connection[tuple[str, Any], tuple[str, Any]]"
 class Engine:
     """A model on a target; `target` is a name in TARGETS, or "pytorch" for the FP32 reference.
 
-    `runtime` are the target's own settings.
+    `runtime` are the target's own settings. `code` is where a head of the user's own is; it makes what PyTorch runs.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Engine:
     artifact: Artifact
     head: str
     runtime: Params = field(default_factory=Params)
+    code: HeadCode | None = None
 
 
 @dataclass(frozen=True)
@@ -194,11 +196,14 @@ def _told(connection: Pipe, work: Callable[[], int]) -> int:
 
 def _be_copied(connection: Pipe, engine: Engine, threads: int) -> int:
     """Import all that opening the engine takes, and leave that to copies; the exit code of the last."""
-    from optimize.heads import head_of
+    from optimize.heads import head_of, same_head
 
     with _opening_and_running():
         KINDS[engine.artifact.kind].load()
-        head = head_of(engine.head, engine.artifact.path)
+        if engine.code is not None and engine.target == PYTORCH:
+            head = same_head(engine.head, engine.code)
+        else:
+            head = head_of(engine.head, engine.artifact.path, engine.code)
         open_it = partial(opener(engine.target), engine.artifact.path, threads, head, engine.runtime)
     while (code := run_forked(lambda: _told(connection, lambda: _answer(connection, engine, open_it)))) == RENEWED:
         pass

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optimize.interfaces import Reads
 from optimize.quantization.observers import Observer, make_observer
 from optimize.quantization.ranges import Method
+from optimize.request import Reads
 
 if TYPE_CHECKING:
     import torch

@@ -72,7 +72,7 @@ def card_data(manifest: Manifest) -> ModelCardData:
     trained = "training" in manifest.data and _is_on_hub(manifest)
     data = ModelCardData(
         library_name="sentence-transformers" if gives_tokens(manifest) else "optimum",
-        pipeline_tag="sentence-similarity" if manifest.source.sentence else manifest.request.head,
+        pipeline_tag=_pipeline_tag(manifest),
         tags=[*tags, "int8"] if quantized else tags,
         datasets=[_data_id(manifest)] if trained else None,
         model_name=manifest.source.id,
@@ -83,6 +83,13 @@ def card_data(manifest: Manifest) -> ModelCardData:
         if quantized:
             data["base_model_relation"] = "quantized"  # otherwise the Hub guesses it
     return data
+
+
+def _pipeline_tag(manifest: Manifest) -> str | None:
+    """The Hub's name of the task; it has none for a head of the user's own."""
+    if manifest.request.head_code is not None:
+        return None
+    return "sentence-similarity" if manifest.source.sentence else manifest.request.head
 
 
 def _result(manifest: Manifest, metric: Metric) -> EvalResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from optimize.heads import HEADS
+from optimize.heads import recorded_head
 from optimize.manifest import Manifest, SentenceRecord
 from optimize.measure.kinds import KINDS
 from optimize.report.markdown import code_block
@@ -23,7 +23,7 @@ def usage(manifest: Manifest) -> str:
     """How to load a publication's model from its folder or repository, `PATH`, and to use it."""
     if gives_tokens(manifest):
         return _usage_of_library(manifest)
-    head, sentence = HEADS[manifest.request.head], manifest.source.sentence
+    head, sentence = recorded_head(manifest.request), manifest.source.sentence
     if sentence is not None:
         return _usage_of_embedding(manifest, sentence)
     asked, more = ", ".join(map(json.dumps, head.example)), ""
@@ -63,11 +63,11 @@ def _is_onnx(manifest: Manifest) -> bool:
 
 def _usage_of_optimum(manifest: Manifest) -> str:
     """The class that takes the place of the checkpoint's own, where optimum has one."""
-    head, kind = HEADS[manifest.request.head], KINDS[manifest.stages[-1].artifact.kind]
-    if head.auto_class in kind.lacks:
+    head, kind = recorded_head(manifest.request), KINDS[manifest.stages[-1].artifact.kind]
+    if head.code is not None or head.auto_class in kind.lacks:
         return ""
     # transformers calls the model without a task AutoModel, and optimum calls it after its task.
-    name = kind.prefix + (head.auto_class.removeprefix("AutoModel").removeprefix("For") or "FeatureExtraction")
+    name = kind.prefix + (str(head.auto_class).removeprefix("AutoModel").removeprefix("For") or "FeatureExtraction")
     lines = f'from {kind.module} import {name}\n\nmodel = {name}.from_pretrained("PATH")'
     return f"With {kind.package}, in the place of the checkpoint's class:\n\n{code_block(lines, 'python')}"
 

@@ -40,7 +40,7 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
     if found.kind == "demo":
         material: dict[str, object] = {
             "source": "demo",
-            "head": head.name,
+            "head": head.key,
             "seed": seed,
             "versions": {"torch": version("torch")},
         }
@@ -56,7 +56,7 @@ def acquire_checkpoint(found: Found, head: Head, *, root: Path, seed: int, progr
     # The name that the checkpoint was asked for by is not in here: what it holds decides.
     material = {
         "source": found.kind,
-        "head": head.name,
+        "head": head.key,
         "files": digests,
         "versions": {name: version(name) for name in needs},
     }

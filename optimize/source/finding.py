@@ -13,7 +13,7 @@ from typing import Literal
 
 from optimize.checkpoint import CONFIG_FILE, Config, read_config
 from optimize.errors import SourceError
-from optimize.heads import DEFAULT_HEAD, HEADS
+from optimize.heads import DEFAULT_HEAD, HEADS, find_head
 from optimize.heads.feature_extraction import NAME as FEATURES
 from optimize.heads.feature_extraction import sentence_head
 from optimize.hub.refusals import Repository
@@ -89,7 +89,9 @@ def inspect_checkpoint(
     if revision is not None and (model == "demo" or folder.is_dir()):
         raise SourceError(f"--revision: '{model}' has no revisions, only a Hub id has; leave it out")
     if model == "demo":
-        chosen = HEADS[head or DEFAULT_HEAD]
+        chosen = find_head(head or DEFAULT_HEAD)
+        if chosen.code is not None:
+            raise SourceError(f"--head: the demo has no head '{chosen.name}'; name your checkpoint with --model")
         return Found("demo", "demo", None, None, {}), chosen
     found = _inspect(model, revision, head, progress or Silence())
     kind = found.config.get("model_type")
@@ -102,7 +104,7 @@ def inspect_checkpoint(
         check_widths(found.encoder, width_of(found.config), where=found.id)
         chosen = sentence_head(found.encoder)
     else:
-        chosen = HEADS[head] if head else _head_of(found)
+        chosen = find_head(head) if head else _head_of(found)
     check_folders(found, chosen, found.whole.folder, found.folder)
     return found, chosen
 

@@ -60,7 +60,7 @@ def _check_ids(names: Mapping[str, object], ids: Mapping[str, object], *, where:
 def check_classes(stored: Mapping[str, tuple[int, ...]], head: Head, config: Config, *, where: str) -> None:
     """Refuse weights of a head with classes of its own that are another number than the config names."""
     classes, shape = classes_of(config).count, stored.get(CLASSES, ())
-    if head.labels and not head.has_choices and shape[:1] != (classes,):
+    if CLASSES in head.weights and head.labels and not head.has_choices and shape[:1] != (classes,):
         raise SourceError(
             f"{where}: {CLASSES} has the shape {list(shape)}, and its config {classes} classes; correct id2label"
         )
