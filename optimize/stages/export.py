@@ -23,27 +23,14 @@ from optimize.graphs.forwards import answering, write_out
 from optimize.graphs.lean import part_residual_sums
 from optimize.graphs.onnx import READOUT_SLICE, save
 from optimize.graphs.tracing import Exporter, trace
+from optimize.graphs.versions import Versions, settle
 from optimize.interfaces import Context, Facts, Head, Stage, Traits
-from optimize.interfaces import Params as StageParams
 from optimize.sentences.configs import OUTPUT, TOKENS
 
 
-class Params(StageParams):
+class Params(Versions):
     """What is written, and how it is proven."""
 
-    opset: int = Field(
-        default=17,
-        ge=14,
-        le=21,
-        description="Version of the ONNX operator set to write. 17 has LayerNormalization as one operator.",
-    )
-    ir_version: int | None = Field(
-        default=None,
-        ge=7,
-        le=10,
-        description="Version of the file format to write; by default the oldest that has the operator set, so that "
-        "older runtimes and servers read it.",
-    )
     exporter: Exporter = Field(
         default="torchscript",
         description="Who writes the graph down: PyTorch's tracer (`torchscript`), its newer exporter (`dynamo`, which "
@@ -87,7 +74,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     graph = trace(answering(model, outputs), context.head, outputs, exporter=params.exporter, opset=params.opset)
     if params.lean:
         part_residual_sums(graph)
-    graph.ir_version = params.ir_version or lowest_ir_version(params.opset)
+    versions = settle(graph, params)
     # `fuse` expects another count of Attention where a layer is sliced.
     graph.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
     save(graph, out / "model.onnx")
@@ -96,18 +83,9 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         "max_difference": difference,
         "readout_slice": sliced,
         "exporter": params.exporter,
-        "opset": params.opset,
-        "ir_version": graph.ir_version,
+        **versions,
     }
     return facts | ({"token_embeddings": tokens} if encodes else {})
-
-
-def lowest_ir_version(opset: int) -> int:
-    """The oldest version of the file format that has this operator set."""
-    import onnx
-
-    version: int = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
-    return version
 
 
 def refuses(params: Params, head: Head) -> str | None:

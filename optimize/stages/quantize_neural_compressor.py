@@ -29,6 +29,7 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import Judge, Loss, make_judge
 from optimize.evaluate.parity import compare
 from optimize.graphs.onnx import READOUT_SLICE, save
+from optimize.graphs.versions import Versions, settle
 from optimize.interfaces import Context, Facts, Feature, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.quantization.neural_compressor.graph import fold
@@ -83,8 +84,15 @@ SETTINGS = (
 )
 
 
-class Params(StageParams):
+class Params(Versions):
     """Which settings are tried, and on what."""
+
+    opset: int = Field(
+        default=18,
+        ge=18,
+        le=21,
+        description="Version of the ONNX operator set to write; PyTorch's newer exporter writes none before 18.",
+    )
 
     settings: tuple[Setting, ...] = Field(
         default=SETTINGS,
@@ -186,7 +194,7 @@ def _try(
     def score(converted: GraphModule) -> float:
         folder = scratch / str(len(trials))
         folder.mkdir()
-        graph = _write(converted, folder / "model.onnx", context, sliced=sliced, reduce_range=reduce_range)
+        graph = _write(converted, folder / "model.onnx", params, context, sliced=sliced, reduce_range=reduce_range)
         loss = judge.assess(context.open("onnx", folder))
         trials.append(Trial(settings[len(trials)], folder, graph, loss, judge.excess(loss)))
         context.progress.step("autotune", len(trials), len(settings))
@@ -202,14 +210,17 @@ def _try(
     return trials
 
 
-def _write(converted: GraphModule, path: Path, context: Context, *, sliced: bool, reduce_range: bool) -> Facts:
-    model = write_onnx(converted, context.head)
+def _write(
+    converted: GraphModule, path: Path, params: Params, context: Context, *, sliced: bool, reduce_range: bool
+) -> Facts:
+    model = write_onnx(converted, context.head, opset=params.opset)
     facts = fold(model, reduce_range=reduce_range)
     if not facts["quantized_matmuls"]:
         raise StageError(f"{WHERE}: no linear layer was quantized; report the versions of torch and torchao")
     model.metadata_props[READOUT_SLICE] = "yes" if sliced else "no"
+    versions = settle(model, params)
     save(model, path)
-    return facts
+    return facts | versions
 
 
 STAGE = Stage(

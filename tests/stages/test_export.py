@@ -90,6 +90,11 @@ def test_the_other_exporter_of_pytorch_writes_the_same_graph(head, context, appl
         assert any(name.rpartition("/")[0].endswith(f"/transformer/layer.1/{module}") for name in names(other))
 
 
+def test_facts_say_what_the_other_exporter_wrote_where_it_writes_no_older_operators(context, apply):
+    built = apply(context("text-classification"), "export", exporter="dynamo", opset=17)
+    assert built.model().opset_import[0].version == built.facts["opset"] >= 17
+
+
 def names(built):
     return [node.name for node in built.graph().graph]
 

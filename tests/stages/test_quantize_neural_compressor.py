@@ -224,6 +224,9 @@ def test_facts_equal_reality(head, context, apply):
         "within_limits": True,
     }
     assert built.facts["calibration_samples"] == len(here.calibration.features)
+    model = built.model()
+    assert (model.opset_import[0].version, model.ir_version) == (18, 8)
+    assert (built.facts["opset"], built.facts["ir_version"]) == (18, 8)
     assert built.facts["tuning_examples"] == len(here.tuning.gold)
 
 

@@ -63,7 +63,7 @@ def autotune(
     )
 
 
-def write_onnx(model: GraphModule, head: Head) -> ir.Model:
+def write_onnx(model: GraphModule, head: Head, *, opset: int) -> ir.Model:
     """The converted graph as an ONNX model; weights are still FP32, each before a QuantizeLinear."""
     import torch
 
@@ -71,6 +71,7 @@ def write_onnx(model: GraphModule, head: Head) -> ir.Model:
         model,
         example(head, model.dynamic_shapes[0][head.axes.index("sequence")].max),
         dynamo=True,
+        opset_version=opset,
         input_names=list(INPUTS),
         output_names=list(head.outputs),
         dynamic_shapes=model.dynamic_shapes,
