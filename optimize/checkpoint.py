@@ -199,8 +199,12 @@ def encoder_layers(model: PreTrainedModel) -> ModuleList:
 
 
 def pass_layer(layer: Module, hidden: Tensor, mask: Tensor) -> Tensor:
-    """What a layer makes of hidden states, [B, T, D]; transformers 4 hands it over as the last item of a tuple."""
-    answer: Tensor | tuple[Tensor, ...] = layer(hidden, mask)
+    """What a layer makes of hidden states, [B, T, D]."""
+    return layer_states(layer(hidden, mask))
+
+
+def layer_states(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The hidden states in a layer's answer; transformers 4 hands them over as the last item of a tuple."""
     return answer[-1] if isinstance(answer, tuple) else answer
 
 

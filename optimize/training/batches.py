@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from optimize.checkpoint import layers_stood_for
+from optimize.checkpoint import encoder_layers, layer_states, layers_stood_for
 from optimize.errors import StageError
 from optimize.evaluate.accuracy import COSINE_TO_REFERENCE
 from optimize.evaluate.predict import collate, plan_batches, run_split
@@ -124,18 +124,39 @@ def answers_of(head: Head, encoded: Encoded) -> Answers:
     """What an answer is. The gold decides for classifiers: numbers and sets of classes are not softmaxed."""
     if head.rows_are != "logits":
         return head.rows_are
-    if head.reads == "first token" and isinstance(encoded.gold[0], float):
-        return "values"
-    return "sets" if head.reads == "first token" and isinstance(encoded.gold[0], tuple) else "classes"
+    if head.reads == "all tokens":
+        return "classes"
+    match encoded.gold[0]:
+        case float():
+            return "values"
+        case tuple():
+            return "sets"
+        case _:
+            return "classes"
 
 
 def answer(model: PreTrainedModel, batch: Batch, head: Head) -> Answer:
     """The model's answer to a batch."""
-    with _projecting(model, batch.decides) as projects:
-        outputs = model(**batch.inputs, output_hidden_states=True)
+    with _projecting(model, batch.decides) as projects, _listening(model) as states:
+        outputs = model(**batch.inputs)
     found = [outputs[name] for name in head.outputs]
-    hidden = dict(zip(layers_stood_for(model.config), outputs.hidden_states[1:], strict=True))
+    hidden = dict(zip(layers_stood_for(model.config), states, strict=True))
     return Answer(found[0] if projects else _rows(found, batch, head), hidden)
+
+
+@contextmanager
+def _listening(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """What the layers say while the model runs, [B, T, D] each: not every class can be asked for it."""
+    found: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, said: found.append(layer_states(said)))
+        for layer in encoder_layers(model)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

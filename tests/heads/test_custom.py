@@ -132,6 +132,26 @@ def test_a_file_that_changed_is_another_head(asked, silent):
     assert cached() == [False, False]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stages",
+    [
+        "[{prune: {budget: 0.8}}, {export: {lean: true}}, quantize_static]",
+        "[{distill: {epochs: 1}}, export]",
+        "[{train_quantized: {steps: 5}}, export, quantize_static]",
+        "[prune_weights, export]",
+        "[quantize_neural_compressor]",
+    ],
+)
+def test_every_stage_that_runs_a_checkpoint_takes_such_a_head(asked, silent, stages):
+    Path("pipeline.yaml").write_text(f"target: cpu\nstages: {stages}\n", encoding="utf-8")
+
+    _, record = run(make_plan(asked(build_only=True)), progress=silent)
+
+    assert record.measurements == []
+    assert [list(each)[0] for each in record.request.stages] == [each.stage for each in record.stages]
+
+
 def test_a_manifest_runs_nothing(asked, silent, tmp_path, optimize):
     folder, record = run(make_plan(asked(build_only=True)), progress=silent)
     Path("evil.py").write_text("open('was-run', 'w').close()\n", encoding="utf-8")
