@@ -225,7 +225,7 @@ def _held(name: str, old: float | None, new: float | None, loss: float, allowed:
         loss=loss,
         allowed=allowed,
         outcome="failed" if failed else "passed",
-        reason=f"{words}: {loss:+.1%}, {relation} the {allowed:.3g} that is allowed",
+        reason=f"{words}: {loss:+.1%}, {relation} the {100 * allowed:.3g}% that is allowed",
     )
 
 
