@@ -35,7 +35,7 @@ option = $(if $(2),$(1) '$(subst ','\'',$(2))')
 WHERE = $(call option,--target,$(TARGET)) $(call option,--pipeline,$(PIPELINE)) $(call option,--device,$(DEVICE))
 WHAT = $(call option,--model,$(MODEL)) $(call option,--data,$(DATA))
 
-.PHONY: help setup optimize certify bench gpu test test-slow check fix docs site clean
+.PHONY: help setup optimize certify baseline regress bench gpu test test-slow check fix docs site clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,12 @@ gpu: $(READY)  ## the table of the CUDA target on this machine's GPU, as JSON; w
 
 certify: $(READY)  ## measure and judge the model of a finished run here: RUN=folder TARGET=cuda
 	$(OPTIMIZE) certify $(call option,,$(RUN)) $(WHAT) $(ARGS)
+
+baseline: $(READY)  ## accept a finished run, which later ones are held against: RUN=folder
+	$(OPTIMIZE) accept $(call option,,$(RUN)) $(ARGS)
+
+regress: $(READY)  ## what got worse since the accepted run: RUN=folder
+	$(OPTIMIZE) regress $(call option,,$(RUN)) $(ARGS)
 
 test: $(READY)  ## the default tests: offline, minutes
 	$(PYTEST) -m 'not slow'

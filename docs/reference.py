@@ -11,13 +11,14 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from optimize import manifest
+from optimize import compared, manifest
 from optimize.cli.parameters import NOT_SET, bounds_of, default_of, models_in, type_words
 from optimize.config import load_pipeline, parse_step, shipped_pipelines
 from optimize.gates import Gates
@@ -145,6 +146,27 @@ At a glance, with some of the fields:
  "candidates": [{"pipeline", "stages", "tuning", "checks", "meets_gates", "measurement", "chosen", "reason"}]}
 ```"""
 
+COMPARISONS_INTRO = """# Comparisons
+
+What `optimize compare --json` and `optimize regress --json` print. Both carry `"schema": 1`: fields may be added within
+a schema; names and meanings stay. `optimize regress` writes the record [Regression](#regression) into the run's folder
+too, as `regression.json`. See [Comparing runs](../guide/comparing.md).
+
+At a glance, with some of the fields:
+
+```text
+Comparison {"schema", "runs": [{"name", "id", "head", "target", "model", "metric", "value", "latency", …}],
+ "pairs": [{"first", "second",
+    "answers": {"difference", "interval", "first_alone", "second_alone", "test", "p_value"} | null,
+    "answers_not_comparable": why | null, "decisions": {"agreement", "differing"} | null,
+    "size_ratio", "environment": [what differs], "speed": [{"shape", "ratio", "over", "not_comparable"}]}]}
+
+Regression {"schema", "outcome": "passed" | "failed" | "unverified", "run", "baseline", "alpha", "environment",
+ "changes": [{"name": "metric" | "agreement" | "size" | "drift.kl" | "latency.1x128" | "comparable" | …,
+    "baseline", "value", "loss", "allowed", "p_value", "adjusted_p", "outcome", "reason",
+    "blame": {"stage", "change", "settings": {parameter: "old → new"}} | null}]}
+```"""
+
 COMMANDS_INTRO = """# Command line
 
 Every command prints its options with `-h`. Results go to standard output, progress and errors to standard error, so
@@ -220,14 +242,20 @@ def _target(name: str) -> str:
 
 def manifest_page() -> str:
     """A table for each record of the manifest."""
-    records = [
-        each
-        for each in vars(manifest).values()
-        if isinstance(each, type) and issubclass(each, manifest.Record) and each is not manifest.Record
-    ]
-    first = manifest.Manifest
-    tables = map(_record, [first, *(each for each in records if each is not first)])
-    return _page(MANIFEST_INTRO, *tables, _request())
+    return _page(MANIFEST_INTRO, *map(_record, records_of(manifest, manifest.Manifest)), _request())
+
+
+def comparisons_page() -> str:
+    """A table for each record of a comparison."""
+    first = compared.Comparison, compared.Regression
+    return _page(COMPARISONS_INTRO, *map(_record, records_of(compared, *first)))
+
+
+def records_of(module: ModuleType, *first: type[BaseModel]) -> list[type[BaseModel]]:
+    """The records that a module defines, in their order, but for those that come first."""
+    found = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, manifest.Record)]
+    own = [each for each in found if each.__module__ == module.__name__ and each is not manifest.Record]
+    return [*first, *(each for each in own if each not in first)]
 
 
 def _request() -> str:
@@ -361,6 +389,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "gates.md": gates_page,
     "targets.md": targets_page,
     "manifest.md": manifest_page,
+    "comparisons.md": comparisons_page,
     "command-line.md": commands_page,
 }
 

@@ -44,12 +44,15 @@ SHAPES_NOTHING = (
     "certifying",
     "choosing",
     "cli",
+    "compared",
+    "comparing",
     "config",
     "finished",
     "planning",
     "publishing",
     "report",
     "running",
+    "scores",
 )
 """Modules and folders of the package that cannot shape an artifact: they ask for it, judge it, or show it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from optimize import gates, manifest
+from optimize import compared, gates, manifest
 from optimize.building import Loaded, Made, load
 from optimize.config import Pipeline, parse_pipeline
 from optimize.errors import RequestError
@@ -17,7 +17,8 @@ from optimize.measure.subjects import Subject
 from optimize.planning import make_plan
 from optimize.report.write import write_report
 from optimize.request import HeadCode, options_of
-from optimize.running import describe, measure, write_scores
+from optimize.running import describe, measure
+from optimize.scores import write_scores
 
 
 def certify(
@@ -55,6 +56,7 @@ def certify(
     new = describe(loaded, Made(old.stages, final, results, candidates, pipeline.runtime), verdict)
     new = new.model_copy(update={"id": old.id, "source": old.source})
     write_scores(results.scores, folder)
+    (folder / compared.FILE).unlink(missing_ok=True)  # it compared what was measured before
     write_report(new, folder)
     manifest.write(new, folder)
     return folder, new

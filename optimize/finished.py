@@ -57,11 +57,15 @@ def judged_model(folder: Path, record: Manifest) -> Artifact:
     return final
 
 
-def judge_again(folder: Path, record: Manifest, final: Artifact) -> Verdict:
-    """What a passed run's limits say of its measurements; refuse anything but what its manifest says they do."""
-    where = f"{folder / manifest.FILE}"
+def require_passed(folder: Path, record: Manifest, what_for: str) -> None:
+    """Refuse a run that has not passed by its own manifest."""
     if record.verdict.outcome != "passed":
-        raise RequestError(f"{folder}: its verdict is {record.verdict.outcome}; only a passed run is published")
+        raise RequestError(f"{folder}: its verdict is {record.verdict.outcome}; only a passed run is {what_for}")
+
+
+def judge_again(folder: Path, record: Manifest, final: Artifact) -> Verdict:
+    """What a run's limits say of its measurements; refuse anything but what its manifest says they do."""
+    where = f"{folder / manifest.FILE}"
     if not record.measurements:
         raise RequestError(f"{where}: nothing was measured; certify the run")
     last = record.measurements[-1]
@@ -75,8 +79,10 @@ def judge_again(folder: Path, record: Manifest, final: Artifact) -> Verdict:
     limits = parse_gates(record.request.gates, record.request.target, where=f"{where}: gates")
     verdict = gates.judge(limits, last)
     _require_same_checks(where, record.verdict.checks, verdict.checks)
-    if verdict.outcome != "passed":
-        raise RequestError(f"{where}: its verdict is {verdict.outcome} by its limits, not passed; certify the run")
+    if verdict.outcome != record.verdict.outcome:
+        raise RequestError(
+            f"{where}: its verdict is {verdict.outcome} by its limits, not {record.verdict.outcome}; certify the run"
+        )
     return verdict
 
 

@@ -196,6 +196,7 @@ class Head:
     one feature's unpadded outputs the rows that decide, [decisions, width]. `decide(feature, rows)` boils them down
     to what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
     `constants(encoded)` gives the answers that score best of those that are the same whatever the text says.
+    `aggregates` has by name of metric what `Score.aggregate` is, for scores that are read from a finished run.
     `fit` is for heads whose decisions need thresholds that the model does not bring along; None for the others.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
     may be absent. `labels` names the role that holds labels; `scoring(rows, config)` says how answers are scored where
@@ -225,6 +226,7 @@ class Head:
     decide: Callable[[Feature, np.ndarray[Any, Any]], Any]
     score: Callable[[Encoded, Sequence[Any]], Score]
     constants: Callable[[Encoded], Iterable[Sequence[Any]]]
+    aggregates: Mapping[str, Callable[[np.ndarray[Any, Any]], float]] = field(default_factory=dict)
     fit: Fit | None = None
     labels: str | None = None
     scoring: Callable[[Sequence[Row], Mapping[str, Any]], str] = lambda *_: ""

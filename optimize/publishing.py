@@ -15,7 +15,7 @@ from optimize.artifact import Artifact, copy_sealed, file_digest, sealed_files
 from optimize.errors import RequestError, SealError
 from optimize.files.assembling import assembled
 from optimize.files.putting import put_file
-from optimize.finished import as_stated, judge_again, judged_model, read_run
+from optimize.finished import as_stated, judge_again, judged_model, read_run, require_passed
 from optimize.heads import head_of
 from optimize.manifest import Manifest
 from optimize.measure.kinds import KINDS
@@ -42,6 +42,7 @@ def publish_folder(run: Path, destination: Path) -> None:
     record = read_run(run)
     _require_free(run, destination)
     final = judged_model(run, record)
+    require_passed(run, record, "published")
     record = record.model_copy(update={"verdict": judge_again(run, record, final)})
     destination = destination.resolve()
     with assembled(destination.parent, destination.name) as partial:

@@ -7,9 +7,8 @@ a manifest is a finished run.
 from __future__ import annotations
 
 import datetime
-import io
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,14 +30,14 @@ from optimize.choosing import try_candidates
 from optimize.data.tokenized import fewest_tokens
 from optimize.evaluate.judge import pad_id_of
 from optimize.files.assembling import assembled
-from optimize.files.putting import put_file
-from optimize.interfaces import Progress, Score
+from optimize.interfaces import Progress
 from optimize.machine import environment
 from optimize.manifest import Manifest, SentenceRecord, Source, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.planning import Plan
 from optimize.report.write import write_report
+from optimize.scores import write_scores
 from optimize.sentences.layout import SentenceEncoder
 
 DEFAULT_CONFIDENCE = 0.95
@@ -167,18 +166,3 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
         manifest.write(result, partial)
         partial.rename(out / name)
     return out / name
-
-
-def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
-    """Write `scores.npz`: for each model its statistics [N, k] and, where it can be said, what was right [N]."""
-    import numpy as np
-
-    arrays = {}
-    for name, score in scores.items():
-        arrays[f"{name}/statistics"] = score.statistics
-        if score.right is not None:
-            arrays[f"{name}/right"] = score.right
-    if arrays:
-        stream = io.BytesIO()
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-        put_file(folder / "scores.npz", stream.getvalue())

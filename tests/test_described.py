@@ -5,14 +5,20 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from optimize import manifest
+from optimize import compared, manifest
+from optimize.compared import Comparison, Regression
 from optimize.gates import Gates
 from optimize.manifest import Manifest, Record
 from optimize.runtimes.pytorch import TorchRuntime
 from optimize.stages import STAGES, quantize_neural_compressor
 from optimize.targets import TARGETS
 
-RECORDS = [each for each in vars(manifest).values() if isinstance(each, type) and issubclass(each, Record)]
+RECORDS = [
+    each
+    for module in (manifest, compared)
+    for each in vars(module).values()
+    if isinstance(each, type) and issubclass(each, Record) and each.__module__ == module.__name__
+]
 PARAMETERS = {
     **{f"stage {name}": stage.params for name, stage in STAGES.items()},
     "a setting of quantize_neural_compressor": quantize_neural_compressor.Setting,
@@ -25,7 +31,7 @@ LONGEST = 420
 
 
 def test_the_records_of_a_manifest_are_all_looked_at():
-    assert Manifest in RECORDS
+    assert {Manifest, Comparison, Regression} <= set(RECORDS)
     assert len(RECORDS) > 10
 
 

@@ -72,3 +72,9 @@ def test_cuda_has_an_environment_of_its_own_where_there_is_a_gpu(command, asked,
 
 def test_another_pipeline_does_not_use_the_gpus_environment(command):
     assert command("optimize", "PIPELINE=openvino-int8", gpu=True)[0] == ".venv/bin/optimize"
+
+
+@pytest.mark.parametrize(("target", "verb"), [("baseline", "accept"), ("regress", "regress")])
+def test_a_run_is_accepted_and_held_against_what_was(command, target, verb):
+    words = [".venv/bin/optimize", verb, "my runs/x", "--baselines", "here"]
+    assert command(target, "RUN=my runs/x", "ARGS=--baselines here") == words

@@ -34,6 +34,7 @@ from optimize.publishing import publish_folder
 from optimize.report.page import render
 from optimize.report.pictures.draw import draw
 from optimize.running import run
+from optimize.scores import read_scores
 from optimize.stages import STAGES
 
 HEAD = "question-answering"  # its few training steps are enough to lose something by a broken model
@@ -178,6 +179,18 @@ def test_every_distinct_model_keeps_its_score_of_each_example(head, finished):
     digests = {each.name: each.artifact_digest for each in done.manifest.measurements}
     assert {digests[name] for name in counts} == set(digests.values())
     assert set(counts.values()) == {done.manifest.measurements[0].metric.examples}
+
+
+@pytest.mark.parametrize("head", EACH_HEAD)
+def test_what_is_kept_of_a_score_gives_the_metric_and_the_decisions_again(head, finished):
+    done = finished(head)
+    last = done.manifest.measurements[-1]
+
+    kept = read_scores(done.folder)[last.name]
+
+    assert HEADS[head].aggregates[last.metric.name](kept.statistics) == pytest.approx(last.metric.value)
+    assert kept.ordinal == (last.metric.name == "spearman")
+    assert len(kept.decisions) == (last.metric.examples if kept.ordinal else last.drift.decisions)
 
 
 @pytest.mark.parametrize("head", TIMED)

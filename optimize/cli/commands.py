@@ -16,7 +16,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, inspecting, verbosity
+from optimize.cli import caching, comparing, inspecting, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -27,7 +27,7 @@ from optimize.cli.options import (
     VerboseOption,
     request_command,
 )
-from optimize.cli.output import print_json
+from optimize.cli.output import EXIT_CODES, print_json
 from optimize.errors import RequestError, StageError
 from optimize.machine.allowance import keep_to_quota
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from optimize.planning import Plan
     from optimize.request import Options
 
-EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 WORSE = (0, 4, 1)
 """Verdicts' exit codes, each worse than the one before: what failed was proven to, what is unverified may be good."""
@@ -273,6 +272,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     certify,
     report,
     publish,
+    comparing.compare,
+    comparing.accept,
+    comparing.regress,
     request_command(bench, BENCH_OPTIONS, {"shapes": BENCH_SHAPES}, calibration=(CalibrationOption, True)),
     inspecting.list_names,
     inspecting.show,

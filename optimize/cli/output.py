@@ -1,4 +1,4 @@
-"""JSON on stdout."""
+"""JSON on stdout, and the exit codes of verdicts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optimize.request import Request
+
+
+EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
 
 
 def dump_request(request: Request) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from optimize.cli.keeping import Kept
     from optimize.cli.names import Document
+    from optimize.compared import Comparison, Regression
     from optimize.config import Pipeline, Step
     from optimize.manifest import Manifest, Measurement
     from optimize.measure.calibration_memory import Row
@@ -69,6 +70,41 @@ def show_overview(manifests: Sequence[Manifest]) -> None:
 
     header, *rows = overview_rows(manifests)
     _print(_table("all heads", header, rows))
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Runs side by side, and why cells have no number."""
+    from rich.markup import escape
+
+    from optimize.report.comparisons import notes, pair_rows, run_rows
+
+    for title, (header, *rows) in (
+        ("runs", run_rows(comparison)),
+        (f"beside {comparison.runs[0].name}", pair_rows(comparison)),
+    ):
+        _print(_table(title, header, rows))
+    for note in notes(comparison):
+        _print(escape(note))
+
+
+def show_regression(folder: Path, regression: Regression) -> None:
+    """What got worse since the accepted run, each with where it came from; all numbers where nobody wants quiet."""
+    from rich.markup import escape
+
+    from optimize.report.regressions import change_rows, where
+
+    outcome = regression.outcome
+    if not is_quiet():
+        header, *rows = change_rows(regression)
+        # What did not get worse needs no reason here; the page has it.
+        _print(
+            _table(f"{regression.run.name} beside {regression.baseline.name}", header[:-1], [row[:-1] for row in rows])
+        )
+        for each in regression.changes:
+            if each.outcome != "passed":
+                at = f"; most of it at {where(each.blame)}" if each.blame else ""
+                _print(f"  [{COLOURS[each.outcome]}]{each.outcome:10}[/] {each.name}: {escape(each.reason + at)}")
+    _print(f"[{COLOURS[outcome]} bold]{outcome}[/]  {escape(str(folder))}/regression.json")
 
 
 def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] = ()) -> None:

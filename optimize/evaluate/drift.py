@@ -98,10 +98,14 @@ def _shapes(rows: Sequence[Array]) -> list[tuple[int, ...]]:
 
 def agree(candidate: Score, reference: Score) -> tuple[float, int, int]:
     """Agreement, flips and decisions; orderings agree by (1 + Kendall's tau-b) / 2."""
-    ours, theirs = candidate.decisions, reference.decisions
-    if len(ours) != len(theirs) or not (len(theirs) or reference.ordinal):
+    return agree_on(candidate.decisions, reference.decisions, ordinal=reference.ordinal)
+
+
+def agree_on(ours: Array, theirs: Array, *, ordinal: bool) -> tuple[float, int, int]:
+    """The same of decisions by themselves; where `ordinal`, it is their order that counts."""
+    if len(ours) != len(theirs) or not (len(theirs) or ordinal):
         raise StageError(f"drift: {len(ours)} decisions beside {len(theirs)}; run both models on the same features")
-    if reference.ordinal:
+    if ordinal:
         # tau is the share of pairs in the same order minus that of pairs in opposite order, from -1 to 1.
         decisions = len(theirs) * (len(theirs) - 1) // 2
         agreement = (1.0 + _tau(ours, theirs)) / 2.0

@@ -39,14 +39,41 @@ def percentile_interval(values: Array, *, confidence: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def mcnemar(candidate_right: Array, reference_right: Array) -> float:
-    """Two-sided exact p of as uneven a split of the examples that only one of the models has right."""
+def mcnemar(candidate_right: Array, reference_right: Array, *, worse: bool = False) -> float:
+    """Exact p of as uneven a split of the examples that only one of the models has right; two-sided.
+
+    With `worse` it is one-sided: small only where the candidate is the one that has fewer right.
+    """
     from scipy.stats import binomtest
 
     # If the models are equally good, each such example is a fair coin's toss: won ~ B(won + lost, 1/2).
     lost = int((reference_right & ~candidate_right).sum())
     won = int((candidate_right & ~reference_right).sum())
-    return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+    alternative = "less" if worse else "two-sided"
+    return float(binomtest(won, won + lost, 0.5, alternative=alternative).pvalue) if won + lost else 1.0
+
+
+def bootstrap_p(drops: Array, *, worse: bool = False) -> float:
+    """How likely resampling alone turns the sign of a drop, two-sided; no resamples are no proof, so never 0.
+
+    With `worse` it is one-sided: small only where the candidate is the one that scores less (Davison and Hinkley,
+    Bootstrap Methods and their Application, 4.2).
+    """
+    no_drop = (1 + int((drops <= 0).sum())) / (1 + len(drops))
+    if worse:
+        return no_drop
+    no_rise = (1 + int((drops >= 0).sum())) / (1 + len(drops))
+    return min(1.0, 2.0 * min(no_drop, no_rise))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p of several tests, each made so large that all of them together err as seldom as one would (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
 
 
 def percentiles_ms(seconds: Array) -> tuple[float, float | None, float | None]:

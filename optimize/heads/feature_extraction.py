@@ -143,6 +143,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
+    aggregates={"spearman": _metrics.spearman},
     example=("A sentence.",),
 )
 

@@ -132,6 +132,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
+    aggregates={"top1_accuracy": _metrics.share},
     answers_in_words=True,
     activations=1,
     example=("Paris is the capital of [MASK].",),

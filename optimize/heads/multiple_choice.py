@@ -184,6 +184,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
+    aggregates={"accuracy": _metrics.mean_of_first},
     labels="label",
     axes=("batch", "choices", "sequence"),
     takes_pairs=True,

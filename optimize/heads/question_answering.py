@@ -239,6 +239,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
+    aggregates={"f1": _metrics.mean_of_first},
     fit=Fit(needed=_may_decline, thresholds=fit),
     max_tokens=384,
     takes_pairs=True,

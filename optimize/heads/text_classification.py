@@ -226,6 +226,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
+    aggregates={"accuracy": _metrics.mean_of_first, "f1": _metrics.micro_f1, "spearman": _metrics.spearman},
     labels="label",
     example=("A sentence.",),
 )

@@ -186,6 +186,7 @@ HEAD = Head(
     decide=decide,
     score=score,
     constants=constants,
+    aggregates={"f1": _metrics.micro_f1, "accuracy": _metrics.share},
     labels="tags",
     scoring=scoring,
     example=("Ada lives in Lisbon.",),

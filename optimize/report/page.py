@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from optimize.compared import Regression
 from optimize.manifest import Manifest, Source
 from optimize.measure.shapes import DATA
-from optimize.report import candidates, classes, facts, tables
+from optimize.report import candidates, classes, facts, regressions, tables
 from optimize.report.markdown import code, code_block, plain
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
@@ -38,10 +39,11 @@ PERCENTILES = (
 )
 
 
-def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
-    """The whole page; it shows the pictures that are given, which lie beside it."""
+def render(manifest: Manifest, pictures: Sequence[Picture] = (), regression: Regression | None = None) -> str:
+    """The whole page, with pictures that lie beside it, and with what got worse, where these are given."""
     sections = (
         _title(manifest),
+        regressions.section(regression),
         _models(manifest),
         classes.section(manifest),
         candidates.section(manifest),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from optimize.compared import read_regression
 from optimize.files.putting import put_file
 from optimize.manifest import Manifest
 from optimize.report.page import render
@@ -14,7 +15,9 @@ from optimize.report.pictures.draw import FILES, Picture, draw
 def write_report(manifest: Manifest, folder: Path) -> list[Picture]:
     """Write `report.md` and its pictures; a picture of an earlier report that is no longer drawn is removed."""
     pictures = draw(manifest)
-    page = render(manifest, pictures)  # before anything is written: what cannot be shown leaves the folder as it is
+    page = render(
+        manifest, pictures, read_regression(folder, manifest)
+    )  # before anything is written: what cannot be shown leaves the folder as it is
     _put(pictures, folder)
     put_file(folder / "report.md", page.encode())
     return pictures

@@ -1,0 +1,59 @@
+"""What got worse since the last accepted run: the page's section, and the terminal's table."""
+
+from __future__ import annotations
+
+from optimize.compared import Blame, Change, Regression
+from optimize.report.markdown import plain
+from optimize.report.tables import MISSING, Rows, markdown_table
+
+OUTCOMES = {
+    "passed": "Nothing got worse",
+    "failed": "**Something got worse**",
+    "unverified": "Something could not be compared",
+}
+
+
+def section(regression: Regression | None) -> str:
+    """The section of the report's page; nothing where the run was held against none."""
+    if regression is None:
+        return ""
+    baseline = regression.baseline
+    about = (
+        f"{OUTCOMES[regression.outcome]} since {plain(baseline.name)}, run {plain(baseline.id)} of "
+        f"{plain(baseline.created)}. Answers are compared on the same examples: metric and agreement count as worse "
+        f"where paired tests say so, at {regression.alpha:.0%} for both together. The other numbers are held to "
+        "tolerances. *Where* is the part of the run at which most of it came about."
+    )
+    differ = "; ".join(regression.environment)
+    environment = f"Environments differ: {plain(differ)}." if differ else ""
+    parts = ["## Since the last accepted run", about, markdown_table(change_rows(regression)), environment]
+    return "\n\n".join(filter(None, parts))
+
+
+def change_rows(regression: Regression) -> Rows:
+    """One row for each number."""
+    rows: Rows = [("what", "baseline", "run", "worse by", "outcome", "where", "why")]
+    for each in regression.changes:
+        values = (_number(each.baseline), _number(each.value), _loss(each))
+        rows.append((each.name, *values, each.outcome, where(each.blame), each.reason))
+    return rows
+
+
+def where(blame: Blame | None) -> str:
+    """The part of a run that a regression comes from, with what of its settings differs."""
+    if blame is None:
+        return MISSING
+    settings = "; ".join(f"{name}: {change}" for name, change in blame.settings.items())
+    return f"{blame.stage} ({blame.change:+.4f}{f'; {settings}' if settings else ''})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _loss(change: Change) -> str:
+    if change.loss is None:
+        return MISSING
+    return f"{change.loss:+.4f}" if change.p_value is not None else f"{change.loss:+.1%}"

@@ -1,0 +1,102 @@
+"""What each example scored: `scores.npz` of a run folder, written and read again, for comparing runs in pairs.
+
+    NAME/statistics  [N, k]  what the metric is made of
+    NAME/right       [N]     whether the answer was right, where that can be said
+    NAME/decisions   [M]     what was decided, one or several an example
+    NAME/ordinal             there where it is the order of decisions that counts, and not their values
+
+NAME is a measurement's. Runs of earlier versions have no decisions.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimize.errors import RequestError, first_line
+from optimize.files.putting import put_file
+from optimize.interfaces import Array, Score
+
+FILE = "scores.npz"
+MOST_BYTES = 2**31
+"""Of arrays that are read; vectors of a few thousand texts have some ten million."""
+STATISTICS, RIGHT, DECISIONS, ORDINAL = "statistics", "right", "decisions", "ordinal"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was kept of one model's score; None is what was not recorded."""
+
+    statistics: Array | None = None
+    right: Array | None = None
+    decisions: Array | None = None
+    ordinal: bool = False
+
+
+def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
+    """Write what the models scored; nothing where there are none."""
+    found = {}
+    for name, score in scores.items():
+        # Decisions that are Python's objects, as a head of a user's own may have them, no file of arrays can hold.
+        decisions = None if score.decisions.dtype.hasobject else score.decisions
+        found[name] = Kept(score.statistics, score.right, decisions, score.ordinal)
+    write_kept(found, folder)
+
+
+def write_kept(scores: Mapping[str, Kept], folder: Path) -> None:
+    """Write what was kept of scores, in one step; nothing where there are none."""
+    import numpy as np
+
+    arrays = {}
+    for name, kept in scores.items():
+        parts = {STATISTICS: kept.statistics, RIGHT: kept.right, DECISIONS: kept.decisions}
+        arrays.update({f"{name}/{part}": array for part, array in parts.items() if array is not None})
+        if kept.ordinal:
+            arrays[f"{name}/{ORDINAL}"] = np.array(True)
+    if arrays:
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+        put_file(folder / FILE, stream.getvalue())
+
+
+def read_scores(folder: Path) -> dict[str, Kept]:
+    """What was kept of each model's score, by its measurement's name; nothing where the run has no such file."""
+    import numpy as np
+
+    path, parts = folder / FILE, dict[str, dict[str, Array]]()
+    if not path.exists():
+        return {}
+    try:
+        _check(path)
+        with np.load(path, allow_pickle=False) as file:
+            for name in file.files:
+                model, _, part = name.rpartition("/")
+                parts.setdefault(model, {})[part] = file[name]
+        return {model: _kept(found) for model, found in parts.items()}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise RequestError(f"{path}: cannot be read ({first_line(error)}); certify the run, or run it again") from error
+
+
+def _check(path: Path) -> None:
+    """Refuse what is no file, and what would unpack to more than any run has."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a regular file")
+    with zipfile.ZipFile(path) as packed:
+        size = sum(each.file_size for each in packed.infolist())
+    if size > MOST_BYTES:
+        raise ValueError(f"it unpacks to {size:,} bytes, and at most {MOST_BYTES:,} are read")
+
+
+def _kept(parts: Mapping[str, Array]) -> Kept:
+    statistics, right, decisions = (parts.get(part) for part in (STATISTICS, RIGHT, DECISIONS))
+    if statistics is not None and (statistics.ndim != 2 or statistics.dtype.kind not in "biuf"):
+        raise ValueError("its statistics are no table of numbers")
+    if right is not None and (right.ndim != 1 or right.dtype.kind != "b"):
+        raise ValueError("what is right in it is no list of truths")
+    if decisions is not None and decisions.ndim != 1:
+        raise ValueError("its decisions are no list")
+    return Kept(statistics, right, decisions, ORDINAL in parts)
