@@ -174,6 +174,12 @@ def test_a_tolerance_that_nothing_could_exceed_is_refused(passed, optimize, tole
     assert "--size-tolerance" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("alpha", ["0", "1", "nan", "-5%"])
+def test_a_level_at_which_nothing_or_everything_is_proven_is_refused(passed, optimize, alpha, capsys):
+    assert optimize("regress", str(passed), "--alpha", alpha) == 2
+    assert "--alpha" in capsys.readouterr().err
+
+
 def test_a_publication_is_not_written_to(copy, optimize, capsys):
     (copy / "SHA256SUMS").write_text("", encoding="utf-8")
     assert optimize("regress", str(copy)) == 2
