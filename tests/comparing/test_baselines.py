@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from doubles import FEW, FEW_RUNS, Silent
 
-from optimize import manifest, running
+from optimize import compared, manifest, running
+from optimize.certifying import certify
 from optimize.comparing.baselines import accept, baseline_name
 from optimize.errors import RequestError
 from optimize.planning import Options, make_plan
@@ -161,6 +162,15 @@ def test_the_same_run_passes_and_one_with_fewer_right_answers_does_not(copy, opt
     assert worse == {"metric": "quantize_dynamic"}
     assert optimize("regress", str(copy), *words) == 1
     assert "most of it at quantize_dynamic" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_is_measured_anew_loses_what_was_compared_before(copy, monkeypatch, tmp_path):
+    monkeypatch.setattr(running, "Settings", FEW_RUNS)
+    (copy / compared.FILE).write_text("{}", encoding="utf-8")
+
+    certify(copy, model=None, data=None, cache=tmp_path / "cache", progress=Silent())
+
+    assert not (copy / compared.FILE).exists()
 
 
 def test_a_run_without_a_baseline_is_told_what_there_is(passed, optimize, tmp_path, capsys):
