@@ -94,10 +94,11 @@ def test_certify_takes_a_folder_as_text_and_passes_on_where_things_lie(monkeypat
     asked = {}
     monkeypatch.setattr(certifying, "certify", lambda folder, **words: (folder, asked.update(words)))
 
-    done = optimize.certify("some/run", model="here", progress=silent)
+    done = optimize.certify("some/run", model="here", head="mine.py:HEAD", progress=silent)
 
     assert done.folder == Path("some/run")
-    assert asked == {"model": "here", "data": None, "cache": None, "progress": silent}
+    places = {"model": "here", "data": None, "head": "mine.py:HEAD"}
+    assert asked == {**places, "cache": None, "progress": silent}
 
 
 def test_options_are_frozen_and_can_be_replaced():

@@ -24,7 +24,7 @@ NameOption = Annotated[
     ),
 ]
 BASELINES = Path("reports/accepted")
-SIZE, DRIFT, LATENCY = "1%", "25%", "10%"
+ALPHA, SIZE, DRIFT, LATENCY = "5%", "1%", "25%", "10%"
 
 
 def compare(
@@ -82,6 +82,10 @@ def regress(
     run_folder: RunArgument,
     baselines: BaselinesOption = BASELINES,
     name: NameOption = None,
+    alpha: Annotated[
+        str,
+        typer.Option("--alpha", metavar="SHARE", help="How often the tests of answers may see a loss that is none."),
+    ] = ALPHA,
     size: Annotated[
         str, typer.Option("--size-tolerance", metavar="SHARE", help="What the model file may grow by.")
     ] = SIZE,
@@ -107,6 +111,7 @@ def regress(
     from optimize.comparing.regressions import Tolerances, regress
 
     tolerances = Tolerances(
+        alpha=_alpha(alpha),
         size=_tolerance(size, "--size-tolerance"),
         drift=_tolerance(drift, "--drift-tolerance"),
         latency=_tolerance(latency, "--latency-tolerance") if timed else None,
@@ -123,4 +128,11 @@ def _tolerance(text: str, flag: str) -> float:
     share = read_share(text, flag)
     if not (math.isfinite(share) and share >= 0):
         raise RequestError(f"{flag}: '{text}' is no tolerance; write for instance 10% or 0.1")
+    return share
+
+
+def _alpha(text: str) -> float:
+    share = read_share(text, "--alpha")
+    if not 0 < share < 1:
+        raise RequestError(f"--alpha: '{text}' is no share of tests; write for instance 5% or 0.05")
     return share

@@ -80,7 +80,7 @@ def show_comparison(comparison: Comparison) -> None:
 
     for title, (header, *rows) in (
         ("runs", run_rows(comparison)),
-        (f"beside {comparison.runs[0].name}", pair_rows(comparison)),
+        ("beside A", pair_rows(comparison)),
     ):
         _print(_table(title, header, rows))
     for note in notes(comparison):
@@ -91,7 +91,7 @@ def show_regression(folder: Path, regression: Regression) -> None:
     """What got worse since the accepted run, each with where it came from; all numbers where nobody wants quiet."""
     from rich.markup import escape
 
-    from optimize.report.regressions import change_rows, where
+    from optimize.report.regressions import change_rows, why
 
     outcome = regression.outcome
     if not is_quiet():
@@ -102,8 +102,7 @@ def show_regression(folder: Path, regression: Regression) -> None:
         )
         for each in regression.changes:
             if each.outcome != "passed":
-                at = f"; most of it at {where(each.blame)}" if each.blame else ""
-                _print(f"  [{COLOURS[each.outcome]}]{each.outcome:10}[/] {each.name}: {escape(each.reason + at)}")
+                _print(f"  [{COLOURS[each.outcome]}]{each.outcome:10}[/] {each.name}: {escape(why(each))}")
     _print(f"[{COLOURS[outcome]} bold]{outcome}[/]  {escape(str(folder))}/regression.json")
 
 

@@ -26,7 +26,6 @@ from optimize.publishing import CHECKSUMS
 from optimize.report.tables import REFERENCE, at_shape
 from optimize.report.write import write_report
 
-ALPHA = 0.05
 DRIFTS = ("kl", "cosine", "mean_abs", "padding_max_abs", "batch_max_abs")
 """Numbers of a manifest's drift that are compared; the largest difference of all is one output's, and no trend."""
 LEAST_DRIFT = 1e-4
@@ -35,8 +34,12 @@ LEAST_DRIFT = 1e-4
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What size, drift and latency may grow by, as shares of the baseline's; latency is not compared where None."""
+    """What size, drift and latency may grow by, as shares of the baseline's; latency is not compared where None.
 
+    `alpha` is how often, at most, the tests of answers together see a loss that is none.
+    """
+
+    alpha: float = 0.05
     size: float = 0.01
     drift: float = 0.25
     latency: float | None = 0.1
@@ -66,7 +69,7 @@ def hold_against(baseline: Judged, run: Judged, tolerances: Tolerances = USUAL) 
         outcome=outcome,
         run=side_of(run),
         baseline=side_of(baseline),
-        alpha=ALPHA,
+        alpha=tolerances.alpha,
         environment=differences(baseline.record, run.record),
         changes=changes,
     )
@@ -76,19 +79,19 @@ def _changes(baseline: Judged, run: Judged, tolerances: Tolerances) -> Iterator[
     if why := why_not_the_same(baseline.record, run.record):
         yield _unverified("comparable", None, None, f"not comparable: {why}")
         return
-    yield from _answers(baseline, run)
+    yield from _answers(baseline, run, tolerances.alpha)
     yield _size(baseline, run, tolerances.size)
     yield from _drifts(baseline, run, tolerances.drift)
     if tolerances.latency is not None:
         yield from _latencies(baseline, run, tolerances.latency)
 
 
-def _answers(baseline: Judged, run: Judged) -> Iterator[Change]:
+def _answers(baseline: Judged, run: Judged, alpha: float) -> Iterator[Change]:
     """Metric and agreement, each by a test, which together are wrong as seldom as one."""
     found = [_metric(baseline, run), _agreement(baseline, run)]
     tested = [(place, each.p_value) for place, each in enumerate(found) if each.p_value is not None]
     for (place, _), adjusted in zip(tested, holm([p for _, p in tested]), strict=True):
-        found[place] = _decide(found[place], adjusted, baseline, run)
+        found[place] = _decide(found[place].model_copy(update={"allowed": alpha}), adjusted, baseline, run)
     yield from found
 
 
@@ -123,13 +126,14 @@ def _tested(name: str, old: float | None, new: float | None, p_value: float, rea
     """A change with its test, which Holm's correction then decides."""
     loss = old - new if old is not None and new is not None else None
     return Change(
-        name=name, baseline=old, value=new, loss=loss, allowed=ALPHA, p_value=p_value, outcome="passed", reason=reason
+        name=name, baseline=old, value=new, loss=loss, allowed=None, p_value=p_value, outcome="passed", reason=reason
     )
 
 
 def _decide(change: Change, adjusted: float, baseline: Judged, run: Judged) -> Change:
+    """A tested change with its outcome at the level that it allows."""
     p = f"one-sided p = {adjusted:.3g} after Holm's correction"
-    if adjusted >= ALPHA:
+    if change.allowed is None or adjusted >= change.allowed:
         reason = f"{change.reason}: no worse, or chance ({p})"
         return change.model_copy(update={"adjusted_p": adjusted, "reason": reason})
     read: Read = _minus_value if change.name == "metric" else _minus_agreement

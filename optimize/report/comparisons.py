@@ -1,10 +1,11 @@
-"""Runs side by side, as tables of strings and as a page."""
+"""Runs side by side, as tables of strings and as a page. Folders' names are long, so runs are called A, B and so on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from string import ascii_uppercase
 
-from optimize.compared import Answers, Comparison, Decided, Pair, Side, Speed
+from optimize.compared import Answers, Comparison, Decided, Side, Speed
 from optimize.report.markdown import plain
 from optimize.report.tables import MISSING, REFERENCE, Rows, in_order, markdown_table, megabytes
 
@@ -25,25 +26,12 @@ def run_rows(comparison: Comparison) -> Rows:
     """One row for each run."""
     shapes = in_order([each.shape for each in run.latency] for run in comparison.runs)
     names = [f"ms at {shape} (speed-up)" for shape in shapes]
-    rows: Rows = [
-        (
-            "run",
-            "head",
-            "model",
-            "target",
-            "pipeline",
-            "metric",
-            "score",
-            "FP32",
-            "agreement",
-            "size",
-            *names,
-            "verdict",
-        )
-    ]
-    for run in comparison.runs:
+    first = ("", "run", "head", "model", "target", "pipeline", "metric", "score", "FP32", "agreement", "size")
+    rows: Rows = [(*first, *names, "verdict")]
+    for place, run in enumerate(comparison.runs):
         rows.append(
             (
+                letter(place),
                 *(run.name, run.head, run.model, run.target, run.pipeline),
                 run.metric or MISSING,
                 *(_number(value) for value in (run.value, run.reference, run.agreement)),
@@ -53,6 +41,11 @@ def run_rows(comparison: Comparison) -> Rows:
             )
         )
     return rows
+
+
+def letter(place: int) -> str:
+    """What the run at a place is called; beyond the alphabet, by its number."""
+    return ascii_uppercase[place] if place < len(ascii_uppercase) else f"#{place + 1}"
 
 
 def _number(value: float | None) -> str:
@@ -73,11 +66,18 @@ def pair_rows(comparison: Comparison) -> Rows:
     shapes = in_order([each.shape for each in pair.speed] for pair in comparison.pairs)
     columns = ("difference [interval]", "right alone", "p", "same decisions", "size")
     rows: Rows = [("runs", *columns, *(f"time at {shape}" for shape in shapes))]
-    for pair in comparison.pairs:
+    for place, pair in enumerate(comparison.pairs, 1):
         speeds = {each.shape: each for each in pair.speed}
         times = [_speed(speeds[shape]) if shape in speeds else MISSING for shape in shapes]
-        name = f"{pair.first}, then {pair.second}"
-        rows.append((name, *_answers(pair.answers), _decided(pair.decisions), f"{pair.size_ratio:.3f}", *times))
+        rows.append(
+            (
+                f"A, then {letter(place)}",
+                *_answers(pair.answers),
+                _decided(pair.decisions),
+                f"{pair.size_ratio:.3f}",
+                *times,
+            )
+        )
     return rows
 
 
@@ -103,8 +103,8 @@ def _speed(speed: Speed) -> str:
 
 def notes(comparison: Comparison) -> Iterator[str]:
     """Why cells have no number, and in what environments differ."""
-    for pair in comparison.pairs:
-        name = f"{pair.first}, then {pair.second}"
+    for place, pair in enumerate(comparison.pairs, 1):
+        name = f"A, then {letter(place)}"
         if pair.answers_not_comparable:
             yield f"{name}: answers are not comparable: {pair.answers_not_comparable}"
         if pair.decisions_not_comparable:
@@ -125,13 +125,9 @@ def render_comparison(comparison: Comparison) -> str:
         "# Runs side by side",
         markdown_table(run_rows(comparison)),
         ABOUT_RUNS,
-        _heading(comparison.pairs),
+        "## The others beside A",
         markdown_table(pair_rows(comparison)),
         ABOUT_PAIRS,
         listed,
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _heading(pairs: list[Pair]) -> str:
-    return f"## The others beside {plain(pairs[0].first)}"

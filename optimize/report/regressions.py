@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optimize.compared import Blame, Change, Regression
+from optimize.compared import Change, Regression
 from optimize.report.markdown import plain
 from optimize.report.tables import MISSING, Rows, markdown_table
 
@@ -34,17 +34,22 @@ def change_rows(regression: Regression) -> Rows:
     """One row for each number."""
     rows: Rows = [("what", "baseline", "run", "worse by", "outcome", "where", "why")]
     for each in regression.changes:
-        values = (_number(each.baseline), _number(each.value), _loss(each))
-        rows.append((each.name, *values, each.outcome, where(each.blame), each.reason))
+        values = (_number(each.baseline), _number(each.value), _amount(each, each.loss))
+        rows.append((each.name, *values, each.outcome, _where(each), why(each)))
     return rows
 
 
-def where(blame: Blame | None) -> str:
-    """The part of a run that a regression comes from, with what of its settings differs."""
-    if blame is None:
-        return MISSING
-    settings = "; ".join(f"{name}: {change}" for name, change in blame.settings.items())
-    return f"{blame.stage} ({blame.change:+.4f}{f'; {settings}' if settings else ''})"
+def _where(change: Change) -> str:
+    blame = change.blame
+    return f"{blame.stage} ({_amount(change, blame.change)})" if blame else MISSING
+
+
+def why(change: Change) -> str:
+    """The reason, with the part of the run that a loss comes from most, and what of its settings differs."""
+    if change.blame is None:
+        return change.reason
+    settings = "; ".join(f"{name}: {words}" for name, words in change.blame.settings.items())
+    return f"{change.reason}; most of it at {_where(change)}{f', {settings}' if settings else ''}"
 
 
 def _number(value: float | None) -> str:
@@ -53,7 +58,8 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
-def _loss(change: Change) -> str:
-    if change.loss is None:
+def _amount(change: Change, amount: float | None) -> str:
+    """Points of what was tested, a share of anything else."""
+    if amount is None:
         return MISSING
-    return f"{change.loss:+.4f}" if change.p_value is not None else f"{change.loss:+.1%}"
+    return f"{amount:+.4f}" if change.p_value is not None else f"{amount:+.1%}"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from doubles import FEW, FEW_RUNS, Silent
 
-from optimize import manifest, running
+from optimize import compared, manifest, running
+from optimize.certifying import certify
 from optimize.comparing.baselines import accept, baseline_name
 from optimize.errors import RequestError
 from optimize.planning import Options, make_plan
@@ -163,6 +164,15 @@ def test_the_same_run_passes_and_one_with_fewer_right_answers_does_not(copy, opt
     assert "most of it at quantize_dynamic" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_run_that_is_measured_anew_loses_what_was_compared_before(copy, monkeypatch, tmp_path):
+    monkeypatch.setattr(running, "Settings", FEW_RUNS)
+    (copy / compared.FILE).write_text("{}", encoding="utf-8")
+
+    certify(copy, model=None, data=None, cache=tmp_path / "cache", progress=Silent())
+
+    assert not (copy / compared.FILE).exists()
+
+
 def test_a_run_without_a_baseline_is_told_what_there_is(passed, optimize, tmp_path, capsys):
     assert optimize("regress", str(passed), "--baselines", str(tmp_path)) == 2
     assert "there are none" in capsys.readouterr().err
@@ -172,6 +182,12 @@ def test_a_run_without_a_baseline_is_told_what_there_is(passed, optimize, tmp_pa
 def test_a_tolerance_that_nothing_could_exceed_is_refused(passed, optimize, tolerance, capsys):
     assert optimize("regress", str(passed), "--size-tolerance", tolerance) == 2
     assert "--size-tolerance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("alpha", ["0", "1", "nan", "-5%"])
+def test_a_level_at_which_nothing_or_everything_is_proven_is_refused(passed, optimize, alpha, capsys):
+    assert optimize("regress", str(passed), "--alpha", alpha) == 2
+    assert "--alpha" in capsys.readouterr().err
 
 
 def test_a_publication_is_not_written_to(copy, optimize, capsys):

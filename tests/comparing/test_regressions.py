@@ -76,6 +76,14 @@ def test_two_tests_together_are_as_strict_as_one():
     assert metric.outcome == "passed"
 
 
+def test_the_level_of_the_tests_is_what_is_asked_for():
+    """The same loss, of which both tests together are wrong one time in 16."""
+    run = judged(answers={"quantize_dynamic": right_but(range(108))})
+    found = hold_against(judged("baseline"), run, Tolerances(alpha=0.1))
+
+    assert (change(found, "metric").outcome, change(found, "metric").allowed, found.alpha) == ("failed", 0.1, 0.1)
+
+
 def test_a_worse_checkpoint_is_blamed_and_not_the_stages_after_it():
     worse = dict.fromkeys(("pytorch-fp32", "cpu-fp32", "export"), right_but(range(117)))
     found = hold_against(judged("baseline"), judged(answers={**worse, "quantize_dynamic": CLEARLY_WORSE}))

@@ -12,6 +12,7 @@ from optimize.comparing.judged import read_judged
 from optimize.comparing.side_by_side import compare_runs
 from optimize.errors import RequestError
 from optimize.evaluate.statistics import bootstrap_p, holm, mcnemar
+from optimize.report.comparisons import pair_rows, run_rows
 from optimize.scores import FILE, write_kept
 
 BETTER = right_but(range(90), 500)
@@ -158,7 +159,14 @@ def test_the_command_prints_tables_or_json_and_writes_a_page(folders, optimize, 
     assert "not comparable" in shown
     assert "threads: 2 and 1" in shown
     assert [pair["answers"] and pair["answers"]["first_alone"] for pair in found["pairs"]] == [17, None]
-    assert "| a, then b | -0.0170 [" in page.read_text(encoding="utf-8")
+    assert "| A, then B | -0.0170 [" in page.read_text(encoding="utf-8")
+
+
+def test_every_row_of_a_table_is_as_wide_as_its_header(folders):
+    found = compare_runs(folders(a=judged(), b=judged(), c=judged(request=request(head="fill-mask"))))
+
+    for rows in (run_rows(found), pair_rows(found)):
+        assert {len(row) for row in rows} == {len(rows[0])}
 
 
 def test_holm_adjusts_the_smallest_p_most():

@@ -149,7 +149,7 @@ def test_every_stage_that_runs_a_checkpoint_takes_such_a_head(asked, silent, sta
     _, record = run(make_plan(asked(build_only=True)), progress=silent)
 
     assert record.measurements == []
-    assert [list(each)[0] for each in record.request.stages] == [each.stage for each in record.stages]
+    assert [next(iter(each)) for each in record.request.stages] == [each.stage for each in record.stages]
 
 
 def test_a_manifest_runs_nothing(asked, silent, tmp_path, optimize):
