@@ -62,6 +62,7 @@ class Plan:
     candidates: tuple[Pipeline, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     added_shape: str | None = None
+    junit: Path | None = None
 
 
 def make_plan(
@@ -119,6 +120,7 @@ def make_plan(
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
         left_out=left_out,
         added_shape=added,
+        junit=options.junit,
     )
 
 
@@ -335,10 +337,20 @@ def check_words(options: Options) -> None:
 def check_places(options: Options) -> None:
     """Refuse an output or a cache where no folders can be made."""
     check_place(options.out, "--out")
+    check_junit(options.junit)
     if options.cache is not None:
         check_place(options.cache, "--cache")
     else:  # where the user's own cache cannot be, the request is not to blame
         check_place(cache_root(), "cache", UnavailableError)
+
+
+def check_junit(file: Path | None) -> None:
+    """Refuse a file for JUnit's XML that cannot be written."""
+    if file is None:
+        return
+    check_place(file.parent, "--junit")
+    if file.is_dir():
+        raise RequestError(f"--junit: {file} is a folder; name a file, such as {file / 'optimize.xml'}")
 
 
 def check_place(place: Path, flag: str, refusal: type[OptimizeError] = RequestError) -> None:

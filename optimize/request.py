@@ -351,6 +351,16 @@ class Options(Asked):
             read=user_path,
         ),
     ] = None
+    junit: Annotated[
+        Path | None,
+        Option(
+            "Write the limits' outcomes as JUnit XML, too, for CI services to show.",
+            "Output",
+            metavar="FILE",
+            otherwise="no such file",
+            read=user_path,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"bench"},
-    {"running", "certifying", "publishing", "finished"},
+    {"running", "certifying", "publishing", "finished", "ci", "delivering"},
     {"choosing"},
     {"building"},
     {"planning", "report"},

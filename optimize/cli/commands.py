@@ -21,6 +21,7 @@ from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
     JsonOption,
+    JunitOption,
     PanelCommand,
     QuietOption,
     RunArgument,
@@ -35,10 +36,7 @@ if TYPE_CHECKING:
     from optimize.planning import Plan
     from optimize.request import Options
 
-EXIT_CODES = {"passed": 0, "failed": 1, "unverified": 4}
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
-WORSE = (0, 4, 1)
-"""Verdicts' exit codes, each worse than the one before: what failed was proven to, what is unverified may be good."""
 BENCH_OPTIONS = ("target", "pipeline", "settings", "runtime", "device", "budget", "seed", "shapes", "threads", "cache")
 BENCH_SHAPES = ("1x16", "1x128", "8x128", "1x384")
 """Random weights come without data, so there are no lengths as they occur."""
@@ -100,24 +98,24 @@ def run(options: Options, *, as_json: bool) -> None:
 
     Exit code 0: all limits are met; 1: one is not; 4: built, but not verified.
     """
+    from optimize.cli.finishing import finish
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_overview, show_run
     from optimize.manifest import dump
     from optimize.running import run
 
-    manifests = []
+    done = []
     for made in make_plans(options):
         with progress() as shown:
-            folder, manifest = run(made, progress=shown)
-        manifests.append(manifest)
+            done.append(run(made, progress=shown))
         if not as_json:
-            show_run(folder, manifest)
+            show_run(*done[-1])
+    manifests = [manifest for _, manifest in done]
     if as_json:
         print_json(map(dump, manifests))
     elif len(manifests) > 1 and not verbosity.is_quiet():
         show_overview(manifests)
-    codes = [EXIT_CODES[manifest.verdict.outcome] for manifest in manifests]
-    raise typer.Exit(max(codes, key=WORSE.index))
+    finish(done, junit=options.junit)
 
 
 def plan(options: Options, *, as_json: bool) -> None:
@@ -168,6 +166,7 @@ def certify(
         typer.Option("--head", metavar="FILE:NAME", help="Head of your own that it was judged with; its code is run."),
     ] = None,
     cache: CacheOption = None,
+    junit: JunitOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -177,17 +176,20 @@ def certify(
     Nothing is built again: the model of the run folder is measured.
     """
     from optimize.certifying import certify
+    from optimize.cli.finishing import finish
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_run
     from optimize.manifest import dump
+    from optimize.planning import check_junit
 
+    check_junit(junit)
     with progress() as shown:
         folder, manifest = certify(run_folder, model=model, data=data, head=head, cache=cache, progress=shown)
     if as_json:
         print_json([dump(manifest)])
     else:
         show_run(folder, manifest)
-    raise typer.Exit(EXIT_CODES[manifest.verdict.outcome])
+    finish([(folder, manifest)], junit=junit)
 
 
 def check(

@@ -41,7 +41,7 @@ PERCENTILES = (
 def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
     """The whole page; it shows the pictures that are given, which lie beside it."""
     sections = (
-        _title(manifest),
+        title(manifest),
         _models(manifest),
         classes.section(manifest),
         candidates.section(manifest),
@@ -59,7 +59,8 @@ def render(manifest: Manifest, pictures: Sequence[Picture] = ()) -> str:
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _title(manifest: Manifest) -> str:
+def title(manifest: Manifest) -> str:
+    """The heading, the verdict, and each limit with its outcome."""
     request, verdict = manifest.request, manifest.verdict
     rows = [("limit", "set to", "measured", "outcome", "why")]
     for check in verdict.checks:
