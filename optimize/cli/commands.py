@@ -16,7 +16,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, inspecting, verbosity
+from optimize.cli import caching, commenting, inspecting, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -275,6 +275,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     certify,
     report,
     publish,
+    commenting.comment,
     request_command(bench, BENCH_OPTIONS, {"shapes": BENCH_SHAPES}, calibration=(CalibrationOption, True)),
     inspecting.list_names,
     inspecting.show,
