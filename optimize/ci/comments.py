@@ -130,7 +130,7 @@ def _read(kind: TypeAdapter[Content], response: Any, place: PullRequest) -> Cont
 
 
 def _ask(method: str, path: str, place: PullRequest, progress: Progress, *, wanted: int, **words: Any) -> Any:
-    """GitHub's answer with the status that is `wanted`; any other is a refusal, or something to try passing."""
+    """GitHub's answer with the status that is `wanted`; any other is a refusal, or something to try again."""
     headers = {
         "Accept": "application/vnd.github+json",
         "Authorization": f"Bearer {place.token}",
