@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -255,3 +256,22 @@ def test_the_hook_has_what_pre_commit_demands_and_plans(monkeypatch, optimize, c
     assert optimize(*words, "--pipeline", "cpu-dynamic") == 0
     assert optimize(*words, "--pipeline", "cpu-dynamik") == 2
     assert "did you mean 'cpu-dynamic'?" in capsys.readouterr().err
+
+
+def guide_blocks() -> list[dict[str, Any]]:
+    text = (ROOT / "docs" / "guide" / "ci.md").read_text(encoding="utf-8")
+    return [yaml.safe_load(block) for block in re.findall(r"```yml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_the_guide_uses_inputs_hooks_and_components_that_are_there(optimize):
+    workflow, component, hooks = guide_blocks()
+    _, action = workflow["jobs"]["optimize"]["steps"]
+    assert action["with"].keys() <= ACTION["inputs"].keys()
+    assert workflow["permissions"]["pull-requests"] == "write"
+    (include,) = component["include"]
+    spec, _ = yaml.safe_load_all((ROOT / "docs/ci/templates/optimize.yml").read_text(encoding="utf-8"))
+    assert include["inputs"].keys() <= spec["spec"]["inputs"].keys()
+    (asked,) = hooks["repos"][0]["hooks"]
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert asked["id"] == hook["id"]
+    assert optimize("plan", *asked["args"]) == 2  # its words are known, and its pipeline is the reader's own
