@@ -27,7 +27,8 @@ def findings_of(manifest: Manifest) -> list[Finding]:
     verdict = manifest.verdict
     found = [Finding(check.name, check.outcome, check.reason) for check in verdict.checks]
     if verdict.outcome != "passed" and all(each.outcome == "passed" for each in found):
-        reason = "no limit was checked" if not found else "it was only built; certify it on a machine of its target"
+        no_limits = manifest.measurements and not found
+        reason = "no limit is set" if no_limits else "it was only built; certify it on a machine of its target"
         found.append(Finding(VERDICT, verdict.outcome, reason))
     return found
 

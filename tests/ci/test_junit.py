@@ -14,6 +14,8 @@ from optimize.planning import check_junit
 
 SCHEMA = Path(__file__).parent / "junit.xsd"
 
+ONLY_BUILT = "it was only built; certify it on a machine of its target"
+
 
 def check(name: str, outcome: str, reason: str = "why") -> dict[str, object]:
     return {"name": name, "limit": 1.0, "value": None, "outcome": outcome, "reason": reason}
@@ -56,8 +58,9 @@ def test_several_runs_are_suites_of_one_file_and_counted_together(tmp_path):
 @pytest.mark.parametrize(
     ("manifest", "reason"),
     [
-        (judged("unverified"), "no limit was checked"),
-        (judged("unverified", check("a", "passed")), "it was only built; certify it on a machine of its target"),
+        (judged("unverified"), "no limit is set"),
+        (judged("unverified", measurements=[]), ONLY_BUILT),
+        (judged("unverified", check("a", "passed")), ONLY_BUILT),
     ],
 )
 def test_an_unverified_run_whose_limits_do_not_say_so_has_a_case_that_does(manifest, reason, tmp_path):

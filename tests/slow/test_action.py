@@ -42,7 +42,7 @@ def test_a_pull_request_is_told_and_the_job_ends_with_the_verdict(tmp_path):
     assert manifest.read(run).verdict.outcome == "unverified"
     (suite,) = ElementTree.parse(job.known["steps.run.outputs.junit"]).getroot()
     assert suite.get("name") == "text-classification/cpu/cpu-dynamic"
-    assert "::warning title=min_speedup unverified::" in job.said
+    assert "::warning title=verdict unverified::text-classification on cpu, cpu-dynamic: it was only built" in job.said
     (comment,) = github.comments.values()
     assert summary.read_text(encoding="utf-8").strip() == comment.partition("\n")[2].strip()
     assert list(work.iterdir()) == [work / ".output"]
