@@ -67,7 +67,7 @@ def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
 
     made = plan(request, progress=progress) if isinstance(request, Options) else request
     done = Run(*carry_out(made, progress=progress or Silence()))
-    deliver([done], junit=made.junit)
+    deliver([done], junit=made.junit, track=made.track)
     return done
 
 

@@ -52,6 +52,7 @@ SHAPES_NOTHING = (
     "publishing",
     "report",
     "running",
+    "tracking",
 )
 """Modules and folders of the package that cannot shape an artifact: they ask for it, judge it, or show it.
 

@@ -361,6 +361,15 @@ class Options(Asked):
             read=user_path,
         ),
     ] = None
+    track: Annotated[
+        str | None,
+        Option(
+            "Record the finished run in a tracker, too: `mlflow`, or mlflow:URI for a server or store.",
+            "Output",
+            metavar="TRACKER[:URI]",
+            otherwise="no tracker",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ LAYERS = [
     {"running", "certifying", "publishing", "finished", "ci", "delivering"},
     {"choosing"},
     {"building"},
-    {"planning", "report"},
+    {"planning", "report", "tracking"},
     {"config", "measure", "cache", "source", "data", "hub", "demo"},
     {"stages", "targets", "heads"},
     {"pruning"},

@@ -25,6 +25,7 @@ from optimize.cli.options import (
     PanelCommand,
     QuietOption,
     RunArgument,
+    TrackOption,
     VerboseOption,
     request_command,
 )
@@ -115,7 +116,7 @@ def run(options: Options, *, as_json: bool) -> None:
         print_json(map(dump, manifests))
     elif len(manifests) > 1 and not verbosity.is_quiet():
         show_overview(manifests)
-    finish(done, junit=options.junit)
+    finish(done, junit=options.junit, track=options.track)
 
 
 def plan(options: Options, *, as_json: bool) -> None:
@@ -167,6 +168,7 @@ def certify(
     ] = None,
     cache: CacheOption = None,
     junit: JunitOption = None,
+    track: TrackOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -180,16 +182,16 @@ def certify(
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_run
     from optimize.manifest import dump
-    from optimize.planning import check_junit
+    from optimize.planning import check_delivery
 
-    check_junit(junit)
+    check_delivery(junit, track)
     with progress() as shown:
         folder, manifest = certify(run_folder, model=model, data=data, head=head, cache=cache, progress=shown)
     if as_json:
         print_json([dump(manifest)])
     else:
         show_run(folder, manifest)
-    finish([(folder, manifest)], junit=junit)
+    finish([(folder, manifest)], junit=junit, track=track)
 
 
 def check(

@@ -22,7 +22,7 @@ def finish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(*manifests, **options) -> int:
         with pytest.raises(finishing.typer.Exit) as ended:
-            finishing.finish([(Path("run"), each) for each in manifests], **{"junit": None, **options})
+            finishing.finish([(Path("run"), each) for each in manifests], **{"junit": None, "track": None, **options})
         return ended.value.exit_code
 
     return call

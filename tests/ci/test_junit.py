@@ -10,7 +10,7 @@ from report.conftest import document, make_manifest
 from optimize.ci.junit import write_junit
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
-from optimize.planning import check_junit
+from optimize.planning import check_delivery
 
 SCHEMA = Path(__file__).parent / "junit.xsd"
 
@@ -126,13 +126,13 @@ def test_the_schema_sees_what_is_wrong(right, wrong, tmp_path):
 
 def test_a_place_where_no_file_can_be_is_refused_before_the_run(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    check_junit(tmp_path / "new" / "x.xml")
-    check_junit(None)
+    check_delivery(tmp_path / "new" / "x.xml", None)
+    check_delivery(None, None)
 
     with pytest.raises(RequestError, match=r"--junit: .* is a folder; name a file"):
-        check_junit(tmp_path)
+        check_delivery(tmp_path, None)
     with pytest.raises(RequestError, match="--junit: "):
-        check_junit(tmp_path / "file" / "x.xml")
+        check_delivery(tmp_path / "file" / "x.xml", None)
 
 
 def test_a_file_that_is_there_is_replaced_and_a_link_is_not_followed(tmp_path):
