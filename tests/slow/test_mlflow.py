@@ -21,7 +21,7 @@ from slow.environments import mlflow_client, mlflow_server, run_there
 from optimize import manifest
 from optimize.machine.privacy import SWITCHES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # environments are installed
 STARTED_SECONDS = 300
 DELIVER = """
 import sys
