@@ -75,10 +75,11 @@ test: $(READY)  ## the default tests: offline, minutes
 test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
 	$(WHERE_PIP_LOOKS) $(PYTEST) -m slow
 
-check: $(READY)  ## lint, format and types; writes nothing
+check: $(READY)  ## lint, format, types and result tables; writes nothing
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python docs/results.py --check
 
 fix: $(READY)  ## mend what can be mended by itself
 	$(VENV)/bin/ruff check --fix .

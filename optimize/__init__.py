@@ -61,11 +61,14 @@ def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
     "unverified". `progress` hears of steps, in units that are done and in total; without it, nothing is shown. Raises
     what `plan` does, and StageError where a stage cannot do its work.
     """
+    from optimize.delivering import deliver
     from optimize.interfaces import Silence
     from optimize.running import run as carry_out
 
     made = plan(request, progress=progress) if isinstance(request, Options) else request
-    return Run(*carry_out(made, progress=progress or Silence()))
+    done = Run(*carry_out(made, progress=progress or Silence()))
+    deliver([done], junit=made.junit, track=made.track)
+    return done
 
 
 def certify(

@@ -43,16 +43,19 @@ SHAPES_NOTHING = (
     "bench",
     "certifying",
     "choosing",
+    "ci",
     "cli",
     "compared",
     "comparing",
     "config",
+    "delivering",
     "finished",
     "planning",
     "publishing",
     "report",
     "running",
     "scores",
+    "tracking",
 )
 """Modules and folders of the package that cannot shape an artifact: they ask for it, judge it, or show it.
 

@@ -28,6 +28,7 @@ from optimize.source.finding import Found, inspect_checkpoint
 from optimize.source.geometry import values_at_once
 from optimize.stages import STAGES
 from optimize.targets import DEFAULT_TARGET, TARGETS
+from optimize.tracking import find_tracker
 
 MOST_THREADS_PER_CORE = 4
 """More than any processor runs at a time on one core; above, threads only wait for one another."""
@@ -62,6 +63,8 @@ class Plan:
     candidates: tuple[Pipeline, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     added_shape: str | None = None
+    junit: Path | None = None
+    track: str | None = None
 
 
 def make_plan(
@@ -119,6 +122,8 @@ def make_plan(
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
         left_out=left_out,
         added_shape=added,
+        junit=options.junit,
+        track=options.track,
     )
 
 
@@ -335,10 +340,21 @@ def check_words(options: Options) -> None:
 def check_places(options: Options) -> None:
     """Refuse an output or a cache where no folders can be made."""
     check_place(options.out, "--out")
+    check_delivery(options.junit, options.track)
     if options.cache is not None:
         check_place(options.cache, "--cache")
     else:  # where the user's own cache cannot be, the request is not to blame
         check_place(cache_root(), "cache", UnavailableError)
+
+
+def check_delivery(junit: Path | None, track: str | None) -> None:
+    """Refuse a file for JUnit's XML that cannot be written, and a tracker that is not there or does not answer."""
+    if junit is not None:
+        check_place(junit.parent, "--junit")
+        if junit.is_dir():
+            raise RequestError(f"--junit: {junit} is a folder; name a file, such as {junit / 'optimize.xml'}")
+    if track is not None:
+        find_tracker(track)
 
 
 def check_place(place: Path, flag: str, refusal: type[OptimizeError] = RequestError) -> None:

@@ -351,6 +351,25 @@ class Options(Asked):
             read=user_path,
         ),
     ] = None
+    junit: Annotated[
+        Path | None,
+        Option(
+            "Write the limits' outcomes as JUnit XML, too, for CI services to show.",
+            "Output",
+            metavar="FILE",
+            otherwise="no such file",
+            read=user_path,
+        ),
+    ] = None
+    track: Annotated[
+        str | None,
+        Option(
+            "Record the finished run in a tracker, too: `mlflow`, or mlflow:URI for a server or store.",
+            "Output",
+            metavar="TRACKER[:URI]",
+            otherwise="no tracker",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -94,3 +94,10 @@ def data_folder(made_once) -> Callable[[str], Path]:
         return made_once(f"{head}-data", (head, SIZES), write)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_ci_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command says to a CI service, and where, is a test's own business."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_TOKEN", "GITHUB_API_URL", "GITHUB_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)

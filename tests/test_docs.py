@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 import typer.main
 import yaml
 from reference import EXAMPLES, PAGES
-from results import insert, read_baselines, render_results, render_summary
+from results import BAR, bar, made_anew, pipelines_of, read_baselines, render_glance, render_summary
+from results import PAGES as RESULTS
 
 from optimize.cli.commands import app
 from optimize.config import load_pipeline, parse_pipeline, parse_step, shipped_pipelines
@@ -25,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGE_FILES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+    for path in sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "reports" / "README.md"])
 }
 HISTORY = {"CHANGELOG.md", "docs/develop/decisions.md"}
 """Pages of what was: their commands and names are those of their day."""
@@ -64,9 +66,65 @@ def test_a_generated_page_is_what_the_code_says(page):
 def test_the_result_tables_are_generated_from_the_committed_manifests():
     baselines = read_baselines(ROOT / "reports" / "baselines")
     assert len({manifest.request.head for manifest in baselines}) == 6
-    for page, made in (("docs/results.md", render_results(baselines)), ("README.md", render_summary(baselines))):
-        assert insert(PAGE_FILES[page], made) == PAGE_FILES[page], "run: make docs"
+    assert set(made_anew(ROOT)) == set(), "run: make docs"
     assert len(render_summary(baselines).splitlines()) <= 2 + 12
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the pages of results and the baselines, to be changed."""
+    shutil.copytree(ROOT / "reports" / "baselines", tmp_path / "reports" / "baselines")
+    for page in RESULTS:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / page, tmp_path / page)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", RESULTS)
+def test_a_page_of_results_that_is_stale_is_seen_and_mended(page, project):
+    def results(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(DOCS / "results.py"), *words]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+    (baseline,) = (project / "reports" / "baselines" / "auto").glob("text-classification.json")
+    assert results("--check").returncode == 0
+    baseline.write_text(re.sub(r'"ratio": 0\.\d+', '"ratio": 0.987654', baseline.read_text(encoding="utf-8")))
+
+    stale = results("--check")
+
+    assert (stale.returncode, page in stale.stderr, "run: make docs" in stale.stderr) == (1, True, True)
+    assert (project / page).read_bytes() == (ROOT / page).read_bytes()
+    assert results().returncode == 0
+    assert "0.988" in (project / page).read_text(encoding="utf-8")
+    assert results("--check").returncode == 0
+
+
+def test_what_ci_runs_looks_for_stale_results():
+    assert re.search(r"^check: .*\n(\t.*\n)*\t.*docs/results\.py --check$", MAKEFILE, re.MULTILINE)
+
+
+def test_the_verdict_of_a_row_is_that_of_its_own_model():
+    baselines = read_baselines(ROOT / "reports" / "baselines")
+    for manifest in baselines:
+        judged = next((f"[**{each.pipeline}**]" for each in manifest.candidates if each.chosen), ".json)")
+        (row,) = [line for line in render_glance([manifest]).splitlines() if judged in line]
+        assert row.endswith(f" {manifest.verdict.outcome} |")
+    rows = [line for line in render_glance(baselines).splitlines() if ".json)" in line]
+    assert {row.split(" | ")[-1] for row in rows} == {"passed |", "failed |", "unverified |"}
+
+
+def test_every_model_of_every_baseline_has_its_row():
+    baselines = read_baselines(ROOT / "reports" / "baselines")
+    rows = [line for line in render_glance(baselines).splitlines() if line.startswith("| ") and ".json)" in line]
+    assert len(rows) == sum(len(pipelines_of(manifest)) for manifest in baselines)
+    assert max(row.count("█") for row in rows) == BAR
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(1.0, "█" * BAR), (0.5, "█" * 6), (0.0, "▏"), (1 / 96, "▏"), (13 / 96, "█▋")]
+)
+def test_a_bar_is_as_long_as_its_share(share, shown):
+    assert bar(share) == shown
 
 
 def test_every_committed_manifest_passed_or_lacks_its_times_alone():

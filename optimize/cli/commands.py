@@ -16,18 +16,20 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, comparing, inspecting, verbosity
+from optimize.cli import caching, commenting, comparing, inspecting, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
     JsonOption,
+    JunitOption,
     PanelCommand,
     QuietOption,
     RunArgument,
+    TrackOption,
     VerboseOption,
     request_command,
 )
-from optimize.cli.output import EXIT_CODES, print_json
+from optimize.cli.output import print_json
 from optimize.errors import RequestError, StageError
 from optimize.machine.allowance import keep_to_quota
 
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from optimize.request import Options
 
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
-WORSE = (0, 4, 1)
-"""Verdicts' exit codes, each worse than the one before: what failed was proven to, what is unverified may be good."""
 BENCH_OPTIONS = ("target", "pipeline", "settings", "runtime", "device", "budget", "seed", "shapes", "threads", "cache")
 BENCH_SHAPES = ("1x16", "1x128", "8x128", "1x384")
 """Random weights come without data, so there are no lengths as they occur."""
@@ -99,24 +99,24 @@ def run(options: Options, *, as_json: bool) -> None:
 
     Exit code 0: all limits are met; 1: one is not; 4: built, but not verified.
     """
+    from optimize.cli.finishing import finish
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_overview, show_run
     from optimize.manifest import dump
     from optimize.running import run
 
-    manifests = []
+    done = []
     for made in make_plans(options):
         with progress() as shown:
-            folder, manifest = run(made, progress=shown)
-        manifests.append(manifest)
+            done.append(run(made, progress=shown))
         if not as_json:
-            show_run(folder, manifest)
+            show_run(*done[-1])
+    manifests = [manifest for _, manifest in done]
     if as_json:
         print_json(map(dump, manifests))
     elif len(manifests) > 1 and not verbosity.is_quiet():
         show_overview(manifests)
-    codes = [EXIT_CODES[manifest.verdict.outcome] for manifest in manifests]
-    raise typer.Exit(max(codes, key=WORSE.index))
+    finish(done, junit=options.junit, track=options.track)
 
 
 def plan(options: Options, *, as_json: bool) -> None:
@@ -167,6 +167,8 @@ def certify(
         typer.Option("--head", metavar="FILE:NAME", help="Head of your own that it was judged with; its code is run."),
     ] = None,
     cache: CacheOption = None,
+    junit: JunitOption = None,
+    track: TrackOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -176,17 +178,20 @@ def certify(
     Nothing is built again: the model of the run folder is measured.
     """
     from optimize.certifying import certify
+    from optimize.cli.finishing import finish
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_run
     from optimize.manifest import dump
+    from optimize.planning import check_delivery
 
+    check_delivery(junit, track)
     with progress() as shown:
         folder, manifest = certify(run_folder, model=model, data=data, head=head, cache=cache, progress=shown)
     if as_json:
         print_json([dump(manifest)])
     else:
         show_run(folder, manifest)
-    raise typer.Exit(EXIT_CODES[manifest.verdict.outcome])
+    finish([(folder, manifest)], junit=junit, track=track)
 
 
 def check(
@@ -275,6 +280,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     comparing.compare,
     comparing.accept,
     comparing.regress,
+    commenting.comment,
     request_command(bench, BENCH_OPTIONS, {"shapes": BENCH_SHAPES}, calibration=(CalibrationOption, True)),
     inspecting.list_names,
     inspecting.show,

@@ -94,6 +94,8 @@ QuietOption = Annotated[
     ),
 ]  # fmt: skip
 CacheOption = Annotated[Optional[Path], option_of(declared()["cache"])]
+JunitOption = Annotated[Optional[Path], option_of(declared()["junit"])]
+TrackOption = Annotated[Optional[str], option_of(declared()["track"])]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
 SWITCHES = {"as_json": (JsonOption, False), "verbose": (VerboseOption, False), "quiet": (QuietOption, False)}
 KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -16,6 +16,7 @@ SWITCHES = {
     "DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "ORT_DISABLE_TELEMETRY": "1",
 }
 """Each says the strictest that it can, so a user's own setting can only ask for more reports, and is overruled."""

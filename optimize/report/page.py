@@ -42,7 +42,7 @@ PERCENTILES = (
 def render(manifest: Manifest, pictures: Sequence[Picture] = (), regression: Regression | None = None) -> str:
     """The whole page, with pictures that lie beside it, and with what got worse, where these are given."""
     sections = (
-        _title(manifest),
+        title(manifest),
         regressions.section(regression),
         _models(manifest),
         classes.section(manifest),
@@ -61,7 +61,8 @@ def render(manifest: Manifest, pictures: Sequence[Picture] = (), regression: Reg
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _title(manifest: Manifest) -> str:
+def title(manifest: Manifest) -> str:
+    """The heading, the verdict, and each limit with its outcome."""
     request, verdict = manifest.request, manifest.verdict
     rows = [("limit", "set to", "measured", "outcome", "why")]
     for check in verdict.checks:

@@ -78,6 +78,17 @@ def foreign_frameworks() -> Path:
     return environment("foreign-frameworks", packages)
 
 
+def mlflow_server() -> Path:
+    """MLflow with its server, which holds pyarrow below what we need."""
+    return environment("mlflow-server", ["mlflow==3.17.2"])
+
+
+def mlflow_client() -> Path:
+    """MLflow's client, and what reads a manifest."""
+    constraints = ["-c", str(ROOT / "constraints.txt")]
+    return environment("mlflow-client", [*constraints, "mlflow-skinny==3.17.2", "numpy", "platformdirs", "psutil"])
+
+
 def run_there(python: Path, *words: object, accepted: Sequence[int] = (0,)) -> str:
     """What Python says in an environment, asked with these words, with this tree's package on its path."""
     known = os.environ | {"PYTHONPATH": str(ROOT), "TRANSFORMERS_VERBOSITY": "error"}
