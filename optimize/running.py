@@ -41,8 +41,6 @@ from optimize.planning import Plan
 from optimize.report.write import write_report
 from optimize.sentences.layout import SentenceEncoder
 
-DEFAULT_CONFIDENCE = 0.95
-"""Of a drop's interval where the pipeline's limits name none."""
 GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_position_embeddings", "activation")
 
 
@@ -100,7 +98,7 @@ def method_of(loaded: Loaded, subjects: Sequence[Subject]) -> Method:
         pad_id=pad_id_of(folder),
         seed=plan.request.seed,
     )
-    confidence = plan.pipeline.gates.confidence or DEFAULT_CONFIDENCE
+    confidence = plan.pipeline.gates.level
     settings = Settings(plan.request.threads)
     shapes = tuple(plan.request.shapes)
     zeros = any("sparse" in each.traits for each in (plan.pipeline, *plan.candidates))

@@ -71,6 +71,7 @@ def only(measurement: Measurement, **gates: Any) -> Check:
     return check
 
 
+ESTIMATE = {"rule": "estimate"}
 LIMITS = [
     ("max_metric_drop", 0.005, 0.003, 0.004),
     ("max_relative_metric_drop", 0.006, 0.004, 0.005),
@@ -85,7 +86,7 @@ LIMITS = [
 
 @pytest.mark.parametrize(("gate", "met", "missed", "value"), LIMITS)
 def test_a_gate_passes_within_its_limit_and_fails_beyond(gate: str, met: float, missed: float, value: float) -> None:
-    passed, failed = only(measured(), **{gate: met}), only(measured(), **{gate: missed})
+    passed, failed = only(measured(), **ESTIMATE, **{gate: met}), only(measured(), **ESTIMATE, **{gate: missed})
     assert (passed.outcome, failed.outcome) == ("passed", "failed")
     assert (passed.name, passed.limit) == (gate, met)
     assert passed.value == pytest.approx(value)

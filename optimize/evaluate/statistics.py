@@ -39,14 +39,12 @@ def percentile_interval(values: Array, *, confidence: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def mcnemar(candidate_right: Array, reference_right: Array) -> float:
+def mcnemar(lost: int, gained: int) -> float:
     """Two-sided exact p of as uneven a split of the examples that only one of the models has right."""
     from scipy.stats import binomtest
 
-    # If the models are equally good, each such example is a fair coin's toss: won ~ B(won + lost, 1/2).
-    lost = int((reference_right & ~candidate_right).sum())
-    won = int((candidate_right & ~reference_right).sum())
-    return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+    # If the models are equally good, each such example is a fair coin's toss: gained ~ B(lost + gained, 1/2).
+    return float(binomtest(gained, lost + gained, 0.5).pvalue) if lost + gained else 1.0
 
 
 def percentiles_ms(seconds: Array) -> tuple[float, float | None, float | None]:
