@@ -9,6 +9,7 @@ drop. The table is in docs/guide/deciding.md.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for size, rule, shares, both in rates(pair, asked.limit, asked.trials, asked.seed):
             cells = [f"{share:.1%}" for share in (*shares, both)]
             rows.append((pair.name, limit, f"{size:,}", rule, *cells))
-    print(markdown_table(rows))
+    sys.stdout.write(markdown_table(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ SHAPES_NOTHING = (
     "cli",
     "config",
     "finished",
+    "foresight",
     "planning",
     "publishing",
     "report",

@@ -32,6 +32,7 @@ from optimize.data.tokenized import fewest_tokens
 from optimize.evaluate.judge import pad_id_of
 from optimize.files.assembling import assembled
 from optimize.files.putting import put_file
+from optimize.foresight import foresee
 from optimize.interfaces import Progress, Score
 from optimize.machine import environment
 from optimize.manifest import Manifest, SentenceRecord, Source, Verdict
@@ -49,6 +50,9 @@ def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     if plan.added_shape and not plan.build_only:
         progress.say(f"latency: also at {plan.added_shape}, where the limit on the speed-up is judged")
     loaded = load(plan, progress)
+    count = loaded.splits.records["certification"].count
+    if count < plan.request.examples and (foreseen := foresee(plan.pipeline.gates, count)):
+        progress.say(f"certification: {foreseen}")
     made = try_candidates(loaded, partial(method_of, loaded)) if plan.candidates else carry_out(loaded)
     measured = made.results.measurements
     verdict = gates.judge(plan.pipeline.gates, measured[-1]) if measured else Verdict(outcome="unverified", checks=[])

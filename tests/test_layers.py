@@ -32,6 +32,7 @@ LAYERS = [
     {"graphs"},
     {"evaluate", "runtimes"},
     {"interfaces"},
+    {"foresight"},
     {"gates"},
     {"outcomes"},
     {"evidence"},
