@@ -62,7 +62,7 @@ def test_models_that_are_equally_good_fail_by_estimate_alone():
 
 
 def test_a_drop_of_two_points_fails_on_three_thousand_examples():
-    failed = {rule: (held(rule, "max_metric_drop", drawn(3000, 0.02, 0.01)) > LIMIT).mean() for rule in get_args(Rule)}
+    failed = {rule: (held(rule, "max_metric_drop", drawn(3000, 0.02, 0.002)) > LIMIT).mean() for rule in get_args(Rule)}
     assert 0.95 < failed["not_worse"] < failed["estimate"]
     assert failed["proven"] == 1.0
 
@@ -86,7 +86,7 @@ def test_where_answers_change_one_way_ends_are_the_binomial_ones():
     _, most = paired_ends(0, 0, 300, confidence=0.95)
     assert most == pytest.approx(1.0 - 0.05 ** (1 / 300))
     lower, _ = paired_ends(9, 0, 886, confidence=0.95)
-    assert lower <= binomial_ends(9, 886, error=0.05)[0]
+    assert lower == pytest.approx(float(binomial_ends(9, 886, error=0.05)[0]))
 
 
 def test_what_is_lost_and_what_is_gained_are_mirrored():
@@ -104,8 +104,9 @@ def test_ends_are_wider_the_surer_they_are():
 def test_a_share_of_right_answers_is_counted_and_any_other_score_goes_by_its_error():
     values = {"name": "accuracy", "value": 0.8, "reference": 0.828, "drop": 0.028, "relative_drop": 0.028 / 0.828}
     values |= {"interval": (0.0, 0.1), "confidence": 0.95, "standard_error": 0.01, "examples": 1000}
+    ends = paired_ends(40, 12, 1000, confidence=0.95)
     counted = Metric(**values, lost=40, gained=12)
-    assert drop_of(counted, confidence=0.95)[1:] == pytest.approx(paired_ends(40, 12, 1000, confidence=0.95))
+    assert drop_of(counted, confidence=0.95)[1:] == pytest.approx([float(end) for end in ends])
     halved = drop_of(counted, confidence=0.95, unit=2.0)
     assert halved == pytest.approx([each / 2 for each in drop_of(counted, confidence=0.95)])
     for other in (Metric(**values), Metric(**values, lost=41, gained=12)):
