@@ -2,15 +2,15 @@
 
 Each folder is a run's, whose `scores.npz` holds what FP32 and the result scored on each example. These are drawn with
 replacement into data of other sizes. In each draw the two models are swapped at random example by example, which makes
-them equally good and leaves how often they differ; then as many of the result's answers are spoilt as make up the true
-drop. The table is in docs/guide/deciding.md.
+them equally good and leaves how often they differ; then as many of the result's right answers are lost as make up the
+true drop (of a correlation, noise takes it). The table is in docs/guide/limits-that-decide.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -21,7 +21,7 @@ from optimize.finished import result_name
 from optimize.heads import _metrics
 from optimize.interfaces import Array
 from optimize.manifest import read
-from optimize.report.tables import REFERENCE, markdown_table
+from optimize.report.tables import REFERENCE, Rows, markdown_table
 from optimize.rule import CONFIDENCE, Estimate, Rule, agreement, around, held, paired_ends
 
 LIMIT = "max_relative_metric_drop"
@@ -67,7 +67,7 @@ def read_pair(folder: Path) -> Pair:
     with np.load(folder / "scores.npz") as scores:
         theirs, ours = (scores[f"{name}/statistics"] for name in (REFERENCE, result_name(manifest)))
     return Pair(
-        f"{head} ({len(ours):,}, {last.drift.agreement:.3f})",
+        f"{head} ({len(ours):,}; {last.drift.agreement:.3f})",
         theirs,
         ours,
         AGGREGATES[head, last.metric.name],
@@ -82,11 +82,21 @@ def draw(pair: Pair, size: int, drop: float, rng: np.random.Generator) -> tuple[
     rows, swapped = rng.integers(0, len(pair.ours), size), rng.random((size, 1)) < 0.5
     theirs = np.where(swapped, pair.ours[rows], pair.theirs[rows])
     ours = np.where(swapped, pair.theirs[rows], pair.ours[rows])
-    # Scores are proportional to what is left of column 0; a correlation, to what is left in its place.
-    mean = (pair.score + pair.aggregate(pair.ours)) / 2
-    spoilt = rng.random(size) < drop / mean
-    ours[spoilt, 0] = rng.permutation(ours[:, 0])[spoilt] if pair.aggregate is _metrics.spearman else 0.0
+    share = drop / ((pair.score + pair.aggregate(pair.ours)) / 2)
+    ours[:, 0] = blur(ours[:, 0], share, rng) if pair.aggregate is _metrics.spearman else lose(ours[:, 0], share, rng)
     return theirs, ours
+
+
+def lose(right: Array, share: float, rng: np.random.Generator) -> Array:
+    """How many answers of each example are right [N] once a share of all is lost; scores are lost whole."""
+    if (right == np.round(right)).all():
+        return rng.binomial(right.astype(np.int64), 1.0 - share).astype(right.dtype)
+    return np.where(rng.random(len(right)) < share, 0.0, right)
+
+
+def blur(values: Array, share: float, rng: np.random.Generator) -> Array:
+    """Values [N] with as much noise as takes that share of their correlation with anything."""
+    return values + rng.normal(0.0, values.std() * np.sqrt((1.0 - share) ** -2 - 1.0), len(values))
 
 
 def drops_of(pair: Pair, size: int, drop: float, trials: int, rng: np.random.Generator) -> Estimate:
@@ -102,17 +112,18 @@ def drops_of(pair: Pair, size: int, drop: float, trials: int, rng: np.random.Gen
     return around(values, values.std(ddof=1), confidence=CONFIDENCE)
 
 
-def rates(pair: Pair, limit: float, trials: int, seed: int) -> Iterator[tuple[int, Rule, list[float], float]]:
-    """For each size and rule the shares of draws that fail, by true drop; last, without one, with agreement beside."""
-    rng = np.random.default_rng(seed)
-    for size in SIZES:
-        found = [drops_of(pair, size, points / 100, trials, rng) for points in POINTS]
-        flips = rng.binomial(size, 1.0 - pair.agreement, trials)
-        agreed = [agreement(1.0 - count / size, size, confidence=CONFIDENCE) for count in flips]
-        for rule in RULES:
-            failed = [held(rule, LIMIT, each) > limit * pair.score for each in found]
-            apart = [held(rule, "min_agreement", each) < pair.min_agreement for each in agreed]
-            yield size, rule, [float(each.mean()) for each in failed], float((failed[0] | np.array(apart)).mean())
+def failures(pair: Pair, size: int, limit: float, trials: int, rng: np.random.Generator) -> list[list[float]]:
+    """For each true drop the shares of draws that fail, rule by rule; last, without one, with agreement judged too."""
+    found = [drops_of(pair, size, points / 100, trials, rng) for points in POINTS]
+    flips = rng.binomial(size, 1.0 - pair.agreement, trials)
+    agreed = [agreement(1.0 - count / size, size, confidence=CONFIDENCE) for count in flips]
+    shares: list[list[float]] = [[] for _ in range(len(POINTS) + 1)]
+    for rule in RULES:
+        failed = [held(rule, LIMIT, each) > limit * pair.score for each in found]
+        apart = np.array([held(rule, "min_agreement", each) < pair.min_agreement for each in agreed])
+        for cell, each in zip(shares, [*failed, failed[0] | apart], strict=True):
+            cell.append(float(each.mean()))
+    return shares
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,13 +134,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(argv)
-    header = ("head (examples, agreement)", "limit", "examples", "rule", *(f"{each:g}" for each in POINTS), "both")
-    rows = [header]
+    header = ("head (examples; agreement)", "limit", "drawn", *(f"{each:g}" for each in POINTS), "0, with agreement")
+    rows: Rows = [header]
     for pair in map(read_pair, asked.folders):
-        limit = f"{100 * asked.limit * pair.score:.2f}"
-        for size, rule, shares, both in rates(pair, asked.limit, asked.trials, asked.seed):
-            cells = [f"{share:.1%}" for share in (*shares, both)]
-            rows.append((pair.name, limit, f"{size:,}", rule, *cells))
+        rng = np.random.default_rng(asked.seed)
+        for size in SIZES:
+            shares = failures(pair, size, asked.limit, asked.trials, rng)
+            cells = [" / ".join(f"{100 * share:.1f}" for share in cell) for cell in shares]
+            rows.append((pair.name, f"{100 * asked.limit * pair.score:.2f}", f"{size:,}", *cells))
     sys.stdout.write(markdown_table(rows) + "\n")
 
 
