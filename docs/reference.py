@@ -85,6 +85,9 @@ Limits also steer stages. `quantize_static` and `quantize_openvino` put layers b
 metric and on agreement are met on tuning data. Limits on F1 by class judge the result and what `auto` chooses from; no
 stage goes by them.
 
+`rule` says whether a limit on answers has to be missed or met on the examples at hand, or provably. Stages go by it
+too. [Limits that decide](../guide/limits-that-decide.md) says how often each rule is wrong.
+
 No shipped pipeline limits F1 by class, since what a rare class is worth is for you to say. Where one is worth as much
 as a common one, set `max_macro_f1_drop`; where none may be lost, `max_class_f1_drop`. Both are *unverified* where
 answers are no classes: regression, question answering, multiple choice, masked words, vectors."""

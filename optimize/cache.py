@@ -50,6 +50,7 @@ SHAPES_NOTHING = (
     "config",
     "delivering",
     "finished",
+    "foresight",
     "planning",
     "publishing",
     "report",

@@ -8,37 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from statistics import NormalDist
-from typing import NamedTuple
 
 from optimize.manifest import Check, ClassF1, Metric
+from optimize.rule import ROUNDING, Estimate
 
 LEAST_EXAMPLES = 20
 """Of fewer, a bootstrap's 95 % interval is made of the extremes alone."""
-ROUNDING = 1e-9
-"""What differs from its limit by less differs by rounding: 0.88 - 0.87 > 0.01."""
 FINEST, COARSEST = 0.005, 0.5
 """Limits, as shares of answers, that are held to: hardly any data set is large enough to prove a finer one."""
 
 
-class Drop(NamedTuple):
-    """A drop in the limit's unit: its interval's upper end at a confidence, and the examples that it is from."""
-
-    value: float
-    upper: float
-    standard_error: float
-    confidence: float
-    examples: int
-
-
-def doubts(metric: Metric, *, share: float | None, drop: float | None, agreement: float | None) -> Iterator[Check]:
+def doubts(metric: Metric, *, share: float | None, drop: float | None, agrees: bool | None) -> Iterator[Check]:
     """What keeps a metric from proving that limits are met; nothing where it can, or where that was not recorded.
 
     `share` is the tightest of the limits, as a share of answers that may differ; `drop` the largest drop that they
-    allow, in the metric's unit, and `agreement` the least agreement. Each is None where no limit says.
+    allow, in the metric's unit. `agrees` says whether an answer that is the same for every text may meet the limit on
+    agreement. Each is None where no limit says.
     """
     yield from _too_few(metric, share)
-    yield from _no_better(metric, drop, agreement)
+    yield from _no_better(metric, drop, agrees)
 
 
 def class_doubts(classes: Sequence[ClassF1], limit: float, *, confidence: float) -> Iterator[Check]:
@@ -55,15 +43,15 @@ def class_doubts(classes: Sequence[ClassF1], limit: float, *, confidence: float)
         )
 
 
-def more_examples(drop: Drop, limit: float) -> str:
-    """How many more examples would decide it: the standard error shrinks with their root."""
-    room = limit - drop.value
-    if not (room > ROUNDING and drop.standard_error > 0):
+def more_examples(name: str, limit: float, found: Estimate, examples: int) -> str:
+    """How many more examples would decide it: an interval shrinks with their root."""
+    lowest = name.startswith("min_")
+    room = found.value - limit if lowest else limit - found.value
+    reach = found.value - found.lower if lowest else found.upper - found.value
+    if not (room > ROUNDING and reach > 0):
         return "no number of examples would decide it"
-    z = NormalDist().inv_cdf((1.0 + drop.confidence) / 2.0)
-    errors = z * drop.standard_error / room
-    needed = drop.examples * errors * errors
-    more = float(f"{needed - drop.examples:.2g}")
+    needed = examples * (reach / room) ** 2
+    more = float(f"{needed - examples:.2g}")
     if more < 1:
         return "some more examples would decide it"
     return f"about {more:,.0f} more examples would decide it"
@@ -100,7 +88,7 @@ def _too_few(metric: Metric, share: float | None) -> Iterator[Check]:
         )
 
 
-def _no_better(metric: Metric, drop: float | None, agreement: float | None) -> Iterator[Check]:
+def _no_better(metric: Metric, drop: float | None, agrees: bool | None) -> Iterator[Check]:
     """A reference that knows no more than one answer for all texts, or limits that such an answer would meet."""
     constant = metric.constant
     if constant is None:
@@ -118,7 +106,7 @@ def _no_better(metric: Metric, drop: float | None, agreement: float | None) -> I
             f"{lead}, so its answers prove nothing; check the checkpoint and the labels, or certify on more data, with "
             "more of every class",
         )
-    elif _meets(constant.agreement, lower, drop, agreement):
+    elif _meets(lower, drop, agrees):
         yield _doubt(
             "better_than_constant",
             drop or 0.0,
@@ -128,11 +116,11 @@ def _no_better(metric: Metric, drop: float | None, agreement: float | None) -> I
         )
 
 
-def _meets(agreement: float, lead: float, drop: float | None, least: float | None) -> bool:
+def _meets(lead: float, drop: float | None, agrees: bool | None) -> bool:
     """Whether an answer that is the same for every text may meet all limits on answers; not where there is none."""
-    if drop is None and least is None:
+    if drop is None and agrees is None:
         return False
-    return (drop is None or lead <= drop) and (least is None or agreement >= least)
+    return (drop is None or lead <= drop) and agrees is not False
 
 
 def _doubt(name: str, limit: float, value: float, reason: str) -> Check:

@@ -16,11 +16,11 @@ from optimize.artifact import Artifact
 from optimize.building import stage_names
 from optimize.config import parse_gates
 from optimize.errors import RequestError, first_line, unknown_name
-from optimize.evidence import ROUNDING
 from optimize.heads import HEADS, head_of
 from optimize.manifest import Check, Manifest, Metric, Verdict
 from optimize.measure.kinds import KINDS
 from optimize.report.tables import REFERENCE
+from optimize.rule import ROUNDING
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 

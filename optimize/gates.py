@@ -1,23 +1,24 @@
 """The limits that a result must meet, and what meets them: pure functions of limits and measurements.
 
 A limit without a measurement never passes, nor does one that was measured as NaN, nor a model whose
-data would not show a loss (see `optimize.evidence`). With a confidence, meeting a limit on the
-examples at hand is not enough: the interval has to meet it.
+data would not show a loss (see `optimize.evidence`). Limits on answers are decided by a rule that stages go by too
+(see `optimize.rule`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import inf, isnan
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from optimize.evidence import ROUNDING, Drop, class_doubts, doubts, more_examples
-from optimize.manifest import Check, ClassF1, Latency, MacroF1, Measurement, Metric, Outcome, Verdict
+from optimize.evidence import class_doubts, doubts
+from optimize.manifest import Check, ClassF1, Constant, Measurement, Metric, Verdict
+from optimize.outcomes import compare, decide, prove_speedup, unverified, why
+from optimize.rule import CONFIDENCE, DEFAULT, Estimate, Rule, agreement, agreement_of, drop_of, f1_drop_of, held
 
 NAMED = 5
 """Classes that are not judged which an outcome names."""
-ON_ACCURACY = ("max_metric_drop", "max_relative_metric_drop", "min_agreement", "confidence")
+ON_ACCURACY = ("max_metric_drop", "max_relative_metric_drop", "min_agreement")
 
 
 class Gates(BaseModel):
@@ -84,26 +85,38 @@ class Gates(BaseModel):
     max_memory_bytes: int | None = Field(
         default=None, gt=0, description="Largest peak memory, in bytes, of the process that ran the model."
     )
+    rule: Rule | None = Field(
+        default=None,
+        description="What decides limits on answers (the first five). `estimate`: what was measured on the examples at "
+        "hand. `not_worse`: a limit is missed where that is proven. `proven`: it is met where that is proven, and a "
+        "speed-up too. Left out, `not_worse`, or `proven` beside `confidence`.",
+    )
     confidence: float | None = Field(
         default=None,
         gt=0.5,
         lt=1,
-        description="With it, meeting a limit is not enough: a drop has to meet it at the upper end of its interval "
-        "at this confidence, a speed-up at the lower end of its 95 % interval. The report says how many "
-        "more examples would decide.",
+        description="How sure a proof has to be, to one side: 0.95 is wrong in one of twenty at most. Left out, 0.95. "
+        "A speed-up is held against its 95 % interval.",
     )
 
+    @property
+    def decided_by(self) -> Rule:
+        """The rule that holds."""
+        return self.rule or (DEFAULT if self.confidence is None else "proven")
+
+    @property
+    def level(self) -> float:
+        """The confidence of its proofs."""
+        return self.confidence or CONFIDENCE
+
     def on_accuracy(self) -> Gates:
-        """The limits on answers alone, which are all that stages may go by."""
-        return Gates(**{name: getattr(self, name) for name in ON_ACCURACY})
+        """The limits on answers alone, and their rule, which are all that stages may go by."""
+        limits = {name: getattr(self, name) for name in ON_ACCURACY}
+        return Gates(rule=self.decided_by, confidence=self.confidence, **limits)
 
-
-def excess(name: str, limit: float, value: float) -> float:
-    """How far a value is beyond the limit called `name`, in the value's unit: 0 within it, infinite where it is NaN."""
-    if isnan(value):
-        return inf
-    beyond = limit - value if name.startswith("min_") else value - limit
-    return beyond if beyond > ROUNDING else 0.0
+    def as_recorded(self) -> dict[str, object]:
+        """What a manifest keeps: all that is set, defaults too, with the rule and the confidence that hold."""
+        return self.model_dump(exclude_none=True) | {"rule": self.decided_by, "confidence": self.level}
 
 
 def judge(gates: Gates, measurement: Measurement) -> Verdict:
@@ -128,14 +141,24 @@ def check_evidence(gates: Gates, measurement: Measurement) -> list[Check]:
     metric = measurement.metric
     if metric is None:
         return []
-    drop, relative, agreement = gates.max_metric_drop, gates.max_relative_metric_drop, gates.min_agreement
+    drop, relative, least = gates.max_metric_drop, gates.max_relative_metric_drop, gates.min_agreement
     drops = [drop, None if relative is None else relative * abs(metric.reference)]
-    shares = [drop, relative, None if agreement is None else 1.0 - agreement, gates.max_macro_f1_drop]
-    found = list(doubts(metric, share=_least(shares), drop=_least(drops), agreement=agreement))
+    shares = [drop, relative, None if least is None else 1.0 - least, gates.max_macro_f1_drop]
+    agrees = _may_agree(gates, metric, metric.constant) if metric.constant else None
+    found = list(doubts(metric, share=_least(shares), drop=_least(drops), agrees=agrees))
     if gates.max_class_f1_drop is not None:
         judged, _ = _by_support(metric, gates.class_support)
         found += class_doubts(judged, gates.max_class_f1_drop, confidence=metric.confidence)
     return found
+
+
+def _may_agree(gates: Gates, metric: Metric, constant: Constant) -> bool | None:
+    """Whether an answer that is the same for every text may meet the limit on agreement; None where there is none."""
+    if gates.min_agreement is None:
+        return None
+    found = agreement(constant.agreement, metric.answers or metric.examples, confidence=gates.level)
+    # Proof is asked of the model; that an answer meets the limit as it is, is doubt enough.
+    return gates.min_agreement <= (found.upper if gates.decided_by == "not_worse" else found.value)
 
 
 def _least(limits: Iterable[float | None]) -> float | None:
@@ -148,8 +171,8 @@ def check_metric_drop(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     if metric is None:
-        return _unverified("max_metric_drop", limit, _why(measurement, "metric"))
-    return _judge_drop("max_metric_drop", limit, gates, drop=_drop_of(metric, metric), words="drop")
+        return unverified("max_metric_drop", limit, why(measurement, "metric"))
+    return _decide_drop(gates, "max_metric_drop", limit, drop_of(metric, confidence=gates.level), metric, "drop")
 
 
 def check_relative_metric_drop(gates: Gates, measurement: Measurement) -> Check | None:
@@ -158,11 +181,11 @@ def check_relative_metric_drop(gates: Gates, measurement: Measurement) -> Check 
     if limit is None:
         return None
     if metric is None:
-        return _unverified("max_relative_metric_drop", limit, _why(measurement, "metric"))
+        return unverified("max_relative_metric_drop", limit, why(measurement, "metric"))
     if metric.relative_drop is None:
-        return _unverified("max_relative_metric_drop", limit, "the reference scores 0, so no drop is a share of it")
-    drop = _drop_of(metric, metric, unit=abs(metric.reference))
-    return _judge_drop("max_relative_metric_drop", limit, gates, drop=drop, words="relative drop")
+        return unverified("max_relative_metric_drop", limit, "the reference scores 0, so no drop is a share of it")
+    drop = drop_of(metric, confidence=gates.level, unit=abs(metric.reference))
+    return _decide_drop(gates, "max_relative_metric_drop", limit, drop, metric, "relative drop")
 
 
 def check_agreement(gates: Gates, measurement: Measurement) -> Check | None:
@@ -171,9 +194,12 @@ def check_agreement(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     if drift is None:
-        return _unverified("min_agreement", limit, _why(measurement, "drift"))
-    counts = f"({drift.flips:,} of {drift.decisions:,} decisions differ)"
-    return _compare("min_agreement", limit, drift.agreement, words=f"agreement {drift.agreement:.4f} {counts}")
+        return unverified("min_agreement", limit, why(measurement, "drift"))
+    words = f"agreement {drift.agreement:.4f} ({drift.flips:,} of {drift.decisions:,} decisions differ)"
+    found = agreement_of(drift, measurement.metric, confidence=gates.level)
+    examples = measurement.metric.examples if measurement.metric else drift.decisions
+    rule, confidence = gates.decided_by, gates.level
+    return decide("min_agreement", limit, found, rule=rule, confidence=confidence, words=words, examples=examples)
 
 
 def check_macro_f1_drop(gates: Gates, measurement: Measurement) -> Check | None:
@@ -182,10 +208,9 @@ def check_macro_f1_drop(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     if metric is None or metric.macro_f1 is None:
-        return _unverified("max_macro_f1_drop", limit, _why_no_classes(measurement))
-    return _judge_drop(
-        "max_macro_f1_drop", limit, gates, drop=_drop_of(metric.macro_f1, metric), words="drop of macro F1"
-    )
+        return unverified("max_macro_f1_drop", limit, _why_no_classes(measurement))
+    drop = f1_drop_of(metric.macro_f1, confidence=gates.level)
+    return _decide_drop(gates, "max_macro_f1_drop", limit, drop, metric, "drop of macro F1")
 
 
 def check_class_f1_drop(gates: Gates, measurement: Measurement) -> Check | None:
@@ -194,20 +219,39 @@ def check_class_f1_drop(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     if metric is None or not metric.classes:
-        return _unverified("max_class_f1_drop", limit, _why_no_classes(measurement))
+        return unverified("max_class_f1_drop", limit, _why_no_classes(measurement))
     judged, rare = _by_support(metric, gates.class_support)
     left_out = _left_out(rare, gates.class_support)
     if not judged:
-        return _unverified(
+        return unverified(
             "max_class_f1_drop", limit, f"no class has as many right answers as class_support asks for{left_out}"
         )
-    worst = max(judged, key=lambda each: each.drop)
-    if gates.confidence is not None and not excess("max_class_f1_drop", limit, worst.drop):
-        worst = max(judged, key=lambda each: each.interval[1])
-    drop = _drop_of(worst, metric, examples=worst.support)
+    worst, drop = _worst(judged, gates)
     words = f"drop of F1 of class '{worst.name}' ({worst.support:,} right answers)"
-    check = _judge_drop("max_class_f1_drop", limit, gates, drop=drop, words=words)
+    check = _decide_drop(gates, "max_class_f1_drop", limit, drop, worst, words)
     return check.model_copy(update={"reason": f"{check.reason}{left_out}"})
+
+
+def _worst(judged: Sequence[ClassF1], gates: Gates) -> tuple[ClassF1, Estimate]:
+    """The class that stands worst by the rule, with its drop.
+
+    That one of C classes is proven to have lost too much takes C proofs, each with a C-th of the error (Bonferroni).
+    That none has takes no more than one each.
+    """
+    tries = len(judged) if gates.decided_by == "not_worse" else 1
+    drops = [f1_drop_of(each, confidence=1.0 - (1.0 - gates.level) / tries) for each in judged]
+    place = max(range(len(judged)), key=lambda index: held(gates.decided_by, "max_class_f1_drop", drops[index]))
+    return judged[place], drops[place]
+
+
+def _decide_drop(
+    gates: Gates, name: str, limit: float, drop: Estimate, measured: Metric | ClassF1, words: str
+) -> Check:
+    """Hold a drop, which a metric or a class's answers tell, against its limit by the rule."""
+    examples = measured.support if isinstance(measured, ClassF1) else measured.examples
+    words = f"{words} {drop.value:.4f}"
+    rule, confidence = gates.decided_by, gates.level
+    return decide(name, limit, drop, rule=rule, confidence=confidence, words=words, examples=examples)
 
 
 def _by_support(metric: Metric, least: int) -> tuple[list[ClassF1], list[ClassF1]]:
@@ -229,7 +273,7 @@ def _left_out(rare: Sequence[ClassF1], least: int) -> str:
 
 def _why_no_classes(measurement: Measurement) -> str:
     if measurement.metric is None:
-        return _why(measurement, "metric")
+        return why(measurement, "metric")
     return f"F1 by class was not measured beside {measurement.metric.name}, whose answers may be no classes"
 
 
@@ -240,19 +284,19 @@ def check_speedup(gates: Gates, measurement: Measurement) -> Check | None:
         return None
     latency = next((each for each in measurement.latency if each.shape == shape), None)
     if latency is None or over not in latency.speedup:
-        return _unverified("min_speedup", limit, _why(measurement, f"latency {shape}", "latency"))
+        return unverified("min_speedup", limit, why(measurement, f"latency {shape}", "latency"))
     if latency.unreliable:
-        return _unverified(
+        return unverified(
             "min_speedup",
             limit,
             f"latency at {shape} is not reliable: {latency.unreliable}; certify again on a quiet machine",
         )
     value = latency.speedup[over]
     words = f"speed-up {value:.2f}x over {over} at {shape}"
-    check = _compare("min_speedup", limit, value, words=words)
-    if gates.confidence is None or check.outcome != "passed":
+    check = compare("min_speedup", limit, value, words=words)
+    if gates.decided_by != "proven" or check.outcome != "passed":
         return check
-    return _prove_speedup(check, latency, over=over, words=words)
+    return prove_speedup(check, latency, over=over, words=words)
 
 
 def check_size_ratio(gates: Gates, measurement: Measurement) -> Check | None:
@@ -261,7 +305,7 @@ def check_size_ratio(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     words = f"size ratio {ratio:.4f} ({measurement.size.bytes:,} bytes)"
-    return _compare("max_size_ratio", limit, ratio, words=words)
+    return compare("max_size_ratio", limit, ratio, words=words)
 
 
 def check_memory(gates: Gates, measurement: Measurement) -> Check | None:
@@ -270,8 +314,8 @@ def check_memory(gates: Gates, measurement: Measurement) -> Check | None:
     if limit is None:
         return None
     if peak is None:
-        return _unverified("max_memory_bytes", limit, _why(measurement, "memory", "latency"))
-    return _compare("max_memory_bytes", limit, peak, words=f"peak memory {peak:,} bytes")
+        return unverified("max_memory_bytes", limit, why(measurement, "memory", "latency"))
+    return compare("max_memory_bytes", limit, peak, words=f"peak memory {peak:,} bytes")
 
 
 GATES: tuple[Callable[[Gates, Measurement], Check | None], ...] = (
@@ -284,76 +328,3 @@ GATES: tuple[Callable[[Gates, Measurement], Check | None], ...] = (
     check_size_ratio,
     check_memory,
 )
-
-
-def _drop_of(
-    score: Metric | MacroF1 | ClassF1, metric: Metric, *, unit: float = 1.0, examples: int | None = None
-) -> Drop:
-    """The drop of a score that belongs to a metric, in units of `unit`."""
-    return Drop(
-        score.drop / unit,
-        score.interval[1] / unit,
-        score.standard_error / unit,
-        metric.confidence,
-        metric.examples if examples is None else examples,
-    )
-
-
-def _judge_drop(name: str, limit: float, gates: Gates, *, drop: Drop, words: str) -> Check:
-    """Check a drop; with a confidence, its interval's upper end as well."""
-    words = f"{words} {drop.value:.4f}"
-    check = _compare(name, limit, drop.value, words=words)
-    if gates.confidence is None or check.outcome != "passed":
-        return check
-    if drop.confidence < gates.confidence - ROUNDING:
-        reason = f"{words} has an interval at {drop.confidence:.4g} only, not at {gates.confidence:.4g}"
-        return check.model_copy(update={"outcome": "unverified", "reason": reason})
-    sure = f"at {_percent(drop.confidence)}"
-    if not excess(name, limit, drop.upper):
-        return check.model_copy(update={"reason": f"{check.reason}; {sure} it is at most {drop.upper:.4f}"})
-    more = more_examples(drop, limit)
-    reason = f"{words} meets the limit but is not proven {sure}: {more}"
-    return check.model_copy(update={"outcome": "failed", "reason": reason})
-
-
-def _prove_speedup(check: Check, latency: Latency, *, over: str, words: str) -> Check:
-    """Hold a speed-up that meets its limit against the lower end of its 95 % interval."""
-    interval = latency.speedup_interval.get(over)
-    if interval is None:
-        return check.model_copy(update={"outcome": "unverified", "reason": f"{words} was measured without an interval"})
-    if not excess(check.name, check.limit, interval[0]):
-        return check.model_copy(update={"reason": f"{check.reason}; at 95 % it is at least {interval[0]:.2f}x"})
-    reason = f"{words} meets the limit but is not proven at 95 %: it may be {interval[0]:.2f}x; measure longer"
-    return check.model_copy(update={"outcome": "failed", "reason": reason})
-
-
-def _compare(name: str, limit: float, value: float, *, words: str) -> Check:
-    """Hold a value against its limit; `words` say what was measured."""
-    if isnan(value):
-        return Check(name=name, limit=limit, value=None, outcome="failed", reason="the measured value is not a number")
-    lowest = name.startswith("min_")
-    if excess(name, limit, value):
-        outcome: Outcome = "failed"
-        relation = "is below" if lowest else "exceeds"
-    else:
-        outcome = "passed"
-        relation = "reaches" if lowest else "is within"
-    reason = f"{words} {relation} the limit of {limit:,.10g}"
-    return Check(name=name, limit=limit, value=value, outcome=outcome, reason=reason)
-
-
-def _unverified(name: str, limit: float, reason: str) -> Check:
-    return Check(name=name, limit=limit, value=None, outcome="unverified", reason=reason)
-
-
-def _why(measurement: Measurement, *keys: str) -> str:
-    """The recorded reason why something was not measured."""
-    return _first((measurement.not_measured.get(key) for key in keys), f"{keys[0]} was not measured")
-
-
-def _first(reasons: Iterable[str | None], otherwise: str) -> str:
-    return next((reason for reason in reasons if reason), otherwise)
-
-
-def _percent(confidence: float) -> str:
-    return f"{100.0 * confidence:.4g} %"

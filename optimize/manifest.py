@@ -97,6 +97,14 @@ class Metric(Record):
     p_value: float | None = Field(
         default=None, description="Of the exact McNemar test, where answers are right or wrong; else null."
     )
+    lost: int | None = Field(
+        default=None,
+        description="Examples that the reference alone has right, where answers are right or wrong; else null.",
+    )
+    gained: int | None = Field(
+        default=None,
+        description="Examples that the model alone has right, where answers are right or wrong; else null.",
+    )
     answers: int | None = Field(
         default=None,
         description="Answers that the examples were given: several each where words are answers, else one each.",
@@ -404,6 +412,16 @@ def _from_schema_1(content: Any, *, in_facts: bool = False) -> Any:
     return content == "yes" if in_facts and content in ("yes", "no") else content
 
 
+def _with_rule(content: dict[str, Any]) -> dict[str, Any]:
+    """The same with the rule that its limits were judged by, which those before the rule do not name."""
+    request = content.get("request")
+    limits = request.get("gates") if isinstance(request, dict) else None
+    if not isinstance(request, dict) or not isinstance(limits, dict) or "rule" in limits:
+        return content
+    rule = "estimate" if limits.get("confidence") is None else "proven"
+    return {**content, "request": {**request, "gates": {**limits, "rule": rule}}}
+
+
 class Manifest(Record):
     """The record of a run."""
 
@@ -445,9 +463,11 @@ class Manifest(Record):
     @model_validator(mode="before")
     @classmethod
     def _in_the_words_of_today(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("schema") == 1:
-            return {**_from_schema_1(content), "schema": 2}
-        return content
+        if not isinstance(content, dict):
+            return content
+        if content.get("schema") == 1:
+            content = {**_from_schema_1(content), "schema": 2}
+        return _with_rule(content)
 
     @model_validator(mode="after")
     def _has_its_splits(self) -> Manifest:

@@ -446,6 +446,6 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found,
         "pipeline": options.pipeline or pipeline.name,
         "runtime": pipeline.runtime.model_dump(mode="json"),
         "stages": [step.as_yaml() for step in pipeline.stages],
-        "gates": pipeline.gates.model_dump(exclude_none=True),
+        "gates": pipeline.gates.as_recorded(),
     }
     return Request(**{**kept(options), **chosen})

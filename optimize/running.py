@@ -30,6 +30,7 @@ from optimize.choosing import try_candidates
 from optimize.data.tokenized import fewest_tokens
 from optimize.evaluate.judge import pad_id_of
 from optimize.files.assembling import assembled
+from optimize.foresight import foresee
 from optimize.interfaces import Progress
 from optimize.machine import environment
 from optimize.manifest import Manifest, SentenceRecord, Source, Verdict
@@ -40,8 +41,6 @@ from optimize.report.write import write_report
 from optimize.scores import write_scores
 from optimize.sentences.layout import SentenceEncoder
 
-DEFAULT_CONFIDENCE = 0.95
-"""Of a drop's interval where the pipeline's limits name none."""
 GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_position_embeddings", "activation")
 
 
@@ -50,6 +49,9 @@ def run(plan: Plan, *, progress: Progress) -> tuple[Path, Manifest]:
     if plan.added_shape and not plan.build_only:
         progress.say(f"latency: also at {plan.added_shape}, where the limit on the speed-up is judged")
     loaded = load(plan, progress)
+    count = loaded.splits.records["certification"].count
+    if count < plan.request.examples and (foreseen := foresee(plan.pipeline.gates, count)):
+        progress.say(f"certification: {foreseen}")
     made = try_candidates(loaded, partial(method_of, loaded)) if plan.candidates else carry_out(loaded)
     measured = made.results.measurements
     verdict = gates.judge(plan.pipeline.gates, measured[-1]) if measured else Verdict(outcome="unverified", checks=[])
@@ -99,7 +101,7 @@ def method_of(loaded: Loaded, subjects: Sequence[Subject]) -> Method:
         pad_id=pad_id_of(folder),
         seed=plan.request.seed,
     )
-    confidence = plan.pipeline.gates.confidence or DEFAULT_CONFIDENCE
+    confidence = plan.pipeline.gates.level
     settings = Settings(plan.request.threads)
     shapes = tuple(plan.request.shapes)
     zeros = any("sparse" in each.traits for each in (plan.pipeline, *plan.candidates))

@@ -232,6 +232,32 @@ def test_a_gate_with_a_wrong_value_is_refused_by_name_and_value(gate, value):
     assert message.endswith(f"was '{value}'")
 
 
+@pytest.mark.parametrize(
+    ("gates", "rule", "level"),
+    [
+        ({}, "not_worse", 0.95),
+        ({"confidence": 0.9}, "proven", 0.9),
+        ({"rule": "not_worse", "confidence": 0.9}, "not_worse", 0.9),
+        ({"rule": "estimate"}, "estimate", 0.95),
+    ],
+)
+def test_limits_name_their_rule_or_have_the_one_that_they_had(gates, rule, level):
+    found = parse(gates={"max_metric_drop": 0.01, **gates}).gates
+    assert (found.decided_by, found.level) == (rule, level)
+    again = parse(gates=found.as_recorded()).gates
+    assert (again.rule, again.confidence, again.on_accuracy().decided_by) == (rule, level, rule)
+
+
+@pytest.mark.parametrize("rule", ["worse", "", 1, True])
+def test_a_rule_that_is_none_is_refused(rule):
+    assert refusal(gates={"rule": rule}).startswith("mine.yaml: gates: rule: input should be 'estimate', 'not_worse'")
+
+
+def test_a_head_may_ask_for_proof_alone():
+    pipeline = parse(gates={"max_metric_drop": 0.01}, head_gates={"fill-mask": {"rule": "proven"}})
+    assert (pipeline.gates.decided_by, pipeline.for_head("fill-mask").gates.decided_by) == ("not_worse", "proven")
+
+
 @pytest.mark.parametrize("shape", ["128", "1x", "0x128", "1x128x2", "one", "1×128", ""])
 def test_a_speedup_at_what_is_no_shape_is_refused(shape):
     message = refusal(gates={"speedup_shape": shape})

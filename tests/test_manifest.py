@@ -10,6 +10,7 @@ from report.conftest import document, make_manifest
 
 from optimize import manifest as module
 from optimize.errors import RequestError
+from optimize.gates import Gates, judge
 from optimize.manifest import RENAMED, Drift, Manifest, dump, read, write
 
 BASELINES = Path(__file__).parents[1] / "reports" / "baselines"
@@ -197,3 +198,31 @@ def test_runs_of_schema_1_in_the_baselines_read_in_todays_words():
     assert len(runs) > 20
     facts = [record.facts for run in runs for record in Manifest.model_validate(run).stages]
     assert all("yes" not in each.values() and not RENAMED.keys() & each.keys() for each in facts)
+
+
+def limits_of(manifest):
+    return Gates(**manifest.request.gates)
+
+
+@pytest.mark.parametrize("path", sorted(BASELINES.glob("*/*.json")), ids=lambda path: "/".join(path.parts[-2:]))
+def test_committed_verdicts_come_out_as_they_did_before_there_was_a_rule(path):
+    old = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    assert limits_of(old).decided_by == "estimate"
+    assert judge(limits_of(old), old.measurements[-1]) == old.verdict
+
+
+@pytest.mark.parametrize(
+    ("said", "rule"),
+    [
+        ({}, "estimate"),
+        ({"confidence": 0.9}, "proven"),
+        ({"confidence": None}, "estimate"),
+        ({"rule": "not_worse", "confidence": 0.9}, "not_worse"),
+    ],
+)
+def test_limits_without_a_rule_are_read_by_the_one_that_held_then(said, rule, tmp_path):
+    content = json.loads(dump(make_manifest()))
+    content["request"]["gates"] = {"max_metric_drop": 0.01, **said}
+    (tmp_path / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+    found = read(tmp_path).request.gates
+    assert found == {"max_metric_drop": 0.01, **said, "rule": rule}

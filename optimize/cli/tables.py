@@ -125,6 +125,8 @@ def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] =
 
 def show_plan(plan: Plan) -> None:
     """What `run` would do."""
+    from optimize.foresight import foresee
+
     request = plan.request
     added = f" ({plan.added_shape} for the limit on the speed-up)" if plan.added_shape else ""
     rows = [
@@ -141,6 +143,8 @@ def show_plan(plan: Plan) -> None:
     for name, reason in plan.left_out.items():
         rows.append(("left out", f"{name}: {reason}"))
     rows.append(("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"))
+    if foreseen := foresee(plan.pipeline.gates, request.examples):
+        rows.append(("decides", foreseen))
     rows.append(("cache", str(plan.cache)))
     _print(_table(f"plan {request.pipeline}", ("what", "value"), rows))
 

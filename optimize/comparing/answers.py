@@ -15,7 +15,7 @@ from optimize.comparing.judged import Judged
 from optimize.errors import RequestError
 from optimize.evaluate.accuracy import COSINE_TO_REFERENCE, RESAMPLES
 from optimize.evaluate.drift import agree_on
-from optimize.evaluate.statistics import bootstrap_drops, bootstrap_p, mcnemar, percentile_interval
+from optimize.evaluate.statistics import apart, bootstrap_drops, bootstrap_p, mcnemar, percentile_interval
 from optimize.evidence import ROUNDING
 from optimize.heads import HEADS
 from optimize.interfaces import Array
@@ -46,7 +46,7 @@ class Paired:
     def p_value(self, drops: Array, *, worse: bool) -> float:
         """That both score alike; with `worse`, that the second scores no less."""
         if self.are_counts and self.first.right is not None and self.second.right is not None:
-            return mcnemar(self.second.right, self.first.right, worse=worse)
+            return mcnemar(*apart(self.second.right, self.first.right), worse=worse)
         return bootstrap_p(drops, worse=worse)
 
     def alone(self) -> tuple[int, int] | None:
@@ -54,7 +54,7 @@ class Paired:
         ours, theirs = self.first.right, self.second.right
         if ours is None or theirs is None:
             return None
-        return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+        return apart(theirs, ours)
 
 
 def why_not_the_same(first: Manifest, second: Manifest) -> str | None:
@@ -170,7 +170,7 @@ def agreement_p(baseline: Judged, run: Judged) -> float | str:
         return found
     old, old_reference, new, new_reference = found
     if not _is_ordinal(run):
-        return mcnemar(new == new_reference, old == old_reference, worse=True)
+        return mcnemar(*apart(new == new_reference, old == old_reference), worse=True)
     before, after = _orders(old, old_reference), _orders(new, new_reference)
     return bootstrap_p(bootstrap_drops(after, before, _agreement_of_orders, seed=SEED, resamples=RESAMPLES), worse=True)
 

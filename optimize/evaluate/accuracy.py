@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from optimize.errors import StageError
 from optimize.evaluate.drift import agree
-from optimize.evaluate.statistics import bootstrap_drops, mcnemar, percentile_interval
+from optimize.evaluate.statistics import apart, bootstrap_drops, mcnemar, percentile_interval
 from optimize.interfaces import Array, Encoded, Head, Score
 from optimize.manifest import Constant, Metric
 
@@ -60,6 +60,7 @@ def compare(candidate: Score, reference: Score, *, confidence: float, seed: int,
     value, target = float(aggregate(ours)), float(aggregate(theirs))
     drops = bootstrap_drops(ours, theirs, aggregate, seed=seed, resamples=resamples)
     drop = target - value
+    lost, gained = _apart(candidate, reference)
     return Metric(
         name=candidate.metric,
         value=value,
@@ -70,7 +71,9 @@ def compare(candidate: Score, reference: Score, *, confidence: float, seed: int,
         confidence=confidence,
         standard_error=float(np.std(drops, ddof=1)),
         examples=len(ours),
-        p_value=_p_value(candidate, reference),
+        p_value=None if lost is None or gained is None else mcnemar(lost, gained),
+        lost=lost,
+        gained=gained,
         answers=len(ours) if reference.ordinal else len(reference.decisions),
         others=dict(candidate.others),
     )
@@ -91,8 +94,8 @@ def _mean(statistics: Array) -> float:
     return float(statistics.mean())
 
 
-def _p_value(candidate: Score, reference: Score) -> float | None:
-    """McNemar's, for metrics under which an example is right or wrong."""
+def _apart(candidate: Score, reference: Score) -> tuple[int | None, int | None]:
+    """How many examples the reference alone has right, and how many the candidate; None where that cannot be said."""
     if candidate.right is None or reference.right is None:
-        return None
-    return mcnemar(candidate.right.astype(bool), reference.right.astype(bool))
+        return None, None
+    return apart(candidate.right.astype(bool), reference.right.astype(bool))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,13 @@ from optimize.checkpoint import read_config
 from optimize.evaluate.accuracy import compare
 from optimize.evaluate.drift import Observed, agree, cosine, divergence
 from optimize.evaluate.predict import run_split
-from optimize.gates import Gates, excess
+from optimize.gates import Gates
 from optimize.interfaces import Array, Context, Encoded, FactRow, Facts, Head, Progress, Session
+from optimize.rule import Estimate, agreement, drop_of, missed
 
 RESAMPLES = 200
+LIMITS = {"max_metric_drop": "drop", "max_relative_metric_drop": "relative_drop", "min_agreement": "agreement"}
+"""Limits that stages go by, and what of a loss is held against each."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Loss:
 
     `relative_drop` is a share of the reference's score. `divergence` is the mean KL of the outputs in
     nats, or one minus their cosine, or their mean squared error over the reference's; `sqnr_db` is the
-    outputs' signal-to-quantization-noise ratio. The drops are at the upper end of their interval where
-    the limits ask for confidence. `relative_error` is the standard error of `relative_drop`.
+    outputs' signal-to-quantization-noise ratio. `relative_error` is the standard error of `relative_drop`.
+    `estimates` are what limits are held against, by their names, with ends at the limits' confidence; of those that are
+    missing, ends are the value.
     """
 
     metric: float
@@ -41,6 +45,12 @@ class Loss:
     divergence: float
     sqnr_db: float
     relative_error: float = 0.0
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+
+    def estimate(self, limit: str) -> Estimate:
+        """What is held against a limit of this name."""
+        value = getattr(self, LIMITS[limit])
+        return self.estimates.get(limit, Estimate(value, value, value))
 
     def facts(self, prefix: str) -> FactRow:
         """What a stage states of it."""
@@ -54,10 +64,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Judge:
-    """Assess sessions on the same bounded tuning data against the same reference.
-
-    With `doubt`, a drop has to exceed its limit by so many standard errors before it counts as missed.
-    """
+    """Assess sessions on the same bounded tuning data against the same reference, by the limits and their rule."""
 
     head: Head
     encoded: Encoded
@@ -65,7 +72,6 @@ class Judge:
     limits: Gates
     pad_id: int
     seed: int
-    doubt: float = 0.0
 
     def assess(self, session: Session) -> Loss:
         """Run the candidate over the tuning data."""
@@ -77,16 +83,19 @@ class Judge:
 
     def loss_of(self, found: Observed) -> Loss:
         """What a candidate that was observed lost."""
-        confidence = self.limits.confidence
-        metric = compare(
-            found.score, self.reference.score, confidence=confidence or 0.95, seed=self.seed, resamples=RESAMPLES
-        )
-        drop = metric.drop if confidence is None else metric.interval[1]  # the interval's upper end
-        agreement, _, _ = agree(found.score, self.reference.score)
+        level, reference = self.limits.level, self.reference.score
+        metric = compare(found.score, reference, confidence=level, seed=self.seed, resamples=RESAMPLES)
+        share, _, decisions = agree(found.score, reference)
         distance, sqnr_db = distances(found, self.reference, self.head)
         scale = abs(metric.reference) or 1.0
-        error = metric.standard_error / scale
-        return Loss(metric.value, drop, drop / scale, agreement, distance, sqnr_db, error)
+        pairs_of = len(reference.decisions) if reference.ordinal else None
+        estimates = {
+            "max_metric_drop": drop_of(metric, confidence=level),
+            "max_relative_metric_drop": drop_of(metric, confidence=level, unit=scale),
+            "min_agreement": agreement(share, decisions, pairs_of=pairs_of, confidence=level),
+        }
+        drop, error = metric.drop, metric.standard_error / scale
+        return Loss(metric.value, drop, drop / scale, share, distance, sqnr_db, error, estimates)
 
     def divergences(self, found: Mapping[int, Array]) -> dict[int, float]:
         """The divergence of each example, from rows by feature; an example whose rows were not kept has none."""
@@ -111,29 +120,20 @@ class Judge:
 
     def excess(self, loss: Loss) -> float:
         """How far the limit that is missed most is missed; 0 within all of them. They are shares, all on one scale."""
-        # What is left of a drop once `doubt` standard errors are taken off, as a share of it.
-        sure = 1.0
-        if self.doubt and loss.relative_drop > 0:
-            sure -= self.doubt * loss.relative_error / loss.relative_drop
-        measured = {
-            "max_metric_drop": loss.drop * sure,
-            "max_relative_metric_drop": loss.relative_drop * sure,
-            "min_agreement": loss.agreement,
-        }
-        missed = [0.0]
-        for name, value in measured.items():
+        found = [0.0]
+        for name in LIMITS:
             limit = getattr(self.limits, name)
             if limit is not None:
-                missed.append(excess(name, limit, value))
-        return max(missed)
+                found.append(missed(self.limits.decided_by, name, limit, loss.estimate(name)))
+        return max(found)
 
 
-def make_judge(context: Context, session: Session, *, tokens: int, doubt: float = 0.0) -> Judge:
+def make_judge(context: Context, session: Session, *, tokens: int) -> Judge:
     """A judge on at most `tokens` tokens of tuning data, or of calibration data where none is left for tuning."""
     encoded = (context.tuning if context.tuning.gold else context.calibration).first(tokens=tokens)
     pad_id = pad_id_of(context.reference.path)
     reference = observe(session, context.head, encoded, pad_id=pad_id)
-    return Judge(context.head, encoded, reference, context.limits, pad_id, context.seed, doubt)
+    return Judge(context.head, encoded, reference, context.limits, pad_id, context.seed)
 
 
 def beyond_help(judge: Judge, given: Loss, *, stage: str, progress: Progress) -> Facts:

@@ -39,18 +39,21 @@ def percentile_interval(values: Array, *, confidence: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def mcnemar(candidate_right: Array, reference_right: Array, *, worse: bool = False) -> float:
+def apart(candidate_right: Array, reference_right: Array) -> tuple[int, int]:
+    """Examples that the reference alone has right (lost), and that the candidate alone has (gained), of [N] booleans."""
+    return int((reference_right & ~candidate_right).sum()), int((candidate_right & ~reference_right).sum())
+
+
+def mcnemar(lost: int, gained: int, *, worse: bool = False) -> float:
     """Exact p of as uneven a split of the examples that only one of the models has right; two-sided.
 
-    With `worse` it is one-sided: small only where the candidate is the one that has fewer right.
+    With `worse` it is one-sided: small only where more are lost than gained.
     """
     from scipy.stats import binomtest
 
-    # If the models are equally good, each such example is a fair coin's toss: won ~ B(won + lost, 1/2).
-    lost = int((reference_right & ~candidate_right).sum())
-    won = int((candidate_right & ~reference_right).sum())
+    # If the models are equally good, each such example is a fair coin's toss: gained ~ B(lost + gained, 1/2).
     alternative = "less" if worse else "two-sided"
-    return float(binomtest(won, won + lost, 0.5, alternative=alternative).pvalue) if won + lost else 1.0
+    return float(binomtest(gained, lost + gained, 0.5, alternative=alternative).pvalue) if lost + gained else 1.0
 
 
 def bootstrap_p(drops: Array, *, worse: bool = False) -> float:

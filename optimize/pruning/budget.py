@@ -13,10 +13,13 @@ from optimize.interfaces import Progress
 from optimize.pruning.costs import Costs
 from optimize.pruning.sites import Site
 from optimize.pruning.times import Table
+from optimize.rule import Rule, missed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+LOSS = "max_relative_metric_drop"
+"""The limit that the loss allowed is one of."""
 STEP = 0.025
 """The search tries multiples of this: each try costs a refit, and tuning data cannot rank closer budgets."""
 
@@ -59,9 +62,11 @@ class SearchSpace:
 
 
 def find_fastest(
-    prune_to: Callable[[float], Pruned], space: SearchSpace, within: float, progress: Progress
+    prune_to: Callable[[float], Pruned], space: SearchSpace, within: float, rule: Rule, progress: Progress
 ) -> tuple[Pruned, Table]:
     """The smallest budget whose loss on tuning data stays within a share of the metric, by bisection, and all tried.
+
+    The rule says what that means; it is the limits' own.
 
     Where none does, no head and no neuron goes. Where tuning data are too few to know so small a loss, that is said.
     """
@@ -71,7 +76,7 @@ def find_fastest(
     while least < most:
         middle = (least + most) // 2
         pruned = prune_to(STEP * middle)
-        inside = pruned.loss.relative_drop <= within
+        inside = not missed(rule, LOSS, within, pruned.loss.estimate(LOSS))
         rows.append({"budget": pruned.budget, **pruned.loss.facts("tuning"), "within": inside})
         progress.say(
             f"prune: budget {pruned.budget:.3f}: {pruned.loss.relative_drop:+.2%} on tuning data, "

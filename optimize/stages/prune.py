@@ -27,7 +27,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from optimize.artifact import Artifact
 from optimize.checkpoint import load_model, save_model
 from optimize.evaluate.judge import Judge, make_judge
-from optimize.interfaces import Context, Encoded, Facts, Stage, Traits
+from optimize.interfaces import Context, Dependence, Encoded, Facts, Stage, Traits
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.budget import Pruned, SearchSpace, find_fastest
 from optimize.pruning.compensation import keep_within, plan_removals
@@ -82,7 +82,8 @@ class Params(StageParams):
         ge=0,
         lt=1,
         description="Look for the smallest budget that loses at most this share of the reference's score on tuning "
-        "data; `budget` is then not used. `--fastest-within` sets it. Left out, `budget` decides.",
+        "data, by the limits' `rule`; `budget` is then not used. `--fastest-within` sets it. Left out, `budget` "
+        "decides.",
     )
     drop_layers: int = Field(
         default=0,
@@ -202,8 +203,8 @@ def _prune(pruning: Pruning) -> tuple[Pruned, Table]:
         space.require(params.budget)
         return prune_to(pruning, params.budget, choose(pruning)), Table()
     keep = choose(pruning)
-    progress = pruning.context.progress
-    return find_fastest(lambda budget: prune_to(pruning, budget, keep), space, params.fastest_within, progress)
+    rule, progress = pruning.context.limits.decided_by, pruning.context.progress
+    return find_fastest(lambda budget: prune_to(pruning, budget, keep), space, params.fastest_within, rule, progress)
 
 
 def choose(pruning: Pruning) -> Keep:
@@ -256,6 +257,16 @@ def describe(pruning: Pruning, pruned: PreTrainedModel) -> Facts:
     return facts
 
 
+def depends(params: Params) -> frozenset[Dependence]:
+    """The target where it is timed, and the limits' rule where a loss is held against what it may be."""
+    found: set[Dependence] = set()
+    if params.measure == "latency":
+        found.add("target")
+    if params.fastest_within is not None:
+        found.add("limits")
+    return frozenset(found)
+
+
 STAGE = Stage(
     run=run,
     params=Params,
@@ -263,6 +274,6 @@ STAGE = Stage(
     gives="torch",
     needs=("torch", "transformers"),
     summary="Take whole heads and neurons away, without training; least squares make up for them",
-    depends=lambda params: frozenset({"target"} if params.measure == "latency" else ()),
+    depends=depends,
     traits=lambda _: Traits(refuses={"sparse": "it would fill the zeros: put it before, or leave one of them out"}),
 )

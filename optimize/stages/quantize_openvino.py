@@ -110,13 +110,6 @@ class Params(StageParams):
     ranking_samples: int = Field(
         default=64, ge=1, description="Texts that operators are ranked on: those that lost most by quantization."
     )
-    doubt: float = Field(
-        default=1.0,
-        ge=0,
-        description="Standard errors by which a drop has to exceed its limit to count. At 0, single answers that "
-        "flip by chance take operator after operator back (multiple choice, 141 examples: half of the "
-        "weights, for nothing).",
-    )
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -126,7 +119,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     weights = find_weights(model)
     excluded = _excluded(weights, params.exclude)
     reference = context.open("torch", context.reference.path)
-    judge = make_judge(context, reference, tokens=params.tuning_tokens, doubt=params.doubt)
+    judge = make_judge(context, reference, tokens=params.tuning_tokens)
     control = Control(judge)
     facts: Facts = {"mode": params.mode}
     if params.mode == "weights":

@@ -63,9 +63,11 @@ def test_metrics_that_are_no_mean_are_aggregated_anew_from_each_resample() -> No
 
 
 def test_mcnemar_counts_only_examples_on_which_the_models_differ() -> None:
-    reference = np.array([True] * 6 + [False] + [True] * 50)
-    candidate = np.array([False] * 6 + [True] + [True] * 50)
-    assert mcnemar(candidate, reference) == pytest.approx(2 * (1 + 7) / 2**7)
+    reference = accuracy(np.array([True] * 6 + [False] + [True] * 50))
+    candidate = accuracy(np.array([False] * 6 + [True] + [True] * 50))
+    metric = compare(candidate, reference, confidence=0.95, seed=0)
+    assert (metric.lost, metric.gained) == (6, 1)
+    assert metric.p_value == mcnemar(6, 1) == pytest.approx(2 * (1 + 7) / 2**7)
 
 
 def test_no_share_is_given_of_a_reference_that_scores_nothing() -> None:

@@ -54,7 +54,7 @@ def disturbed(session, by):
         (Gates(min_agreement=0.9), True),
         (Gates(min_agreement=0.91), False),
         (Gates(max_metric_drop=0.2, max_relative_metric_drop=0.2, min_agreement=0.95), False),
-        (Gates(confidence=0.95), True),
+        (Gates(rule="proven"), True),
     ],
 )
 def test_limits_allow_what_keeps_all_of_them(limits, allowed):
@@ -95,16 +95,16 @@ def test_a_judge_without_tuning_data_takes_those_of_calibration(context, apply):
     assert judge.encoded == here.calibration
 
 
-def test_with_confidence_a_drop_counts_at_its_upper_end(context, apply):
+def test_a_loss_is_the_same_under_every_rule_and_held_at_another_end(context, apply):
     here = context("token-classification")
     session = apply(here, "export").open(here)
-    plain, careful = (
-        make_judge(dataclasses.replace(here, limits=Gates(confidence=level)), session, tokens=NO_LIMIT)
-        for level in (None, 0.95)
-    )
-    candidate = disturbed(session, 3.0)
-    assert careful.assess(candidate).drop > plain.assess(candidate).drop
-    assert careful.assess(candidate).metric == plain.assess(candidate).metric
+    limits = [Gates(max_metric_drop=0.0, rule=rule) for rule in ("not_worse", "estimate", "proven")]
+    judges = [make_judge(dataclasses.replace(here, limits=each), session, tokens=NO_LIMIT) for each in limits]
+    losses = [judge.assess(disturbed(session, 3.0)) for judge in judges]
+    assert len({loss.drop for loss in losses}) == 1
+    excesses = [judge.excess(loss) for judge, loss in zip(judges, losses, strict=True)]
+    assert 0 <= excesses[0] < excesses[1] < excesses[2]
+    assert excesses[1] == losses[1].drop
 
 
 def test_distances_are_those_computed_by_hand():
@@ -150,11 +150,25 @@ def test_the_error_is_that_of_the_relative_drop(context):
     assert loss.relative_error == pytest.approx(2 * np.sqrt(0.25 * 0.75 / 4), rel=0.15)
 
 
-@pytest.mark.parametrize(("doubt", "allowed"), [(0.0, False), (1.0, True), (0.4, False)])
-def test_with_doubt_a_drop_has_to_exceed_its_limit_by_standard_errors(doubt, allowed, context):
-    judge = dataclasses.replace(judge_of(context), limits=Gates(max_relative_metric_drop=0.01), doubt=doubt)
-    # 0.02 relative, of which half is one standard error
-    assert judge.allows(Loss(0.9, 0.018, 0.02, 1.0, 0.0, 40.0, relative_error=0.01)) is allowed
+@pytest.mark.parametrize(
+    ("rule", "lost", "allowed"),
+    [
+        ("estimate", 2, False),
+        ("not_worse", 2, True),
+        ("not_worse", 10, False),
+        ("proven", 0, False),
+        ("estimate", 0, True),
+    ],
+)
+def test_a_loss_within_chance_counts_by_the_rule(rule, lost, allowed, context):
+    def right(wrong):
+        answers = np.arange(100) >= wrong
+        share = Score("accuracy", answers[:, None].astype(float), lambda kept: float(kept.mean()), answers, answers)
+        return Observed(share, [np.zeros((1, 2), np.float32)] * 100)
+
+    limits = Gates(max_relative_metric_drop=0.01, rule=rule)
+    judge = dataclasses.replace(judge_of(context), limits=limits, reference=right(0))
+    assert judge.allows(judge.loss_of(right(lost))) is allowed
 
 
 def test_what_an_example_lost_is_the_divergence_of_its_own_features(context):

@@ -16,6 +16,7 @@ from optimize.artifact import seal
 from optimize.checkpoint import encoder_layers, load_model
 from optimize.errors import SourceError, StageError
 from optimize.evaluate.predict import run_split
+from optimize.gates import Gates
 from optimize.interfaces import Encoded
 from optimize.pruning.costs import count_operations
 from optimize.pruning.sites import find_sites
@@ -283,7 +284,7 @@ def test_a_target_too_noisy_to_time_layers_is_told(prune):
 
 
 def test_the_fastest_within_a_tolerance_is_the_smallest_budget_that_keeps_to_it(prune):
-    _, facts, _ = prune("text-classification", fastest_within=0.02)
+    _, facts, _ = prune("text-classification", {"limits": Gates(rule="estimate")}, fastest_within=0.02)
     inside = {row["budget"]: row["within"] for row in facts["budgets"]}
     assert all((row["tuning_relative_drop"] <= 0.02) is row["within"] for row in facts["budgets"])
     assert facts["budget"] == min((budget for budget, fits in inside.items() if fits), default=1.0)
@@ -295,7 +296,9 @@ def test_where_no_budget_keeps_to_the_tolerance_the_model_stays_whole(prune, mon
     from optimize.evaluate.judge import Judge
 
     assess = Judge.assess
-    monkeypatch.setattr(Judge, "assess", lambda *given: dataclasses.replace(assess(*given), relative_drop=0.5))
+    monkeypatch.setattr(
+        Judge, "assess", lambda *given: dataclasses.replace(assess(*given), relative_drop=0.5, estimates={})
+    )
     _, facts, _ = prune("text-classification", fastest_within=0.02)
     assert facts["budget"] == facts["flops_kept"] == 1.0
     assert facts["parameters"] == facts["parameters_before"]
@@ -307,7 +310,7 @@ def test_tuning_data_too_few_to_know_the_tolerance_are_told(error, told, prune, 
     from optimize.evaluate.judge import Judge
 
     heard, assess = Heard(), Judge.assess
-    changes = {"relative_drop": 0.0, "relative_error": error}
+    changes = {"relative_drop": 0.0, "relative_error": error, "estimates": {}}
     monkeypatch.setattr(Judge, "assess", lambda *given: dataclasses.replace(assess(*given), **changes))
     prune("text-classification", {"progress": heard}, fastest_within=0.02)
     assert (

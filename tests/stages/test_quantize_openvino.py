@@ -161,12 +161,12 @@ def spoilt(context, edited):
     return edited(context("token-classification"), plant)
 
 
-STRICT = Gates(max_relative_metric_drop=0.0, min_agreement=1.0)
+STRICT = Gates(max_relative_metric_drop=0.0, min_agreement=1.0, rule="estimate")
 
 
 def test_what_costs_too_much_goes_back_to_float_and_the_facts_say_what(context, edited, apply):
     here = dataclasses.replace(spoilt(context, edited), limits=STRICT)
-    params = {"smooth_quant_alpha": -1.0, "bias_correction": "none", "max_float_share": 1.0, "doubt": 0.0}
+    params = {"smooth_quant_alpha": -1.0, "bias_correction": "none", "max_float_share": 1.0}
     free = quantized(dataclasses.replace(here, limits=Gates()), apply, **params)
     kept = quantized(here, apply, **params)
     assert free.facts["tuning_agreement"] < 1.0
@@ -184,7 +184,7 @@ def test_what_costs_too_much_goes_back_to_float_and_the_facts_say_what(context, 
 def test_limits_that_cannot_be_met_within_the_share_of_float_is_refused(context, edited, apply):
     here = dataclasses.replace(spoilt(context, edited), limits=STRICT)
     with pytest.raises(StageError, match="with at most 0% of the weights in float") as told:
-        quantized(here, apply, smooth_quant_alpha=-1.0, bias_correction="none", max_float_share=0.0, doubt=0.0)
+        quantized(here, apply, smooth_quant_alpha=-1.0, bias_correction="none", max_float_share=0.0)
     assert "\n" not in str(told.value)
 
 
@@ -248,7 +248,7 @@ def test_nncf_makes_no_core_of_its_own(context, edited, apply, monkeypatch):
     core()
     monkeypatch.setattr(load_openvino()._ov_api, "Core", lambda: made.append("by compile_model"))
     monkeypatch.setattr(load_openvino(), "Core", lambda: made.append("by Core"))
-    apply(here, STAGE, source, smooth_quant_alpha=-1.0, bias_correction="none", max_float_share=1.0, doubt=0.0)
+    apply(here, STAGE, source, smooth_quant_alpha=-1.0, bias_correction="none", max_float_share=1.0)
     assert made == []
 
 

@@ -32,8 +32,8 @@ def static(here, apply, **params):
     return apply(here, "quantize_static", apply(here, "export"), **{**QUICK, **params})
 
 
-def with_limits(here, **limits):
-    return dataclasses.replace(here, limits=Gates(**limits))
+def with_limits(here, *, rule="estimate", **limits):
+    return dataclasses.replace(here, limits=Gates(rule=rule, **limits))
 
 
 def integer_weights(built):
@@ -402,6 +402,17 @@ def test_what_was_lost_before_the_stage_puts_nothing_back_to_float(context, edit
     unasked = apply(here, "quantize_static", source, **{**QUICK, "fallback": True}).facts
     assert unasked["tuning_limits"] == "missed before this stage"
     assert "sensitivity" not in unasked
+
+
+def test_a_loss_within_chance_puts_nothing_into_float_unless_the_rule_goes_by_estimates(planted, apply):
+    found = static(planted(0), apply).facts
+    trials = found["tuning_examples"]
+    lost = found["tuning_relative_drop"]
+    assert lost > 0
+    limit = {"max_relative_metric_drop": lost * 0.99}
+    kept = static(with_limits(planted(0), rule="not_worse", **limit), apply, fallback=True).facts
+    assert (kept["float_groups"], kept["tuning_limits"], kept["tuning_examples"]) == (0, "met", trials)
+    assert static(with_limits(planted(0), **limit), apply, fallback=True).facts["float_groups"] > 0
 
 
 def test_limits_that_are_met_need_no_table_unless_it_is_asked_for(context, apply):

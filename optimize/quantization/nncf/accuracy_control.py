@@ -1,10 +1,10 @@
 """NNCF's accuracy control, driven by our limits, our tuning data and our sense of what an example lost.
 
 NNCF knows a metric and how far it may drop. Here the metric is 1 minus what is missed of the limits (drop, relative
-drop, agreement; at the upper end of its interval where the gates ask for confidence), and it may not drop: operators
-go back to float until all limits are met. Where the FP32 model, which NNCF asks about first, misses them by itself, no
-operator could mend that, and none goes back. Operators are ranked by the divergence of single examples from the
-FP32 reference, since a metric such as F1 or a rank correlation says nothing of one example.
+drop, agreement; each by the limits' rule), and it may not drop: operators go back to float until all limits are met.
+Where the FP32 model, which NNCF asks about first, misses them by itself, no operator could mend that, and none goes
+back. Operators are ranked by the divergence of single examples from the FP32 reference, since a metric such as F1 or a
+rank correlation says nothing of one example.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 HEIGHT_INCHES = 4.6
 LARGEST_AREA = 420.0
 """Points squared of the largest model's marker."""
+HELD = {"estimate": "", "not_worse": ", some of its interval", "proven": ", its whole interval"}
+"""What of an interval a limit on the metric is held against, by the rule."""
 DISTANCES = (4, 12, 22, 34, 48, 64, 82)
 """Points between a marker and its label, in the order in which they are tried."""
 Place = tuple[float, float]
@@ -125,10 +127,10 @@ def _mark(axes: Axes, points: Sequence[Point], last: str) -> None:
 def _limits(axes: Axes, manifest: Manifest) -> None:
     """Lines at the limits on accuracy and speed that the last model must meet."""
     gates = manifest.request.gates
-    sure = ", its whole interval" if gates.get("confidence") else ""
+    sure = ", its whole interval" if gates.get("rule") == "proven" else ""
     least = _least_metric(manifest)
     if least is not None:
-        label = f"limit: {least:.4f} or more{sure}"
+        label = f"limit: {least:.4f} or more{HELD[gates.get('rule', 'estimate')]}"
         axes.axhline(least, color=canvas.INK, linewidth=1.0, linestyle="--", label=label)
     over = str(gates.get("speedup_over", REFERENCE))
     compared = _measurement(manifest, over)
