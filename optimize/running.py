@@ -9,12 +9,12 @@ from __future__ import annotations
 import datetime
 import io
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from optimize import gates, manifest
+from optimize import examples, gates, manifest
 from optimize.artifact import copy_sealed
 from optimize.building import (
     Loaded,
@@ -30,9 +30,10 @@ from optimize.building import (
 from optimize.choosing import try_candidates
 from optimize.data.tokenized import fewest_tokens
 from optimize.evaluate.judge import pad_id_of
+from optimize.examples import Example
 from optimize.files.assembling import assembled
 from optimize.files.putting import put_file
-from optimize.interfaces import Progress, Score
+from optimize.interfaces import Array, Progress, Score
 from optimize.machine import environment
 from optimize.manifest import Manifest, SentenceRecord, Source, Verdict
 from optimize.measure.latency import Settings, Workload
@@ -162,23 +163,63 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
         copy_sealed(made.model, partial / manifest.MODEL)
         if made.checkpoint:
             copy_sealed(made.checkpoint, partial / manifest.CHECKPOINT)
-        write_scores(made.results.scores, partial)
+        write_evidence(result, made.results, partial)
         write_report(result, partial)
         manifest.write(result, partial)
         partial.rename(out / name)
     return out / name
 
 
+def write_evidence(result: Manifest, results: Results, folder: Path) -> None:
+    """Write what is behind a manifest's numbers; without the data's texts, where the request wants none."""
+    write_scores(results.scores, folder)
+    write_runs(results.runs, folder)
+    judged = result.measurements[-1].name if result.measurements else ""
+    known = results.scores[judged].classes if judged in results.scores else None
+    names = known.names if known else ()
+    kept = [without_texts(each, names) for each in results.examples] if result.request.no_texts else results.examples
+    if kept:
+        examples.write(kept, folder)
+    else:
+        (folder / examples.FILE).unlink(missing_ok=True)
+
+
+def without_texts(example: Example, classes: Collection[str]) -> Example:
+    """The example without its texts, and without answers that may be parts of them: all that name no class."""
+
+    def known(words: str | None) -> str | None:
+        return words if words in classes else None
+
+    theirs, ours = (
+        each.model_copy(update={"answer": known(each.answer)}) for each in (example.reference, example.result)
+    )
+    kept = {"gold": known(example.gold), "reference": theirs, "result": ours}
+    return example.model_copy(update={**kept, "texts": {}})
+
+
+def write_runs(runs: Mapping[str, Mapping[str, Array]], folder: Path) -> None:
+    """Write `latency.npz`: the seconds of every run, under the names of model and shape."""
+    arrays = {f"{model}/{shape}": times for model, shapes in runs.items() for shape, times in shapes.items()}
+    _write_arrays(folder / manifest.RUNS, {name: times.astype("float32") for name, times in arrays.items()})
+
+
 def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
     """Write `scores.npz`: for each model its statistics [N, k] and, where it can be said, what was right [N]."""
-    import numpy as np
-
     arrays = {}
     for name, score in scores.items():
         arrays[f"{name}/statistics"] = score.statistics
         if score.right is not None:
             arrays[f"{name}/right"] = score.right
-    if arrays:
-        stream = io.BytesIO()
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-        put_file(folder / "scores.npz", stream.getvalue())
+    _write_arrays(folder / "scores.npz", arrays)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays as one file, or none; what is left of a former run goes."""
+    import numpy as np
+
+    if not arrays:
+        path.unlink(missing_ok=True)
+        return
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    put_file(path, stream.getvalue())

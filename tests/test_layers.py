@@ -34,6 +34,7 @@ LAYERS = [
     {"interfaces"},
     {"gates"},
     {"evidence"},
+    {"examples"},
     {"artifact", "checkpoint", "manifest", "sentences"},
     {"request"},
     {"files"},
