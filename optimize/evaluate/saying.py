@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optimize.evaluate.predict import Outputs, run_split
-from optimize.interfaces import Array, Encoded, Feature, Head, Progress, Row, Said, Session
+from optimize.interfaces import Array, Encoded, Head, Progress, Row, Said, Session
 
 NO_TEXTS = ("answers", "classes", "id", "score")
 """Roles that hold no text to be read, beside the head's labels."""
@@ -23,18 +23,17 @@ class Spoken:
 
 def run_and_say(session: Session, head: Head, encoded: Encoded, *, pad_id: int, progress: Progress) -> Spoken:
     """Decide every feature, as `run_split` does, and say the answers."""
-    listening = replace(head, decide=lambda feature, rows: (head.decide(feature, rows), _sure(head, feature, rows)))
+    listening = replace(head, decide=lambda feature, rows: (head.decide(feature, rows), sure_of(head, rows)))
     outputs = run_split(session, listening, encoded, pad_id=pad_id, progress=progress)
     answers = [answer for answer, _ in outputs.answers]
     said = head.say(encoded, answers, [sure for _, sure in outputs.answers])
     return Spoken(replace(outputs, answers=answers), said)
 
 
-def _sure(head: Head, feature: Feature, rows: Array) -> Array:
+def sure_of(head: Head, rows: Array) -> Array:
     """The softmax of the likeliest class in each row, [rows]; 0 where a model answers no number, or nothing."""
     import numpy as np
 
-    del feature
     if head.rows_are != "logits" or not rows.size:
         return np.zeros(len(rows))
     logits = rows.astype(np.float64)

@@ -75,12 +75,21 @@ def _svg(spec: Spec, about: str) -> Markup:
     import vl_convert
 
     fitted = {"autosize": {"type": "fit-x", "contains": "padding"}, **spec, "config": CONFIG}
-    text: str = vl_convert.vegalite_to_svg(json.dumps(fitted, allow_nan=False))
-    # Several drawings in one page must not share the names of their clips.
-    own = hashlib.sha256(text.encode()).hexdigest()[:8]
-    text = re.sub(r'(id="|url\(#)(?=[a-z]*clip|gradient)', rf"\g<1>c{own}-", text)
+    asked = json.dumps(fitted, allow_nan=False)
+    text: str = vl_convert.vegalite_to_svg(asked)
+    text = _with_own_names(text, hashlib.sha256(asked.encode()).hexdigest()[:8])
     text = re.sub(r' (xmlns(:xlink)?|version|class)="[^"]*"', "", text)
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{html.escape(about)}"', 1))
+
+
+def _with_own_names(svg: str, own: str) -> str:
+    """Names that no other drawing of the page has; the library counts those of its clips through a whole process."""
+    numbers: dict[str, int] = {}
+
+    def renamed(found: re.Match[str]) -> str:
+        return f"{found[1]}c{own}-{numbers.setdefault(found[2], len(numbers))}"
+
+    return re.sub(r'(\bid="|url\(#)([\w-]+)', renamed, svg)
 
 
 def rows(*values: Mapping[str, object]) -> Spec:

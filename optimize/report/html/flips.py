@@ -107,7 +107,9 @@ def _distance(example: Example) -> float:
 def _flip(example: Example, *, numbers: bool) -> Flip:
     before, after = example.reference, example.result
     quoted = [each for each in (after.answer, before.answer, example.gold) if each]
-    texts = [(role.replace("_", " "), _clipped(text, quoted, MOST_CHARACTERS)) for role, text in example.texts.items()]
+    # The shortest first: a question is read before what it is about.
+    ordered = sorted(example.texts.items(), key=lambda item: len(item[1]))
+    texts = [(role.replace("_", " "), _clipped(text, quoted, MOST_CHARACTERS)) for role, text in ordered]
     gold = MISSING if example.gold is None else _clipped(example.gold, (), MOST_OF_ANSWER)
     return Flip(_kind(example, numbers=numbers), texts, gold, _said(before), _said(after), _sure(before), _sure(after))
 

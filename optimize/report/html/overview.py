@@ -20,14 +20,16 @@ def section(manifest: Manifest) -> Section:
     points, shape = points_of(manifest), judged_shape(manifest)
     metric = metric_name(manifest.measurements)
     title = f"{metric} against median latency at {shape}"
-    charts = [chart(title, _alt(title, points), lambda width: _spec(manifest, points, width), wide=True)]
+    charts = []
+    if points:
+        charts.append(chart(title, _alt(title, points), lambda width: _spec(manifest, points, width), wide=True))
     about = (
         "Up and to the left is better. Lines around a point are the interval of the loss; dashed lines are the limits "
         "that the result must meet. The original is the checkpoint in PyTorch with 32-bit floats."
     )
     missing = "" if points else "No model has both an accuracy and a latency at this shape."
     table = Table("Every model", model_rows(manifest))
-    return Section("overview", "Accuracy against latency", about, charts if points else (), [table], missing)
+    return Section("overview", "Accuracy against latency", about, charts, [table], missing)
 
 
 def _alt(title: str, points: Sequence[Point]) -> str:
