@@ -99,7 +99,8 @@ class Encoded:
     """Rows made ready for the model; `gold[i]` is what the right answer of example i is.
 
     `thresholds` are what the head's `fit` found on tuning data; the same for all splits, and for all models. `classes`
-    are the names of the classes by id, where answers are such. `rows[i]` is the row that example i was made of.
+    are the names of the classes by id, where answers are such. `rows[i]` is the row that example i was made of;
+    without rows, answers are not said in words.
     """
 
     features: tuple[Feature, ...]

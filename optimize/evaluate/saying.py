@@ -26,7 +26,9 @@ def run_and_say(session: Session, head: Head, encoded: Encoded, *, pad_id: int, 
     listening = replace(head, decide=lambda feature, rows: (head.decide(feature, rows), sure_of(head, rows)))
     outputs = run_split(session, listening, encoded, pad_id=pad_id, progress=progress)
     answers = [answer for answer, _ in outputs.answers]
-    said = head.say(encoded, answers, [sure for _, sure in outputs.answers])
+    # A head of a user's own may encode rows and not keep them; then nothing can be said of them.
+    kept = len(encoded.rows) == len(encoded.gold)
+    said = head.say(encoded, answers, [sure for _, sure in outputs.answers]) if kept else []
     return Spoken(replace(outputs, answers=answers), said)
 
 
@@ -51,10 +53,15 @@ def texts_of(row: Row, head: Head) -> dict[str, str]:
         if role in NO_TEXTS or role == head.labels:
             continue
         if isinstance(listed, str):
-            found[role] = listed
+            found[role] = _readable(listed)
         elif _are_texts(listed):
-            found[role] = (" | " if role == "choices" else " ").join(listed)
+            found[role] = _readable((" | " if role == "choices" else " ").join(listed))
     return found
+
+
+def _readable(text: str) -> str:
+    """The text with a question mark for each half of a character, which no file of text can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def _are_texts(value: Any) -> bool:

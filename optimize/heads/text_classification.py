@@ -121,7 +121,7 @@ def decide(feature: Feature, rows: Array) -> Array:
 def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
     """Score [N, C] logits as what the gold says they are."""
     logits = np.stack(answers).astype(np.float64)
-    names = encoded.classes or tuple(map(str, range(logits.shape[1])))
+    names = _names(encoded, logits)
     match encoded.gold[0]:
         case float():
             return _score_numbers(logits[:, 0], np.array(encoded.gold))
@@ -133,6 +133,10 @@ def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
             return _score_sets(sets, np.array(encoded.gold), names)
         case _:
             return _score_classes(_metrics.decided(logits), np.array(encoded.gold), names)
+
+
+def _names(encoded: Encoded, logits: Array) -> tuple[str, ...]:
+    return encoded.classes or tuple(map(str, range(logits.shape[1])))
 
 
 def _score_classes(predicted: Array, gold: Array, names: Sequence[str]) -> Score:
@@ -184,11 +188,11 @@ def say(encoded: Encoded, answers: Sequence[Array], sure: Sequence[Array]) -> li
         case float():
             return [Said(f"{ours:.4g}", f"{right:.4g}") for ours, right in zip(logits[:, 0], gold, strict=True)]
         case tuple():
-            return _say_sets(logits, np.array(gold), encoded.classes)
+            return _say_sets(logits, np.array(gold), _names(encoded, logits))
         case _:
             chosen = _metrics.decided(logits).tolist()
             tops = [float(each[0]) for each in sure]
-            return _metrics.say_classes(chosen, gold, tops, [encoded.classes] * len(gold))
+            return _metrics.say_classes(chosen, gold, tops, [_names(encoded, logits)] * len(gold))
 
 
 def _say_sets(logits: Array, gold: Array, classes: Sequence[str]) -> list[Said]:

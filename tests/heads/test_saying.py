@@ -1,11 +1,12 @@
 """What heads say of answers, in words that users know."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from optimize.evaluate.saying import sure_of, texts_of
+from optimize.evaluate.saying import run_and_say, sure_of, texts_of
 from optimize.heads import HEADS
 
 CLASSES = {"id2label": {0: "bad", 1: "good"}}
@@ -123,9 +124,29 @@ def test_a_scored_pair_is_said_by_its_cosine_and_a_vector_alone_is_not(say):
         ("token-classification", {"tokens": ["a", "b"], "tags": ["O", "O"], "classes": ("O",)}, {"tokens": "a b"}),
         ("multiple-choice", {"context": "a", "choices": {"text": ["b", "c"], "label": ["A", "B"]}, "label": "A"},
          {"context": "a", "choices": "b | c"}),
+        ("text-classification", {"text": "half \ud800 one", "label": 1}, {"text": "half ? one"}),
         ("question-answering", {"id": "7", "context": "a", "question": "b", "answers": ["a"]},
          {"context": "a", "question": "b"}),
     ],
 )  # fmt: skip
 def test_the_texts_of_a_row_are_what_a_reader_needs_and_no_answer(name, row, texts):
     assert texts_of(row, HEADS[name]) == texts
+
+
+@pytest.mark.parametrize(("kept", "said"), [({}, ["good"]), ({"rows": ()}, [])])
+def test_nothing_is_said_of_rows_that_an_encoding_does_not_keep(kept, said, make_text, silent):
+    head = HEADS["text-classification"]
+    encoded = replace(head.encode([{"text": "the cat", "label": 1}], make_text(**CLASSES)), **kept)
+
+    found = run_and_say(lambda _: {"logits": np.array([[0.0, 1.0]])}, head, encoded, pad_id=0, progress=silent)
+
+    assert [each.answer for each in found.said] == said
+    assert found.outputs.answers[0].tolist() == [0.0, 1.0]
+
+
+def test_classes_without_names_are_said_by_their_numbers(make_text):
+    head = HEADS["text-classification"]
+    encoded = replace(head.encode([{"text": "the cat", "label": 1}], make_text(**CLASSES)), classes=())
+
+    (said,) = head.say(encoded, [np.array([0.0, 1.0])], [np.array([0.5])])
+    assert (said.answer, said.gold) == ("1", "1")
