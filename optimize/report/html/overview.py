@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optimize.manifest import Manifest
+from optimize.report.candidates import candidate_rows
 from optimize.report.html.charts import INK, MUTED, Spec, chart, colour_of, rows, words
 from optimize.report.html.parts import Section, Table
 from optimize.report.pictures.overview import Point, least_metric, milliseconds, most_latency_ms, points_of
@@ -28,8 +29,11 @@ def section(manifest: Manifest) -> Section:
         "that the result must meet. The original is the checkpoint in PyTorch with 32-bit floats."
     )
     missing = "" if points else "No model has both an accuracy and a latency at this shape."
-    table = Table("Every model", model_rows(manifest))
-    return Section("overview", "Accuracy against latency", about, charts, [table], missing)
+    tables = [Table("Every model", model_rows(manifest))]
+    if manifest.candidates:
+        tried = candidate_rows(manifest)
+        tables.append(Table("Candidates, compared on tuning data", tried, words=len(tried[0])))
+    return Section("overview", "Accuracy against latency", about, charts, tables, missing)
 
 
 def _alt(title: str, points: Sequence[Point]) -> str:
