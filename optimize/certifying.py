@@ -17,8 +17,7 @@ from optimize.measure.subjects import Subject
 from optimize.planning import make_plan
 from optimize.report.write import write_report
 from optimize.request import HeadCode, options_of
-from optimize.running import describe, measure
-from optimize.scores import write_scores
+from optimize.running import describe, measure, write_evidence
 
 
 def certify(
@@ -55,7 +54,7 @@ def certify(
     candidates = [each if each.chosen else each.model_copy(update={"measurement": None}) for each in old.candidates]
     new = describe(loaded, Made(old.stages, final, results, candidates, pipeline.runtime), verdict)
     new = new.model_copy(update={"id": old.id, "source": old.source})
-    write_scores(results.scores, folder)
+    write_evidence(new, results, folder)
     (folder / compared.FILE).unlink(missing_ok=True)  # it compared what was measured before
     write_report(new, folder)
     manifest.write(new, folder)

@@ -13,7 +13,7 @@ depend on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import inf, isnan
 
@@ -22,7 +22,7 @@ from optimize.artifact import Artifact
 from optimize.building import Loaded, Made, fold, last_checkpoint, reference_subjects, say_if_cached
 from optimize.errors import DataError, StageError
 from optimize.manifest import Candidate, Check, Measurement, StageRecord
-from optimize.measure.subjects import Method, Quality, Results, Subject, measure_quality, measure_subjects
+from optimize.measure.subjects import Method, Quality, Results, Subject, examples_of, measure_quality, measure_subjects
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
     references = reference_subjects(loaded)
     subjects = [*references, *(each.subject for each in built)]
     method = method_of(subjects)
-    tuned = measure_subjects(subjects, loaded.tuning_split, method=method, progress=loaded.progress).measurements
+    measured = measure_subjects(subjects, loaded.tuning_split, method=method, progress=loaded.progress)
+    tuned = measured.measurements
     tried = []
     for one, measurement in zip(built, tuned[len(references) :], strict=True):
         tried.append(Tried(one, measurement, stand(loaded, measurement)))
@@ -107,6 +108,8 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
     loaded.progress.say(f"chosen on tuning data: {final.name}")
     quality = measure_quality(subjects, loaded.certification_split, method=method, progress=loaded.progress)
     results = certify(subjects, tuned, quality, last=final.name)
+    examples = examples_of(quality[references[0].key], quality[final.key], loaded.plan.head)
+    results = replace(results, runs=measured.runs, examples=examples)
     unbuilt = {**failed, **loaded.plan.left_out}
     candidates = [describe(each, chosen) for each in tried]
     candidates += [Candidate(pipeline=name, reason=reason) for name, reason in unbuilt.items()]
@@ -186,6 +189,6 @@ def certify(
     found = {subject.name: quality[subject.key] for subject in subjects}
     measurements = []
     for each in sorted(tuned, key=lambda each: each.name == last):
-        metric, drift, _ = found[each.name]
-        measurements.append(each.model_copy(update={"metric": metric, "drift": drift}))
-    return Results(measurements, {name: score for name, (_, _, score) in found.items()})
+        known = found[each.name]
+        measurements.append(each.model_copy(update={"metric": known.metric, "drift": known.drift}))
+    return Results(measurements, {name: known.score for name, known in found.items()})

@@ -99,7 +99,8 @@ class Encoded:
     """Rows made ready for the model; `gold[i]` is what the right answer of example i is.
 
     `thresholds` are what the head's `fit` found on tuning data; the same for all splits, and for all models. `classes`
-    are the names of the classes by id, where answers are such.
+    are the names of the classes by id, where answers are such. `rows[i]` is the row that example i was made of;
+    without rows, answers are not said in words.
     """
 
     features: tuple[Feature, ...]
@@ -107,6 +108,7 @@ class Encoded:
     truncated: int
     thresholds: Mapping[str, float] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
 
     def first(self, *, examples: int | None = None, tokens: int | None = None) -> Encoded:
         """The first examples, whole: at most so many, and those that have up to `tokens` tokens together, one at least.
@@ -124,7 +126,7 @@ class Encoded:
         if count == len(self.gold):
             return self
         features = tuple(feature for feature in self.features if feature.example < count)
-        return replace(self, features=features, gold=self.gold[:count])
+        return replace(self, features=features, gold=self.gold[:count], rows=self.rows[:count])
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,20 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a model said of one example beside the right answer, in words that users know: labels, spans, tags.
+
+    `confidence` is from 0 to 1, None where an answer has none. `decisions` are, of each class that was chosen for the
+    example or for its words, how sure the model was and whether it is the right one.
+    """
+
+    answer: str
+    gold: str
+    confidence: float | None = None
+    decisions: tuple[tuple[float, bool], ...] = ()
+
+
+@dataclass(frozen=True)
 class Fit:
     """What a head has to fix on tuning data before it decides anything, such as from which score on an answer counts.
 
@@ -197,6 +213,8 @@ class Head:
     to what `score(encoded, answers)` needs, so that a whole split never holds all logits in memory.
     `constants(encoded)` gives the answers that score best of those that are the same whatever the text says.
     `aggregates` has by name of metric what `Score.aggregate` is, for scores that are read from a finished run.
+    `say(encoded, answers, sure)` puts answers into words, one for each example, and gives none where answers are no
+    words; `sure[i]` holds the softmax of the likeliest class in each row of feature i, where rows are logits.
     `fit` is for heads whose decisions need thresholds that the model does not bring along; None for the others.
     `dataset` lists column layouts in the order in which they are tried; a role that ends in "?"
     may be absent. `labels` names the role that holds labels; `scoring(rows, config)` says how answers are scored where
@@ -227,6 +245,7 @@ class Head:
     score: Callable[[Encoded, Sequence[Any]], Score]
     constants: Callable[[Encoded], Iterable[Sequence[Any]]]
     aggregates: Mapping[str, Callable[[np.ndarray[Any, Any]], float]] = field(default_factory=dict)
+    say: Callable[[Encoded, Sequence[Any], Sequence[np.ndarray[Any, Any]]], list[Said]] = lambda *_: []
     fit: Fit | None = None
     labels: str | None = None
     scoring: Callable[[Sequence[Row], Mapping[str, Any]], str] = lambda *_: ""

@@ -27,6 +27,8 @@ Outcome = Literal["passed", "failed", "unverified"]
 MODEL, CHECKPOINT = "model", "checkpoint"
 """Folders of a run's and a publication's models: what the target runs, and what PyTorch loads of it."""
 FILE = "manifest.json"
+RUNS = "latency.npz"
+"""The seconds of every timed run, beside the manifest."""
 MOST_BYTES = 2**24
 """Of a file that is read as a manifest; those of large runs have some hundred thousand."""
 MOST = 2.0**63

@@ -22,7 +22,7 @@ from optimize.measure.kinds import KINDS
 from optimize.planning import check_place
 from optimize.report.card import render_card
 from optimize.report.pictures.draw import FILES
-from optimize.report.write import write_pictures, write_report
+from optimize.report.write import HTML, PAGE, write_pictures, write_report
 from optimize.request import user_path
 
 CHECKSUMS = "SHA256SUMS"
@@ -92,7 +92,7 @@ def render_again(run: Path, *, card: bool) -> list[Path]:
         raise RequestError(f"{run}: nothing was measured, so there is nothing to put on a card; leave out --card")
     with as_stated(run):
         pictures = write_report(record, run)
-    written = [run / "report.md", *(run / picture.file for picture in pictures)]
+    written = [run / PAGE, run / HTML, *(run / picture.file for picture in pictures)]
     if card:
         checkpoint = manifest.kept_checkpoint(run, record)
         with as_stated(run):

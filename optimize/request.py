@@ -320,6 +320,9 @@ class Asked:
     threads: Annotated[
         int | None, Option("Threads that a model runs with.", "Measurement", least=1, otherwise="all cores")
     ] = None
+    no_texts: Annotated[
+        bool, Option("Keep the data's texts, and answers that quote them, out of the run's folder.", "Output")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -527,5 +530,13 @@ def words_of(request: Request, *, chosen: bool = False) -> Iterator[tuple[Declar
             continue
         elif least is not None and value is not None and value < least:
             continue  # no stage trains, so no training examples were read: nobody can ask for that
-        elif text := "" if value is None else each.option.write(value):
-            yield each, f"{each.flag} {shlex.quote(text)}"
+        elif text := _in_words(each, value):
+            yield each, text
+
+
+def _in_words(each: Declared, value: Any) -> str:
+    """A value behind its flag; of a switch, the flag alone where it is on."""
+    if isinstance(value, bool):
+        return each.flag if value else ""
+    text = "" if value is None else each.option.write(value)
+    return f"{each.flag} {shlex.quote(text)}" if text else ""

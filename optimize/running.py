@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from optimize import gates, manifest
+from optimize import examples, gates, manifest
 from optimize.artifact import copy_sealed
 from optimize.building import (
     Loaded,
@@ -29,16 +29,17 @@ from optimize.building import (
 from optimize.choosing import try_candidates
 from optimize.data.tokenized import fewest_tokens
 from optimize.evaluate.judge import pad_id_of
+from optimize.examples import Example
 from optimize.files.assembling import assembled
 from optimize.foresight import foresee
-from optimize.interfaces import Progress
+from optimize.interfaces import Array, Progress
 from optimize.machine import environment
 from optimize.manifest import Manifest, SentenceRecord, Source, Verdict
 from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.planning import Plan
 from optimize.report.write import write_report
-from optimize.scores import write_scores
+from optimize.scores import put_arrays, write_scores
 from optimize.sentences.layout import SentenceEncoder
 
 GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_position_embeddings", "activation")
@@ -163,8 +164,41 @@ def write_run(out: Path, result: Manifest, made: Made) -> Path:
         copy_sealed(made.model, partial / manifest.MODEL)
         if made.checkpoint:
             copy_sealed(made.checkpoint, partial / manifest.CHECKPOINT)
-        write_scores(made.results.scores, partial)
+        write_evidence(result, made.results, partial)
         write_report(result, partial)
         manifest.write(result, partial)
         partial.rename(out / name)
     return out / name
+
+
+def write_evidence(result: Manifest, results: Results, folder: Path) -> None:
+    """Write what is behind a manifest's numbers; without the data's texts, where the request wants none."""
+    write_scores(results.scores, folder)
+    write_runs(results.runs, folder)
+    judged = result.measurements[-1].name if result.measurements else ""
+    known = results.scores[judged].classes if judged in results.scores else None
+    names = known.names if known else ()
+    kept = [without_texts(each, names) for each in results.examples] if result.request.no_texts else results.examples
+    if kept:
+        examples.write(kept, folder)
+    else:
+        (folder / examples.FILE).unlink(missing_ok=True)
+
+
+def without_texts(example: Example, classes: Collection[str]) -> Example:
+    """The example without its texts, and without answers that may be parts of them: all that name no class."""
+
+    def known(words: str | None) -> str | None:
+        return words if words in classes else None
+
+    theirs, ours = (
+        each.model_copy(update={"answer": known(each.answer)}) for each in (example.reference, example.result)
+    )
+    kept = {"gold": known(example.gold), "reference": theirs, "result": ours}
+    return example.model_copy(update={**kept, "texts": {}})
+
+
+def write_runs(runs: Mapping[str, Mapping[str, Array]], folder: Path) -> None:
+    """Write `latency.npz`: the seconds of every run, under the names of model and shape."""
+    arrays = {f"{model}/{shape}": times for model, shapes in runs.items() for shape, times in shapes.items()}
+    put_arrays(folder / manifest.RUNS, {name: times.astype("float32") for name, times in arrays.items()})

@@ -48,7 +48,7 @@ def write_scores(scores: Mapping[str, Score], folder: Path) -> None:
 
 
 def write_kept(scores: Mapping[str, Kept], folder: Path) -> None:
-    """Write what was kept of scores, in one step; nothing where there are none."""
+    """Write what was kept of scores, in one step; no file where there are none."""
     import numpy as np
 
     arrays = {}
@@ -57,10 +57,19 @@ def write_kept(scores: Mapping[str, Kept], folder: Path) -> None:
         arrays.update({f"{name}/{part}": array for part, array in parts.items() if array is not None})
         if kept.ordinal:
             arrays[f"{name}/{ORDINAL}"] = np.array(True)
-    if arrays:
-        stream = io.BytesIO()
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-        put_file(folder / FILE, stream.getvalue())
+    put_arrays(folder / FILE, arrays)
+
+
+def put_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays as one file, in one step; none leave no file, a former run's neither."""
+    import numpy as np
+
+    if not arrays:
+        path.unlink(missing_ok=True)
+        return
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    put_file(path, stream.getvalue())
 
 
 def read_scores(folder: Path) -> dict[str, Kept]:

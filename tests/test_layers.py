@@ -38,6 +38,7 @@ LAYERS = [
     {"outcomes"},
     {"evidence"},
     {"rule"},
+    {"examples"},
     {"artifact", "checkpoint", "manifest", "compared", "sentences"},
     {"request"},
     {"files"},

@@ -20,6 +20,7 @@ from doubles import FEW, LOOSE, Heard, untimed_engines
 from tiers import slow_but
 
 import optimize
+from optimize import examples
 from optimize.artifact import Artifact, seal
 from optimize.certifying import certify
 from optimize.data.splits import load_splits
@@ -31,6 +32,8 @@ from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
 from optimize.planning import Options, make_plan
 from optimize.publishing import publish_folder
+from optimize.report.html.evidence import read_evidence
+from optimize.report.html.page import render_html
 from optimize.report.page import render
 from optimize.report.pictures.draw import draw
 from optimize.running import run
@@ -122,8 +125,8 @@ def test_a_run_folder_has_a_telling_name_and_holds_everything(head, finished):
     done = finished(head)
 
     assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-cpu-{head}-{done.manifest.id}", done.folder.name)
-    names = {"manifest.json", "model", "report.md", "scores.npz", "sensitivity.png"}
-    names |= {"overview.png"} if head in TIMED else set()  # accuracy against latency
+    names = {"examples.jsonl.gz", "manifest.json", "model", "report.html", "report.md", "scores.npz", "sensitivity.png"}
+    names |= {"latency.npz", "overview.png"} if head in TIMED else set()  # accuracy against latency
     assert {path.name for path in done.folder.iterdir()} == names
     assert list(done.options.out.iterdir()) == [done.folder]
 
@@ -134,6 +137,35 @@ def test_manifest_and_report_on_disk_are_what_the_run_returned(head, finished):
 
     assert read(done.folder) == done.manifest
     assert (done.folder / "report.md").read_text(encoding="utf-8") == render(done.manifest, draw(done.manifest))
+
+
+@pytest.mark.parametrize("head", EACH_HEAD)
+def test_the_page_of_a_run_shows_the_evidence_beside_it(head, finished):
+    done = finished(head)
+    metric = done.manifest.measurements[-1].metric
+    evidence = read_evidence(done.manifest, done.folder)
+
+    assert (done.folder / "report.html").read_text(encoding="utf-8") == render_html(done.manifest, evidence)
+    assert len(evidence.examples) == metric.examples
+    timed = {(each.name, at.shape): at for each in done.manifest.measurements for at in each.latency}
+    assert evidence.runs.keys() == timed.keys()
+    for key, at in timed.items():
+        assert len(evidence.runs[key]) == at.runs
+        assert np.median(evidence.runs[key]) * 1e3 == pytest.approx(at.p50_ms, rel=1e-5)
+
+
+def test_no_text_of_the_data_is_kept_where_none_is_wanted(request_of, silent, monkeypatch, data_folder):
+    monkeypatch.setattr(subjects, "measure_latency", untimed_engines)
+    options = request_of(no_texts=True, pipeline="cpu-dynamic")
+    folder, result = run(make_plan(options), progress=silent)
+
+    kept = examples.read(folder)
+    assert len(kept) == result.measurements[-1].metric.examples
+    assert {(len(each.texts), each.gold, each.result.answer) for each in kept} == {(0, None, None)}
+    rows = [json.loads(line) for line in (data_folder(HEAD) / "validation.jsonl").read_text("utf-8").splitlines()]
+    written = "".join(path.read_text("utf-8") for path in folder.iterdir() if path.suffix in (".md", ".html", ".json"))
+    assert not [row["question"] for row in rows if row["question"] in written]
+    assert result.request.no_texts
 
 
 @pytest.mark.parametrize("head", EACH_HEAD)

@@ -16,11 +16,11 @@ from optimize.errors import RequestError
 from optimize.evaluate.accuracy import COSINE_TO_REFERENCE, RESAMPLES
 from optimize.evaluate.drift import agree_on
 from optimize.evaluate.statistics import apart, bootstrap_drops, bootstrap_p, mcnemar, percentile_interval
-from optimize.evidence import ROUNDING
 from optimize.heads import HEADS
 from optimize.interfaces import Array
 from optimize.manifest import Manifest, Metric
 from optimize.report.tables import REFERENCE
+from optimize.rule import ROUNDING
 from optimize.scores import Kept
 
 CONFIDENCE = 0.95

@@ -40,7 +40,7 @@ def percentile_interval(values: Array, *, confidence: float) -> tuple[float, flo
 
 
 def apart(candidate_right: Array, reference_right: Array) -> tuple[int, int]:
-    """Examples that the reference alone has right (lost), and that the candidate alone has (gained), of [N] booleans."""
+    """Examples that the reference alone has right (lost), and the candidate alone (gained), of [N] booleans."""
     return int((reference_right & ~candidate_right).sum()), int((candidate_right & ~reference_right).sum())
 
 

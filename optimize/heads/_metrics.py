@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optimize.interfaces import ClassCounts
+from optimize.interfaces import ClassCounts, Said
 
 Array = npt.NDArray[Any]
 
@@ -63,6 +63,21 @@ def counts_of(predicted: Array, gold: Array, names: Sequence[str]) -> ClassCount
     counts[rows, gold, 2] = 1
     counts[..., 0] = counts[..., 1] & counts[..., 2]
     return ClassCounts(tuple(names), counts)
+
+
+def say_classes(
+    chosen: Sequence[int], gold: Sequence[int], sure: Sequence[float], names: Sequence[Sequence[str]]
+) -> list[Said]:
+    """Return each example's chosen class by its name in `names`, [N] of [C], and how sure the model was of it."""
+    found = []
+    for ours, right, top, classes in zip(chosen, gold, sure, names, strict=True):
+        found.append(Said(name_of(ours, classes), classes[right], top, ((top, ours == right),)))
+    return found
+
+
+def name_of(chosen: int, classes: Sequence[str]) -> str:
+    """Return the name of a class; a model that answered NaN chose none."""
+    return "no number" if chosen == NO_CLASS else classes[chosen]
 
 
 def pearson(statistics: Array) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Said, Score, Text
 from optimize.request import Reads
 from optimize.sentences.configs import OUTPUT
 from optimize.sentences.layout import SentenceEncoder
@@ -54,7 +54,8 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
         features.append(_encoding.feature(tokens.encoding.ids, example))
         if tokens.cut:
             cut.add(example)
-    return Encoded(tuple(features), gold, len(cut))
+    kept = tuple(rows) if scored else tuple({"text": each} for each in texts)
+    return Encoded(tuple(features), gold, len(cut), rows=kept)
 
 
 def _texts(rows: Sequence[Row]) -> list[str]:
@@ -109,6 +110,15 @@ def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
     )
 
 
+def say(encoded: Encoded, answers: Sequence[Array], sure: Sequence[Array]) -> list[Said]:
+    """Return the cosines of scored pairs; a vector alone says nothing in words."""
+    del sure
+    if encoded.gold[0] is None:
+        return []
+    cosines = score(encoded, answers).decisions
+    return [Said(f"{ours:.4f}", f"{right:.4g}") for ours, right in zip(cosines, encoded.gold, strict=True)]
+
+
 def constants(encoded: Encoded) -> Iterable[Sequence[Array]]:
     """Return one vector for all; without scores, the reference alone can say which would be the best."""
     if encoded.gold[0] is not None:
@@ -144,6 +154,7 @@ HEAD = Head(
     score=score,
     constants=constants,
     aggregates={"spearman": _metrics.spearman},
+    say=say,
     example=("A sentence.",),
 )
 

@@ -19,7 +19,7 @@ import numpy as np
 from optimize.errors import DataError
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Said, Score, Text
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -41,16 +41,18 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     if text.tokenizer.mask_token_id is None:
         raise DataError(f"{NAME}: the tokenizer has no mask token; use the one of the checkpoint")
     features: list[Feature] = []
-    gold, truncated = [], 0
-    for tokens in _encoding.tokenize(text, [row["text"] for row in rows]):
+    gold, kept, truncated = [], [], 0
+    for row, tokens in zip(rows, _encoding.tokenize(text, [row["text"] for row in rows]), strict=True):
         positions = _masked_positions(tokens.encoding, set(text.tokenizer.all_special_ids))
         if len(positions):
             features.append(_feature(tokens.encoding.ids, len(features), positions, text))
             gold.append(features[-1].extra["gold"])
+            kept.append(row)
             truncated += tokens.cut
     if not features:
         raise DataError(f"{NAME}: no row has a word to mask; give rows with text")
-    return Encoded(tuple(features), tuple(gold), truncated)
+    words = tuple(text.tokenizer.convert_ids_to_tokens(range(len(text.tokenizer))))
+    return Encoded(tuple(features), tuple(gold), truncated, classes=words, rows=tuple(kept))
 
 
 def _masked_positions(encoding: Encoding, special: set[int]) -> Array:
@@ -111,6 +113,16 @@ def score(encoded: Encoded, answers: Sequence[tuple[Array, Array]]) -> Score:
     )
 
 
+def say(encoded: Encoded, answers: Sequence[tuple[Array, Array]], sure: Sequence[Array]) -> list[Said]:
+    """Return the guessed word pieces in the order of the text; the least sure one says how sure the model is."""
+    found = []
+    for (ids, _), gold, tops in zip(answers, encoded.gold, sure, strict=True):
+        decisions = tuple(zip(tops.tolist(), (ids == gold).tolist(), strict=True))
+        words = [" ".join(_metrics.name_of(each, encoded.classes) for each in side.tolist()) for side in (ids, gold)]
+        found.append(Said(words[0], words[1], float(tops.min()), decisions))
+    return found
+
+
 def constants(encoded: Encoded) -> Iterable[Sequence[tuple[Array, Array]]]:
     """Return the token that is masked most often, for every position."""
     commonest = np.bincount(np.concatenate(encoded.gold)).argmax()
@@ -133,6 +145,7 @@ HEAD = Head(
     score=score,
     constants=constants,
     aggregates={"top1_accuracy": _metrics.share},
+    say=say,
     answers_in_words=True,
     activations=1,
     example=("Paris is the capital of [MASK].",),

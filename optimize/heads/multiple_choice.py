@@ -16,7 +16,7 @@ import numpy as np
 
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.interfaces import Encoded, Feature, Feed, Head, Row, Said, Score, Text
 
 NAME = "multiple-choice"
 COLUMNS = ("choice0", "choice1", "choice2", "choice3", "choice4")
@@ -45,7 +45,7 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
         group = tokens[start:stop]
         features.append(_feature([item.encoding.ids for item in group], example, pad))
         cut += _encoding.count_cut(group) > 0
-    return Encoded(tuple(features), tuple(gold), cut)
+    return Encoded(tuple(features), tuple(gold), cut, rows=tuple(rows))
 
 
 def _parse(row: Row) -> tuple[str, list[str], int]:
@@ -128,6 +128,12 @@ def score(encoded: Encoded, answers: Sequence[int]) -> Score:
     )
 
 
+def say(encoded: Encoded, answers: Sequence[int], sure: Sequence[Array]) -> list[Said]:
+    """Return the text of the chosen choice."""
+    tops = [float(each[0]) for each in sure]
+    return _metrics.say_classes(answers, encoded.gold, tops, [_choices(row) for row in encoded.rows])
+
+
 def constants(encoded: Encoded) -> Iterable[Sequence[int]]:
     """Return the index that is right most often, for every example."""
     yield [int(np.bincount(encoded.gold).argmax())] * len(encoded.features)
@@ -185,6 +191,7 @@ HEAD = Head(
     score=score,
     constants=constants,
     aggregates={"accuracy": _metrics.mean_of_first},
+    say=say,
     labels="label",
     axes=("batch", "choices", "sequence"),
     takes_pairs=True,

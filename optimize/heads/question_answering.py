@@ -22,7 +22,7 @@ from optimize.errors import DataError
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.heads._squad import answers_in, best_threshold, score_of
-from optimize.interfaces import Encoded, Feature, Feed, Fit, Head, Row, Score, Text
+from optimize.interfaces import Encoded, Feature, Feed, Fit, Head, Row, Said, Score, Text
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -37,6 +37,7 @@ FIRST_TOKENS = (1, 3, 9, 27)  # an answer has a few words
 
 NO_ANSWER = "no_answer"
 """The threshold's name."""
+NOTHING = "no answer"
 NOWHERE = (0, 0)
 
 Span = tuple[float, int, int]
@@ -66,7 +67,7 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     for encoding, example in zip(batch.encodings, batch["overflow_to_sample_mapping"], strict=True):
         features.append(_feature(encoding, example, contexts[example], may_decline=may_decline))
     cut = sum(old != new for old, new in zip(questions, kept, strict=True))
-    return Encoded(tuple(features), gold, cut)
+    return Encoded(tuple(features), gold, cut, rows=tuple(rows))
 
 
 def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
@@ -137,9 +138,7 @@ def _best_spans(logits: Array, offsets: Array) -> list[Span]:
 
 def score(encoded: Encoded, answers: Sequence[list[Span]]) -> Score:
     """Score the best span of all windows of each example, or no answer where that is above it by the threshold."""
-    texts, leads = _best_of_windows(encoded, answers)
-    threshold = encoded.thresholds.get(NO_ANSWER, 0.0)
-    texts = ["" if lead > threshold else text for text, lead in zip(texts, leads, strict=True)]
+    texts = _texts(encoded, answers)
     statistics = _statistics(encoded, texts)
     return Score(
         metric="f1",
@@ -149,6 +148,27 @@ def score(encoded: Encoded, answers: Sequence[list[Span]]) -> Score:
         right=statistics[:, 1] == 1,
         others=_others(encoded, statistics),
     )
+
+
+def _texts(encoded: Encoded, answers: Sequence[list[Span]]) -> list[str]:
+    """Return the answer of each example, "" where none was given."""
+    texts, leads = _best_of_windows(encoded, answers)
+    threshold = encoded.thresholds.get(NO_ANSWER, 0.0)
+    return ["" if lead > threshold else text for text, lead in zip(texts, leads, strict=True)]
+
+
+def say(encoded: Encoded, answers: Sequence[list[Span]], sure: Sequence[Array]) -> list[Said]:
+    """Return the answers; how sure the model is of one is its likeliest start's share times its likeliest end's.
+
+    Of several windows the surest counts.
+    """
+    tops = np.zeros(len(encoded.gold))
+    for feature, shares in zip(encoded.features, sure, strict=True):
+        tops[feature.example] = max(tops[feature.example], shares.prod())
+    found = []
+    for text, golds, top in zip(_texts(encoded, answers), encoded.gold, tops.tolist(), strict=True):
+        found.append(Said(text or NOTHING, " | ".join(dict.fromkeys(golds)) or NOTHING, top))
+    return found
 
 
 def _best_of_windows(encoded: Encoded, answers: Sequence[list[Span]]) -> tuple[list[str], Array]:
@@ -240,6 +260,7 @@ HEAD = Head(
     score=score,
     constants=constants,
     aggregates={"f1": _metrics.mean_of_first},
+    say=say,
     fit=Fit(needed=_may_decline, thresholds=fit),
     max_tokens=384,
     takes_pairs=True,

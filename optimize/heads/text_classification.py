@@ -19,12 +19,14 @@ from optimize.errors import DataError, shown
 from optimize.evaluate.classes import class_f1
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.interfaces import ClassCounts, Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.interfaces import ClassCounts, Encoded, Feature, Feed, Head, Row, Said, Score, Text
 
 NAME = "text-classification"
 LABEL = ("label", "labels", "score", "class", "target", "category", "intent", "emotion")
 ONE_OUTPUT = ("0", "1")
 """Names of the classes that one output tells apart."""
+NO_CLASSES = "none"
+"""What a set without a class is called."""
 WORST_ERROR = 1e30  # keeps a model that answers NaN out of the average
 
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -53,7 +55,8 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     gold = tuple(map(_label_parser(rows, text.config), rows))
     tokens = _encoding.tokenize(text, [row["text"] for row in rows], seconds)
     features = tuple(_encoding.feature(item.encoding.ids, i) for i, item in enumerate(tokens))
-    return Encoded(features, gold, _encoding.count_cut(tokens), classes=_encoding.class_names(text.config))
+    classes = _encoding.class_names(text.config)
+    return Encoded(features, gold, _encoding.count_cut(tokens), classes=classes, rows=tuple(rows))
 
 
 def _label_parser(rows: Sequence[Row], config: Mapping[str, Any]) -> Callable[[Row], Gold]:
@@ -118,7 +121,7 @@ def decide(feature: Feature, rows: Array) -> Array:
 def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
     """Score [N, C] logits as what the gold says they are."""
     logits = np.stack(answers).astype(np.float64)
-    names = encoded.classes or tuple(map(str, range(logits.shape[1])))
+    names = _names(encoded, logits)
     match encoded.gold[0]:
         case float():
             return _score_numbers(logits[:, 0], np.array(encoded.gold))
@@ -130,6 +133,10 @@ def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
             return _score_sets(sets, np.array(encoded.gold), names)
         case _:
             return _score_classes(_metrics.decided(logits), np.array(encoded.gold), names)
+
+
+def _names(encoded: Encoded, logits: Array) -> tuple[str, ...]:
+    return encoded.classes or tuple(map(str, range(logits.shape[1])))
 
 
 def _score_classes(predicted: Array, gold: Array, names: Sequence[str]) -> Score:
@@ -172,6 +179,31 @@ def _score_numbers(predicted: Array, gold: Array) -> Score:
         ordinal=True,
         others={"pearson": _metrics.pearson(statistics), "mse": float(errors.mean())},
     )
+
+
+def say(encoded: Encoded, answers: Sequence[Array], sure: Sequence[Array]) -> list[Said]:
+    """Name the classes, or give the numbers; of a set, the class that is least sure says how sure it is."""
+    logits, gold = np.stack(answers).astype(np.float64), encoded.gold
+    match gold[0]:
+        case float():
+            return [Said(f"{ours:.4g}", f"{right:.4g}") for ours, right in zip(logits[:, 0], gold, strict=True)]
+        case tuple():
+            return _say_sets(logits, np.array(gold), _names(encoded, logits))
+        case _:
+            chosen = _metrics.decided(logits).tolist()
+            tops = [float(each[0]) for each in sure]
+            return _metrics.say_classes(chosen, gold, tops, [_names(encoded, logits)] * len(gold))
+
+
+def _say_sets(logits: Array, gold: Array, classes: Sequence[str]) -> list[Said]:
+    sets, names = logits > 0, ONE_OUTPUT[1:] if logits.shape[1] == 1 else classes
+    sure = np.nan_to_num(1.0 / (1.0 + np.exp(-np.abs(logits))))
+    found = []
+    for ours, right, tops in zip(sets, gold == 1, sure, strict=True):
+        decisions = tuple(zip(tops.tolist(), (ours == right).tolist(), strict=True))
+        words = [", ".join(name for name, has in zip(names, side, strict=True) if has) for side in (ours, right)]
+        found.append(Said(words[0] or NO_CLASSES, words[1] or NO_CLASSES, float(tops.min()), decisions))
+    return found
 
 
 def constants(encoded: Encoded) -> Iterable[Sequence[Array]]:
@@ -227,6 +259,7 @@ HEAD = Head(
     score=score,
     constants=constants,
     aggregates={"accuracy": _metrics.mean_of_first, "f1": _metrics.micro_f1, "spearman": _metrics.spearman},
+    say=say,
     labels="label",
     example=("A sentence.",),
 )

@@ -19,13 +19,15 @@ from optimize.errors import DataError, shown
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
 from optimize.heads._tags import OUTSIDE, Scheme, entities, in_words, scheme_of
-from optimize.interfaces import ClassCounts, Encoded, Feature, Feed, Head, Row, Score, Text
+from optimize.interfaces import ClassCounts, Encoded, Feature, Feed, Head, Row, Said, Score, Text
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 NAME = "token-classification"
 COMMONEST = 8  # a rarer tag, given to every word, scores worse
+NO_ENTITIES = "none"
+"""What a sentence without an entity is said to have."""
 IGNORED = -100
 """The tag of a word that is not to be judged."""
 
@@ -53,7 +55,7 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     """Tokenize lists of words; `extra` says which token decides which word."""
     _encoding.require_fit(NAME, rows, faults(rows, text.config))
     classes = _classes(rows, text.config)
-    sentences, gold, judged = [], [], []
+    sentences, gold, judged, found = [], [], [], []
     for row in rows:
         words, tags = _words_and_tags(row, len(classes))
         kept = tags != IGNORED
@@ -61,11 +63,12 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
             sentences.append(words)
             gold.append(tags[kept])
             judged.append(kept)
+            found.append(row)
     if not sentences:
         raise DataError(f"{NAME}: no row has words that are tagged; give rows with non-empty lists of tokens")
     tokens = _encoding.tokenize(text, sentences, words=True)
     features = tuple(_feature(item.encoding, i, judged[i]) for i, item in enumerate(tokens))
-    return Encoded(features, tuple(gold), _encoding.count_cut(tokens), classes=classes)
+    return Encoded(features, tuple(gold), _encoding.count_cut(tokens), classes=classes, rows=tuple(found))
 
 
 def _words_and_tags(row: Row, classes: int) -> tuple[list[str], Array]:
@@ -78,7 +81,7 @@ def _words_and_tags(row: Row, classes: int) -> tuple[list[str], Array]:
         if not isinstance(word, str):
             raise _encoding.unfit(f"has {shown(word)} among its tokens", "give text")
     _encoding.require_unicode(words, "a token")
-    ids = [tag if isinstance(tag, int) and tag == IGNORED else _encoding.class_id(tag, classes) for tag in tags]
+    ids = [tag if _is_ignored(tag) else _encoding.class_id(tag, classes) for tag in tags]
     return list(words), np.array(ids, dtype=np.int64)
 
 
@@ -110,12 +113,16 @@ def decide(feature: Feature, rows: Array) -> Array:
 
 def score(encoded: Encoded, answers: Sequence[Array]) -> Score:
     """Score class ids by the F1 of entities, or by accuracy where classes are no entities."""
-    classes = encoded.classes
-    outside = next((index for index, name in enumerate(classes) if name.upper() == OUTSIDE), _metrics.NO_CLASS)
+    return _score(_whole(encoded, answers), encoded.gold, encoded.classes)
+
+
+def _whole(encoded: Encoded, answers: Sequence[Array]) -> list[Array]:
+    """The class ids of all words of each example, those that were cut off among them."""
+    outside = next((index for index, name in enumerate(encoded.classes) if name.upper() == OUTSIDE), _metrics.NO_CLASS)
     predicted = [np.full(len(tags), outside, dtype=np.int64) for tags in encoded.gold]
     for feature, answer in zip(encoded.features, answers, strict=True):
         predicted[feature.example][feature.extra["words"]] = answer
-    return _score(predicted, encoded.gold, classes)
+    return predicted
 
 
 def _score(predicted: Sequence[Array], gold: Sequence[Array], classes: tuple[str, ...]) -> Score:
@@ -159,6 +166,35 @@ def _entity_counts(predicted: Array, gold: Array, scheme: Scheme) -> Array:
     return counts
 
 
+def say(encoded: Encoded, answers: Sequence[Array], sure: Sequence[Array]) -> list[Said]:
+    """Return the entities with their types, or each word's class; the least sure word says how sure the model is."""
+    scheme, found = scheme_of(encoded.classes), []
+    for index, (ours, gold) in enumerate(zip(_whole(encoded, answers), encoded.gold, strict=True)):
+        words = _judged_words(encoded.rows[index])
+        right = (ours == gold)[encoded.features[index].extra["words"]]
+        decisions = tuple(zip(sure[index].tolist(), right.tolist(), strict=True))
+        said = [_in_words(words, side.tolist(), encoded.classes, scheme) for side in (ours, gold)]
+        found.append(Said(said[0], said[1], float(sure[index].min(initial=1.0)), decisions))
+    return found
+
+
+def _judged_words(row: Row) -> list[str]:
+    return [word for word, tag in zip(row["tokens"], row["tags"], strict=True) if not _is_ignored(tag)]
+
+
+def _is_ignored(tag: object) -> bool:
+    return isinstance(tag, int) and tag == IGNORED
+
+
+def _in_words(words: Sequence[str], ids: Sequence[int], classes: Sequence[str], scheme: Scheme | None) -> str:
+    """`Ada (PER), Lisbon (LOC)`."""
+    if scheme is None:
+        return ", ".join(f"{word} ({_metrics.name_of(each, classes)})" for word, each in zip(words, ids, strict=True))
+    tags = [OUTSIDE if each == _metrics.NO_CLASS else scheme.tags[each] for each in ids]
+    spans = sorted(entities(tags), key=lambda span: span[1:])
+    return ", ".join(f"{' '.join(words[start:stop])} ({name})" for name, start, stop in spans) or NO_ENTITIES
+
+
 def constants(encoded: Encoded) -> Iterable[Sequence[Array]]:
     """Return each of the commonest tags, for every word."""
     counts = np.bincount(np.concatenate(encoded.gold))
@@ -187,6 +223,7 @@ HEAD = Head(
     score=score,
     constants=constants,
     aggregates={"f1": _metrics.micro_f1, "accuracy": _metrics.share},
+    say=say,
     labels="tags",
     scoring=scoring,
     example=("Ada lives in Lisbon.",),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from optimize.errors import StageError
 from optimize.evaluate.statistics import percentiles_ms, ratio_interval
-from optimize.interfaces import Progress
+from optimize.interfaces import Array, Progress
 from optimize.manifest import Latency
 from optimize.measure.rounds import Rounds, Settings, Timing, Turn
 from optimize.measure.shapes import ON_DEVICE
@@ -42,6 +42,8 @@ class EngineTimes:
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, Array] = field(default_factory=dict)
+    """Seconds of every run, by the shape's label."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def measure_latency(
     On a `device` each shape is timed twice: from this machine's memory and back, and, as "1x128@device", with feeds and
     outputs in the device's.
     """
+    import numpy as np
+
     if len({engine.name for engine in engines}) != len(engines):
         raise StageError("latency: two engines have the same name; name each one differently")
     left_out: dict[str, str] = {}
@@ -86,15 +90,19 @@ def measure_latency(
         # All peaks first: what one worker's end sets free must not be used by another before it is asked.
         held = {name: _end_and_see(worker, device) for name, worker in workers.items()}
     found: dict[str, list[Latency]] = {engine.name: [] for engine in engines}
+    runs: dict[str, dict[str, Array]] = {engine.name: {} for engine in engines}
     for label, timing in timings.items():
         rounds = timing.result()
         if rounds.unreliable:
             progress.say(f"latency at {label} is not reliable: {rounds.unreliable}")
         for engine in engines:
             found[engine.name].append(summarise(label, engine, rounds, references=references))
+            runs[engine.name][label] = np.concatenate(rounds.times[engine.name])
     measured_of: dict[str, EngineTimes] = {}
     for name, latency in found.items():
-        measured_of[name] = EngineTimes(latency, load_seconds[name], peaks[name], held[name], dict(left_out))
+        measured_of[name] = EngineTimes(
+            latency, load_seconds[name], peaks[name], held[name], dict(left_out), runs[name]
+        )
     return measured_of
 
 

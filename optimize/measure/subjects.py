@@ -7,7 +7,7 @@ once and reported under each of their names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from optimize.evaluate.accuracy import RESAMPLES, best_constant, compare
 from optimize.evaluate.classes import compare_classes
 from optimize.evaluate.drift import Observed, alike, invariance, measure_drift
 from optimize.evaluate.judge import pad_id_of
-from optimize.evaluate.predict import run_split
-from optimize.interfaces import Encoded, Head, Params, Progress, Score
+from optimize.evaluate.saying import run_and_say, texts_of
+from optimize.examples import Answer, Example
+from optimize.interfaces import Array, Encoded, Head, Params, Progress, Said, Score
 from optimize.manifest import Constant, Drift, Measurement, Metric, Size
 from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory, Engine, EngineTimes, Settings, Workload, measure_latency
@@ -26,7 +27,6 @@ from optimize.measure.workers import opener
 
 RANDOM_WEIGHTS = "the weights are random"
 
-Quality = tuple[Metric, Drift, Score]
 Split = Callable[[Path], Encoded]
 """A split's rows as the tokenizer of a model's folder splits them; the same object for models that share one."""
 
@@ -51,6 +51,17 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How good a model's answers are, what each is in words, and the examples that it was asked."""
+
+    metric: Metric
+    drift: Drift
+    score: Score
+    said: Sequence[Said]
+    encoded: Encoded
+
+
+@dataclass(frozen=True)
 class Method:
     """How to measure: shapes and rounds of latency, confidence of intervals, the head and its limits.
 
@@ -70,10 +81,16 @@ class Method:
 
 @dataclass(frozen=True)
 class Results:
-    """A measurement for each subject, and the scores behind them, kept per example for pairing."""
+    """A measurement for each subject, and what is behind them.
+
+    That is the scores, kept per example for pairing, seconds of every run by model and shape, and in words what the
+    first model and the last one answered.
+    """
 
     measurements: list[Measurement]
     scores: dict[str, Score]
+    runs: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
 
 
 def measure_subjects(
@@ -97,8 +114,10 @@ def measure_subjects(
         found, engine = quality.get(subject.key), first[subject.key].name
         measurements.append(_assemble(subject, found, times[engine], sizes[subject.artifact.digest]))
         if found is not None:
-            _, _, scores[subject.name] = found
-    return Results(measurements, scores)
+            scores[subject.name] = found.score
+    runs = {subject.name: times[first[subject.key].name].runs for subject in subjects}
+    examples = examples_of(quality[subjects[0].key], quality[subjects[-1].key], method.head) if quality else []
+    return Results(measurements, scores, runs, examples)
 
 
 def measure_sizes(subjects: Sequence[Subject], *, compressed: bool) -> dict[str, Size]:
@@ -129,14 +148,13 @@ def _time(subjects: Sequence[Subject], *, method: Method, progress: Progress) ->
 
 
 def _assemble(subject: Subject, quality: Quality | None, times: EngineTimes, size: Size) -> Measurement:
-    metric, drift, _ = quality or (None, None, None)
     missing = {} if quality else {"metric": RANDOM_WEIGHTS, "drift": RANDOM_WEIGHTS}
     return Measurement(
         name=subject.name,
         artifact_digest=subject.artifact.digest,
         runtime=subject.runtime.model_dump(mode="json"),
-        metric=metric,
-        drift=drift,
+        metric=quality.metric if quality else None,
+        drift=quality.drift if quality else None,
         latency=times.latency,
         size=size,
         load_seconds=times.load_seconds,
@@ -162,7 +180,7 @@ def measure_quality(
             continue
         progress.say(f"evaluating {subject.name}")
         encoded = split(subject.artifact.path)
-        observed, moved = _observe(subject, encoded, method=method, progress=progress)
+        observed, said, moved = _observe(subject, encoded, method=method, progress=progress)
         reference = reference or observed
         metric = _metric(observed.score, reference.score, method)
         constant = constant or best_constant(
@@ -170,7 +188,7 @@ def measure_quality(
         )
         metric = metric.model_copy(update={"constant": constant})
         drift = _drift((observed, encoded), (reference, base), method.head, moved)
-        found[subject.key] = (metric, drift, observed.score)
+        found[subject.key] = Quality(metric, drift, observed.score, said, encoded)
     return found
 
 
@@ -201,10 +219,55 @@ def _drift(
 
 def _observe(
     subject: Subject, encoded: Encoded, *, method: Method, progress: Progress
-) -> tuple[Observed, tuple[float, float]]:
+) -> tuple[Observed, Sequence[Said], tuple[float, float]]:
     head, pad_id = method.head, pad_id_of(subject.artifact.path)
     session = opener(subject.target)(subject.artifact.path, method.settings.threads, head, subject.runtime)
-    outputs = run_split(session, head, encoded, pad_id=pad_id, progress=progress)
-    score = head.score(encoded, outputs.answers)
+    spoken = run_and_say(session, head, encoded, pad_id=pad_id, progress=progress)
+    score = head.score(encoded, spoken.outputs.answers)
     moved = invariance(session, head, encoded.features, pad_id=pad_id, max_tokens=method.workload.max_positions)
-    return Observed(score, outputs.rows), moved
+    return Observed(score, spoken.outputs.rows), spoken.said, moved
+
+
+def examples_of(reference: Quality, result: Quality, head: Head) -> list[Example]:
+    """What two models answered to each example, in words; none where the head has no words for it."""
+    if not (reference.said and result.said):
+        return []
+    found = []
+    theirs, ours = _answers(reference), _answers(result)
+    for index, (row, tokens) in enumerate(zip(reference.encoded.rows, _tokens(reference.encoded), strict=True)):
+        example = Example(
+            texts=texts_of(row, head),
+            tokens=tokens,
+            gold=reference.said[index].gold,
+            same=theirs[index].answer == ours[index].answer,
+            reference=theirs[index],
+            result=ours[index],
+        )
+        found.append(example)
+    return found
+
+
+def _answers(quality: Quality) -> list[Answer]:
+    right = quality.score.right
+    found = []
+    for index, said in enumerate(quality.said):
+        answer = Answer(
+            answer=said.answer,
+            confidence=_rounded(said.confidence),
+            right=None if right is None else bool(right[index]),
+            decisions=[(round(sure, 4), is_right) for sure, is_right in said.decisions],
+        )
+        found.append(answer)
+    return found
+
+
+def _rounded(confidence: float | None) -> float | None:
+    return None if confidence is None else round(confidence, 4)
+
+
+def _tokens(encoded: Encoded) -> list[int]:
+    """Tokens of each example's longest feature."""
+    longest = [0] * len(encoded.gold)
+    for feature in encoded.features:
+        longest[feature.example] = max(longest[feature.example], feature.tokens)
+    return longest

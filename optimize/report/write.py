@@ -1,4 +1,4 @@
-"""Write a run's page and its pictures beside the manifest."""
+"""Write a run's pages and its pictures beside the manifest."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from pathlib import Path
 from optimize.compared import read_regression
 from optimize.files.putting import put_file
 from optimize.manifest import Manifest
+from optimize.report.html.evidence import read_evidence
+from optimize.report.html.page import render_html
 from optimize.report.page import render
 from optimize.report.pictures.draw import FILES, Picture, draw
 
+PAGE, HTML = "report.md", "report.html"
+
 
 def write_report(manifest: Manifest, folder: Path) -> list[Picture]:
-    """Write `report.md` and its pictures; a picture of an earlier report that is no longer drawn is removed."""
+    """Write `report.md`, its pictures and `report.html`, which shows what lies beside the manifest, too.
+
+    A picture of an earlier report that is no longer drawn is removed.
+    """
     pictures = draw(manifest)
-    page = render(
-        manifest, pictures, read_regression(folder, manifest)
-    )  # before anything is written: what cannot be shown leaves the folder as it is
+    # Before anything is written: what cannot be shown leaves the folder as it is.
+    page = render(manifest, pictures, read_regression(folder, manifest))
+    html = render_html(manifest, read_evidence(manifest, folder))
     _put(pictures, folder)
-    put_file(folder / "report.md", page.encode())
+    put_file(folder / PAGE, page.encode())
+    put_file(folder / HTML, html.encode())
     return pictures
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from report.conftest import STAGES, document, make_manifest, measurement
+from report.pages import Page
 
 from optimize.cli import inspecting, tables
 from optimize.manifest import Manifest, dump, read, write
 from optimize.report.candidates import candidate_rows, section
+from optimize.report.html.evidence import Evidence
+from optimize.report.html.page import render_html
 from optimize.report.page import render
 
 
@@ -41,6 +44,13 @@ def test_every_candidate_is_a_row_with_the_chosen_one_marked(chosen):
         ("not built", "fail: no | fallback"),
     ]
     assert {len(row) for row in rows} == {len(header)}
+
+
+def test_the_page_for_browsers_has_every_candidate_and_why(chosen):
+    shown = Page(render_html(chosen, Evidence())).text("section")
+
+    assert "Candidates, compared on tuning data" in shown
+    assert [word for row in candidate_rows(chosen) for word in row if word not in shown] == []
 
 
 def test_the_page_says_on_what_data_the_choice_was_made(chosen):

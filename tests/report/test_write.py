@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from report.conftest import SENSITIVITY, make_manifest, stages_with
 
+from optimize.report.html.evidence import Evidence
+from optimize.report.html.page import render_html
 from optimize.report.page import render
 from optimize.report.write import write_report
 
@@ -20,7 +22,7 @@ def test_a_report_lies_beside_the_pictures_that_it_shows(tmp_path):
 
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert links(page) == ["overview.png", "sensitivity.png"]
-    assert set(contents(tmp_path)) == {"report.md", *links(page)}
+    assert set(contents(tmp_path)) == {"report.md", "report.html", *links(page)}
 
 
 def test_the_sensitivity_picture_stands_above_its_table(tmp_path):
@@ -33,7 +35,8 @@ def test_the_sensitivity_picture_stands_above_its_table(tmp_path):
 def test_a_run_that_was_only_built_has_a_page_without_pictures(built_only, tmp_path):
     write_report(built_only, tmp_path)
 
-    assert contents(tmp_path) == {"report.md": render(built_only).encode()}
+    page = render_html(built_only, Evidence())
+    assert contents(tmp_path) == {"report.md": render(built_only).encode(), "report.html": page.encode()}
 
 
 def test_a_picture_that_is_no_longer_drawn_is_removed(built_only, tmp_path):
@@ -41,7 +44,7 @@ def test_a_picture_that_is_no_longer_drawn_is_removed(built_only, tmp_path):
 
     write_report(built_only, tmp_path)
 
-    assert set(contents(tmp_path)) == {"report.md"}
+    assert set(contents(tmp_path)) == {"report.md", "report.html"}
 
 
 def test_writing_a_report_again_changes_nothing(manifest, tmp_path):

@@ -127,17 +127,22 @@ def _mark(axes: Axes, points: Sequence[Point], last: str) -> None:
 def _limits(axes: Axes, manifest: Manifest) -> None:
     """Lines at the limits on accuracy and speed that the last model must meet."""
     gates = manifest.request.gates
-    sure = ", its whole interval" if gates.get("rule") == "proven" else ""
-    least = _least_metric(manifest)
+    least, most = least_metric(manifest), most_latency_ms(manifest)
+    sure = HELD["proven"] if gates.get("rule") == "proven" else ""
     if least is not None:
         label = f"limit: {least:.4f} or more{HELD[gates.get('rule', 'estimate')]}"
         axes.axhline(least, color=canvas.INK, linewidth=1.0, linestyle="--", label=label)
-    over = str(gates.get("speedup_over", REFERENCE))
-    compared = _measurement(manifest, over)
+    if most is not None:
+        label = f"limit: {gates['min_speedup']:g}× the speed of {gates.get('speedup_over', REFERENCE)}{sure}"
+        axes.axvline(most, color=canvas.INK, linewidth=1.0, linestyle=":", label=label)
+
+
+def most_latency_ms(manifest: Manifest) -> float | None:
+    """The median at the judged shape that is as fast as the limit asks for; None where none is set, or was measured."""
+    gates = manifest.request.gates
+    compared = _measurement(manifest, str(gates.get("speedup_over", REFERENCE)))
     slow = at_shape(compared, judged_shape(manifest)) if compared else None
-    if gates.get("min_speedup") and slow:
-        label = f"limit: {gates['min_speedup']:g}× the speed of {over}{sure}"
-        axes.axvline(slow.p50_ms / gates["min_speedup"], color=canvas.INK, linewidth=1.0, linestyle=":", label=label)
+    return slow.p50_ms / gates["min_speedup"] if gates.get("min_speedup") and slow else None
 
 
 def _measurement(manifest: Manifest, name: str) -> Measurement | None:
@@ -149,7 +154,7 @@ def _reference_metric(manifest: Manifest) -> Metric:
     return next(each.metric for each in manifest.measurements if each.metric)
 
 
-def _least_metric(manifest: Manifest) -> float | None:
+def least_metric(manifest: Manifest) -> float | None:
     """The lowest score within both limits on the metric; None where neither is set."""
     gates = manifest.request.gates
     reference = _reference_metric(manifest).reference

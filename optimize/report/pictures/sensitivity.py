@@ -49,7 +49,7 @@ def draw_sensitivity(rows: Sequence[FactRow], *, title: str) -> bytes | None:
 
     None where no row holds a group and its SQNR.
     """
-    bars, headings = _arrange(list(filter(_is_measured, rows)))
+    bars, headings = _arrange(list(filter(is_measured, rows)))
     if not bars:
         return None
     lines = len(bars) + len(headings)
@@ -68,7 +68,8 @@ def draw_sensitivity(rows: Sequence[FactRow], *, title: str) -> bytes | None:
     return canvas.draw_png(FRAME_INCHES + LINE_INCHES * lines, paint)
 
 
-def _is_measured(row: FactRow) -> bool:
+def is_measured(row: FactRow) -> bool:
+    """Whether a row holds a group and its SQNR."""
     value = row.get("sqnr_db")
     return "group" in row and isinstance(value, int | float) and math.isfinite(value)
 
