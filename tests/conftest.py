@@ -15,13 +15,20 @@ from doubles import FEW_RUNS
 from filelock import FileLock
 
 from optimize import running
-from optimize.cli import commands
+from optimize.cli import commands, verbosity
 from optimize.demo.generate import generate_rows, train_checkpoint
 
 pytest_plugins = ("models", "dense", "encoders", "hub_server", "slow.checkpoints")
 
 SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40
+
+
+@pytest.fixture(autouse=True)
+def shown_as_usual() -> Iterator[None]:
+    """A command that was told to be quiet leaves the next test what it says."""
+    yield
+    verbosity.be_usual()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def pruned(budget):
     return Pruned(budget, None, None, Loss(0.9, lost, lost, 1.0, 0.0, 40.0, 0.02, estimates))
 
 
-@pytest.mark.parametrize(("rule", "smallest"), [("estimate", 0.5), ("not_worse", 0.175), ("proven", 0.85)])
+@pytest.mark.parametrize(("rule", "smallest"), [("estimate", 0.5), ("not_worse", 0.5), ("proven", 0.85)])
 def test_the_smallest_budget_is_the_one_whose_loss_keeps_to_the_rule(rule, smallest, silent):
     space = SimpleNamespace(smallest_budget=0.05)
     found, tried = find_fastest(pruned, space, 0.05, rule, silent)
