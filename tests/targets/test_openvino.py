@@ -119,6 +119,8 @@ from pathlib import Path
 from optimize.heads import HEADS
 from optimize.targets.openvino import Runtime, open_session
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests may run in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 first, second = (open_session(Path(sys.argv[1]), 1, HEADS["text-classification"], Runtime()) for _ in range(2))
 del first
 del second
