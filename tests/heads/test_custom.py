@@ -146,7 +146,8 @@ def test_a_file_that_changed_is_another_head(asked, silent):
 def test_every_stage_that_runs_a_checkpoint_takes_such_a_head(asked, silent, stages):
     Path("pipeline.yaml").write_text(f"target: cpu\nstages: {stages}\n", encoding="utf-8")
 
-    _, record = run(make_plan(asked(build_only=True)), progress=silent)
+    few = {"calibration_examples": 32, "tuning_examples": 32}
+    _, record = run(make_plan(asked(build_only=True, **few)), progress=silent)
 
     assert record.measurements == []
     assert [next(iter(each)) for each in record.request.stages] == [each.stage for each in record.stages]
