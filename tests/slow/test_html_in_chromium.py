@@ -76,7 +76,10 @@ def look(browser, file) -> Iterator[Callable[..., Seen]]:
 
     def call(theme: str = "light", width: int = 1200, *, unguarded: bool = False) -> Seen:
         context = browser.new_context(
-            color_scheme=theme, viewport={"width": width, "height": 800}, bypass_csp=unguarded
+            color_scheme=theme,
+            viewport={"width": width, "height": 800},
+            reduced_motion="reduce",
+            bypass_csp=unguarded,
         )
         contexts.append(context)
         seen = Seen(context.new_page())
@@ -149,7 +152,11 @@ def test_tables_are_sorted_by_keyboard(look):
 
 def test_a_mark_that_is_pointed_at_says_what_it_is(look):
     page = look().page
-    page.locator("figure [aria-label^='word_embeddings']:visible").first.hover()
+    mark = page.locator("figure [aria-label^='word_embeddings']:visible").first
+    mark.scroll_into_view_if_needed()
+    # Scrolling hides what is said of a mark, and is heard of a frame later.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    mark.hover()
 
     assert page.get_by_role("tooltip").inner_text() == "word_embeddings: 41.0 dB"
 
