@@ -61,14 +61,15 @@ def read(folder: Path) -> list[Example]:
     try:
         with gzip.open(path) as stream:
             lines = stream.read(MOST_BYTES + 1)
-        if len(lines) > MOST_BYTES:
-            raise ValueError(f"it holds more than {MOST_BYTES:,} bytes")
+    except (OSError, EOFError, zlib.error) as error:  # no gzip, cut off, damaged
+        raise _unfit(path, first_line(error)) from error
+    if len(lines) > MOST_BYTES:
+        raise _unfit(path, f"it holds more than {MOST_BYTES:,} bytes")
+    try:
         return [Example.model_validate_json(line) for line in lines.splitlines()]
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise RequestError(f"{path}: is not what a run writes ({_what(error)}); certify the run again") from error
+    except ValidationError as error:
+        raise _unfit(path, first_line(ValueError(error.errors()[0]["msg"]))) from error
 
 
-def _what(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return first_line(ValueError(error.errors()[0]["msg"]))
-    return first_line(error)
+def _unfit(path: Path, reason: str) -> RequestError:
+    return RequestError(f"{path}: is not what a run writes ({reason}); certify the run again")

@@ -30,6 +30,7 @@ from optimize.choosing import try_candidates
 from optimize.data.tokenized import fewest_tokens
 from optimize.evaluate.judge import pad_id_of
 from optimize.examples import Example
+from optimize.files.arrays import put_arrays
 from optimize.files.assembling import assembled
 from optimize.foresight import foresee
 from optimize.interfaces import Array, Progress
@@ -39,7 +40,7 @@ from optimize.measure.latency import Settings, Workload
 from optimize.measure.subjects import Method, Results, Subject, measure_subjects
 from optimize.planning import Plan
 from optimize.report.write import write_report
-from optimize.scores import put_arrays, write_scores
+from optimize.scores import write_scores
 from optimize.sentences.layout import SentenceEncoder
 
 GEOMETRY = ("n_layers", "dim", "n_heads", "hidden_dim", "vocab_size", "max_position_embeddings", "activation")

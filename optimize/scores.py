@@ -10,15 +10,11 @@ NAME is a measurement's. Runs of earlier versions have no decisions.
 
 from __future__ import annotations
 
-import io
-import stat
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimize.errors import RequestError, first_line
-from optimize.files.putting import put_file
+from optimize.files.arrays import put_arrays, read_arrays, unfit
 from optimize.interfaces import Array, Score
 
 FILE = "scores.npz"
@@ -60,52 +56,21 @@ def write_kept(scores: Mapping[str, Kept], folder: Path) -> None:
     put_arrays(folder / FILE, arrays)
 
 
-def put_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays as one file, in one step; none leave no file, a former run's neither."""
-    import numpy as np
-
-    if not arrays:
-        path.unlink(missing_ok=True)
-        return
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    put_file(path, stream.getvalue())
-
-
 def read_scores(folder: Path) -> dict[str, Kept]:
     """What was kept of each model's score, by its measurement's name; nothing where the run has no such file."""
-    import numpy as np
-
     path, parts = folder / FILE, dict[str, dict[str, Array]]()
-    if not path.exists():
-        return {}
-    try:
-        _check(path)
-        with np.load(path, allow_pickle=False) as file:
-            for name in file.files:
-                model, _, part = name.rpartition("/")
-                parts.setdefault(model, {})[part] = file[name]
-        return {model: _kept(found) for model, found in parts.items()}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise RequestError(f"{path}: cannot be read ({first_line(error)}); certify the run, or run it again") from error
+    for name, array in read_arrays(path, most_bytes=MOST_BYTES).items():
+        model, _, part = name.rpartition("/")
+        parts.setdefault(model, {})[part] = array
+    return {model: _kept(found, path) for model, found in parts.items()}
 
 
-def _check(path: Path) -> None:
-    """Refuse what is no file, and what would unpack to more than any run has."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is not a regular file")
-    with zipfile.ZipFile(path) as packed:
-        size = sum(each.file_size for each in packed.infolist())
-    if size > MOST_BYTES:
-        raise ValueError(f"it unpacks to {size:,} bytes, and at most {MOST_BYTES:,} are read")
-
-
-def _kept(parts: Mapping[str, Array]) -> Kept:
+def _kept(parts: Mapping[str, Array], path: Path) -> Kept:
     statistics, right, decisions = (parts.get(part) for part in (STATISTICS, RIGHT, DECISIONS))
     if statistics is not None and (statistics.ndim != 2 or statistics.dtype.kind not in "biuf"):
-        raise ValueError("its statistics are no table of numbers")
+        raise unfit(path, "its statistics are no table of numbers")
     if right is not None and (right.ndim != 1 or right.dtype.kind != "b"):
-        raise ValueError("what is right in it is no list of truths")
+        raise unfit(path, "what is right in it is no list of truths")
     if decisions is not None and decisions.ndim != 1:
-        raise ValueError("its decisions are no list")
+        raise unfit(path, "its decisions are no list")
     return Kept(statistics, right, decisions, ORDINAL in parts)

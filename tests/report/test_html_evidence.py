@@ -103,7 +103,7 @@ def packed(**arrays: np.ndarray) -> bytes:
 )
 def test_times_that_no_run_writes_are_refused_with_their_file(content, judged, tmp_path):
     (tmp_path / RUNS).write_bytes(content)
-    with pytest.raises(RequestError, match=rf"{RUNS}: is not what a run writes \(.+\); certify the run again"):
+    with pytest.raises(RequestError, match=rf"{RUNS}: cannot be read \(.+\); certify the run, or run it again"):
         read_evidence(judged, tmp_path)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from optimize import examples, manifest
-from optimize.errors import RequestError, first_line
+from optimize.errors import RequestError
 from optimize.examples import Example
+from optimize.files.arrays import read_arrays, unfit
 from optimize.interfaces import Array
 from optimize.manifest import Manifest
 
@@ -39,34 +39,18 @@ def read_evidence(record: Manifest, folder: Path) -> Evidence:
 
 
 def _read_runs(folder: Path) -> dict[tuple[str, str], Array]:
-    import numpy as np
-
-    path = folder / manifest.RUNS
-    if not path.is_file():
-        return {}
-    found: dict[tuple[str, str], Array] = {}
-    try:
-        _require_small(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                model, _, shape = name.rpartition("/")
-                found[model, shape] = _seconds(arrays[name])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RequestError(f"{path}: is not what a run writes ({first_line(error)}); certify the run again") from error
+    path, found = folder / manifest.RUNS, dict[tuple[str, str], Array]()
+    for name, array in read_arrays(path, most_bytes=MOST_BYTES).items():
+        model, _, shape = name.rpartition("/")
+        found[model, shape] = _seconds(array, path)
     return found
 
 
-def _require_small(path: Path) -> None:
-    with zipfile.ZipFile(path) as packed:
-        if sum(each.file_size for each in packed.infolist()) > MOST_BYTES:
-            raise ValueError(f"it holds more than {MOST_BYTES:,} bytes")
-
-
-def _seconds(array: Array) -> Array:
+def _seconds(array: Array, path: Path) -> Array:
     import numpy as np
 
     if array.ndim != 1 or not array.size or array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ValueError("it holds what is no list of seconds")
+        raise unfit(path, "it holds what is no list of seconds")
     if array.min() <= 0:
-        raise ValueError("it holds seconds that are not above 0")
+        raise unfit(path, "it holds seconds that are not above 0")
     return array
