@@ -23,6 +23,7 @@ from optimize.building import Loaded, Made, fold, last_checkpoint, reference_sub
 from optimize.errors import DataError, StageError
 from optimize.manifest import Candidate, Check, Measurement, StageRecord
 from optimize.measure.subjects import Method, Quality, Results, Subject, examples_of, measure_quality, measure_subjects
+from optimize.rule import for_a_search
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,9 @@ def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
 
 
 def stand(loaded: Loaded, tuned: Measurement) -> Standing:
-    """How a measurement with metric and drift on tuning data stands to the plan's limits."""
+    """How a measurement with metric and drift on tuning data stands to the plan's limits, as one of many does."""
     limits = loaded.plan.pipeline.gates
+    limits = limits.model_copy(update={"rule": for_a_search(limits.decided_by)})
     latency = next((each for each in tuned.latency if each.shape == limits.speedup_shape), None)
     return Standing(
         checks=gates.check_limits(limits, tuned),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from optimize.ci.findings import limits_of
 from optimize.ci.junit import write_junit
 from optimize.errors import UnavailableError
 from optimize.manifest import Manifest
@@ -19,7 +20,7 @@ def deliver(runs: Sequence[tuple[Path, Manifest]], *, junit: Path | None, track:
     """
     done = []
     if junit is not None:
-        write_junit([manifest for _, manifest in runs], junit)
+        write_junit([limits_of(manifest) for _, manifest in runs], junit)
         done.append(f"limits: {junit}")
     if track is not None:
         done += [f"tracked: {_track(track, folder, manifest)}" for folder, manifest in runs]

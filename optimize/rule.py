@@ -41,6 +41,11 @@ class Estimate(NamedTuple):
     upper: float
 
 
+def for_a_search(rule: Rule) -> Rule:
+    """The rule by which one of many is taken: chance favours one of them, so its estimate has to be within, too."""
+    return "estimate" if rule == "not_worse" else rule
+
+
 def held(rule: Rule, name: str, found: Estimate) -> float:
     """What is held against the limit called `name`: the value, or the end that the rule goes by."""
     if rule == "estimate":

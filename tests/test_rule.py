@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from optimize.manifest import Metric
-from optimize.rule import Estimate, Rule, agreement, around, binomial_ends, drop_of, held, missed, paired_ends
+from optimize.rule import (
+    Estimate,
+    Rule,
+    agreement,
+    around,
+    binomial_ends,
+    drop_of,
+    for_a_search,
+    held,
+    missed,
+    paired_ends,
+)
 
 FOUND = Estimate(0.02, 0.01, 0.03)
 TRIALS = 4000
@@ -30,6 +41,12 @@ def test_a_rule_goes_by_one_end(rule, name, end):
     assert missed(rule, name, end, FOUND) == 0.0
     near_miss = end + (0.001 if name.startswith("min_") else -0.001)
     assert missed(rule, name, near_miss, FOUND) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(("rule", "limit"), [("estimate", 0.02), ("not_worse", 0.02), ("proven", 0.03)])
+def test_one_of_many_has_to_have_the_estimate_within_at_least(rule, limit):
+    assert missed(for_a_search(rule), "max_metric_drop", limit, FOUND) == 0.0
+    assert missed(for_a_search(rule), "max_metric_drop", limit - 0.001, FOUND) > 0.0
 
 
 @pytest.mark.parametrize("rule", get_args(Rule))

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from optimize.ci.findings import findings_of, subject_of
-from optimize.ci.summary import summary
-from optimize.manifest import Manifest
+from optimize.ci.findings import Suite
 
 ACTIONS, SUMMARY = "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"
 LEVELS = {"failed": "error", "unverified": "warning"}
@@ -25,18 +23,18 @@ def is_github(environment: Mapping[str, str]) -> bool:
     return environment.get(ACTIONS) == "true"
 
 
-def workflow_commands(manifest: Manifest) -> Iterator[str]:
-    """An annotation, a line, for each limit that is not met or not verified; none where all are met."""
-    head, target, pipeline = subject_of(manifest)
-    for finding in findings_of(manifest):
+def workflow_commands(suite: Suite) -> Iterator[str]:
+    """An annotation, a line, for each finding that is not passed; none where all are."""
+    head, target, *rest = suite.subject
+    for finding in suite.findings:
         if finding.outcome in LEVELS:
             title = f"{finding.name} {finding.outcome}".translate(IN_PROPERTIES)
-            text = f"{head} on {target}, {pipeline}: {finding.reason}".translate(IN_DATA)
+            text = f"{head} on {target}, {', '.join(rest)}: {finding.reason}".translate(IN_DATA)
             yield f"::{LEVELS[finding.outcome]} title={title}::{text}"
 
 
-def add_to_summary(manifest: Manifest, environment: Mapping[str, str]) -> None:
-    """Add a run to the step's summary, where there is one."""
+def add_to_summary(markdown: str, environment: Mapping[str, str]) -> None:
+    """Add a text to the step's summary, where there is one."""
     if file := environment.get(SUMMARY):
         with Path(file).open("a", encoding="utf-8") as stream:
-            stream.write(f"{summary(manifest)}\n")
+            stream.write(f"{markdown}\n")

@@ -27,19 +27,20 @@ def comment(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Comment on a pull request: verdict, limits and models of a finished run.
+    """Comment on a pull request: verdict, limits, models of a finished run, and what `regress` said of it.
 
     A later run of the same head, target and pipeline updates its comment. The token is GITHUB_TOKEN's.
     """
     from optimize.ci.comments import marker_of, pull_request, put_comment
     from optimize.ci.summary import summary
     from optimize.cli.progress import progress
+    from optimize.compared import read_regression
     from optimize.finished import as_stated, read_run
 
     place = pull_request(repository or os.environ.get("GITHUB_REPOSITORY"), number, os.environ)
     manifest = read_run(run_folder)
     with as_stated(run_folder):
-        marker, text = marker_of(manifest), summary(manifest)
+        marker, text = marker_of(manifest), summary(manifest, read_regression(run_folder, manifest))
     with progress() as shown:
         address = put_comment(marker, text, place, progress=shown)
     if as_json:

@@ -98,6 +98,9 @@ def regress(
     timed: Annotated[
         bool, typer.Option("--latency/--no-latency", help="Compare latency; leave it out where no machine is quiet.")
     ] = True,
+    junit: Annotated[
+        Optional[Path], typer.Option("--junit", metavar="FILE", help="Write what was compared as JUnit XML, too.")
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -106,10 +109,17 @@ def regress(
 
     Exit code 0: nothing did; 1: something did; 4: something could not be compared.
     """
+    from optimize.ci.findings import regressions_of
+    from optimize.ci.junit import write_junit
+    from optimize.ci.summary import worse
+    from optimize.cli.finishing import tell_github
     from optimize.cli.tables import show_regression
     from optimize.compared import dump
     from optimize.comparing.regressions import Tolerances, regress
+    from optimize.finished import read_run
+    from optimize.planning import check_delivery
 
+    check_delivery(junit, track=None)
     tolerances = Tolerances(
         alpha=_alpha(alpha),
         size=_tolerance(size, "--size-tolerance"),
@@ -121,6 +131,10 @@ def regress(
         print_json([dump(found)])
     else:
         show_regression(run_folder, found)
+    suite = regressions_of(read_run(run_folder), found)
+    tell_github(suite, worse(found))
+    if junit is not None:
+        write_junit([suite], junit)
     raise typer.Exit(EXIT_CODES[found.outcome])
 
 

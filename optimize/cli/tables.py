@@ -61,7 +61,7 @@ def _print_verdict(folder: Path, manifest: Manifest) -> None:
     from rich.markup import escape
 
     outcome = manifest.verdict.outcome
-    _print(f"[{COLOURS[outcome]} bold]{outcome}[/]  {escape(str(folder))}/report.md")
+    _print(f"[{COLOURS[outcome]} bold]{outcome}[/]  {escape(str(folder))}/report.html")
 
 
 def show_overview(manifests: Sequence[Manifest]) -> None:

@@ -13,7 +13,7 @@ from optimize.interfaces import Progress
 from optimize.pruning.costs import Costs
 from optimize.pruning.sites import Site
 from optimize.pruning.times import Table
-from optimize.rule import Rule, missed
+from optimize.rule import Rule, for_a_search, missed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,8 +66,7 @@ def find_fastest(
 ) -> tuple[Pruned, Table]:
     """The smallest budget whose loss on tuning data stays within a share of the metric, by bisection, and all tried.
 
-    The rule says what that means; it is the limits' own. But of many budgets, the one that chance favours most would be
-    taken, so the estimate has to be within in any case.
+    The limits' own rule says what that means, as far as it does where one of many is taken.
 
     Where none does, no head and no neuron goes. Where tuning data are too few to know so small a loss, that is said.
     """
@@ -78,7 +77,7 @@ def find_fastest(
         middle = (least + most) // 2
         pruned = prune_to(STEP * middle)
         found = pruned.loss.estimate(LOSS)
-        inside = not (missed(rule, LOSS, within, found) or missed("estimate", LOSS, within, found))
+        inside = not missed(for_a_search(rule), LOSS, within, found)
         rows.append({"budget": pruned.budget, **pruned.loss.facts("tuning"), "within": inside})
         progress.say(
             f"prune: budget {pruned.budget:.3f}: {pruned.loss.relative_drop:+.2%} on tuning data, "

@@ -6,9 +6,10 @@ from optimize.compared import Change, Regression
 from optimize.report.markdown import plain
 from optimize.report.tables import MISSING, Rows, markdown_table
 
+TITLE = "Since the last accepted run"
 OUTCOMES = {
     "passed": "Nothing got worse",
-    "failed": "**Something got worse**",
+    "failed": "Something got worse",
     "unverified": "Something could not be compared",
 }
 
@@ -17,17 +18,28 @@ def section(regression: Regression | None) -> str:
     """The section of the report's page; nothing where the run was held against none."""
     if regression is None:
         return ""
-    baseline = regression.baseline
-    about = (
-        f"{OUTCOMES[regression.outcome]} since {plain(baseline.name)}, run {plain(baseline.id)} of "
-        f"{plain(baseline.created)}. Answers are compared on the same examples: metric and agreement count as worse "
-        f"where paired tests say so, at {regression.alpha:.0%} for both together. The other numbers are held to "
-        "tolerances. *Where* is the part of the run at which most of it came about."
+    about = plain(how_compared(regression))
+    table, environment = markdown_table(change_rows(regression)), plain(environments(regression))
+    return "\n\n".join(
+        filter(None, (f"## {TITLE}", f"**{OUTCOMES[regression.outcome]}.** {about}", table, environment))
     )
+
+
+def how_compared(regression: Regression) -> str:
+    """Which run it was held against, and how."""
+    baseline = regression.baseline
+    return (
+        f"Held against {baseline.name}, run {baseline.id} of {baseline.created}. Answers are compared on the same "
+        f"examples: metric and agreement count as worse where paired tests say so, at {regression.alpha:.0%} for both "
+        'together. The other numbers are held to tolerances. "Where" is the part of the run at which most of it came '
+        "about."
+    )
+
+
+def environments(regression: Regression) -> str:
+    """In what the machines differ; nothing where they do not."""
     differ = "; ".join(regression.environment)
-    environment = f"Environments differ: {plain(differ)}." if differ else ""
-    parts = ["## Since the last accepted run", about, markdown_table(change_rows(regression)), environment]
-    return "\n\n".join(filter(None, parts))
+    return f"Environments differ: {differ}." if differ else ""
 
 
 def change_rows(regression: Regression) -> Rows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from optimize.compared import read_regression
 from optimize.files.putting import put_file
 from optimize.manifest import Manifest
 from optimize.report.html.evidence import read_evidence
@@ -23,8 +22,8 @@ def write_report(manifest: Manifest, folder: Path) -> list[Picture]:
     """
     pictures = draw(manifest)
     # Before anything is written: what cannot be shown leaves the folder as it is.
-    page = render(manifest, pictures, read_regression(folder, manifest))
-    html = render_html(manifest, read_evidence(manifest, folder))
+    evidence = read_evidence(manifest, folder)
+    page, html = render(manifest, pictures, evidence.regression), render_html(manifest, evidence)
     _put(pictures, folder)
     put_file(folder / PAGE, page.encode())
     put_file(folder / HTML, html.encode())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ci.test_junit import MIXED, check, judged
 
+from optimize.ci.findings import limits_of
 from optimize.ci.github import add_to_summary, is_github, workflow_commands
 from optimize.ci.summary import summary
 from optimize.cli import finishing
@@ -29,20 +30,20 @@ def finish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 def test_what_is_not_met_is_an_error_and_what_is_not_verified_a_warning():
-    assert list(workflow_commands(MIXED)) == [
+    assert list(workflow_commands(limits_of(MIXED))) == [
         "::error title=b failed::text-classification on cpu, cpu: too slow",
         "::warning title=c unverified::text-classification on cpu, cpu: busy",
     ]
 
 
 def test_a_passed_run_has_no_annotation():
-    assert list(workflow_commands(PASSED)) == []
+    assert list(workflow_commands(limits_of(PASSED))) == []
 
 
 def test_what_would_end_a_command_or_begin_another_is_escaped():
     hostile = judged("failed", check("a,b: c%", "failed", "1 %\r\n::set-output name=x::y"))
 
-    assert list(workflow_commands(hostile)) == [
+    assert list(workflow_commands(limits_of(hostile))) == [
         "::error title=a%2Cb%3A c%25 failed::text-classification on cpu, cpu: 1 %25%0D%0A::set-output name=x::y"
     ]
 
@@ -75,9 +76,9 @@ def test_summaries_are_added_and_none_is_written_elsewhere(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "summary.md").write_text("before\n", encoding="utf-8")
     for manifest in (MIXED, PASSED):
-        add_to_summary(manifest, {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")})
-    add_to_summary(MIXED, {"GITHUB_STEP_SUMMARY": ""})
-    add_to_summary(MIXED, {})
+        add_to_summary(summary(manifest), {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")})
+    add_to_summary(summary(MIXED), {"GITHUB_STEP_SUMMARY": ""})
+    add_to_summary(summary(MIXED), {})
 
     assert (tmp_path / "summary.md").read_text(encoding="utf-8") == f"before\n{summary(MIXED)}\n{summary(PASSED)}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["summary.md"]
@@ -91,7 +92,7 @@ def test_annotations_go_to_standard_error_alone(finish, monkeypatch, capsys, tmp
 
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines() == list(workflow_commands(MIXED))
+    assert err.splitlines() == list(workflow_commands(limits_of(MIXED)))
     assert (
         re.findall(r"^### .*", (tmp_path / "summary.md").read_text(encoding="utf-8"), re.MULTILINE)
         == ["### text-classification on cpu: someone/distilbert-sst2"] * 2

@@ -7,6 +7,7 @@ import pytest
 from libraries import needs
 from report.conftest import document, make_manifest
 
+from optimize.ci.findings import limits_of
 from optimize.ci.junit import write_junit
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
@@ -29,7 +30,7 @@ MIXED = judged("failed", check("a", "passed"), check("b", "failed", "too slow"),
 
 
 def suites(file: Path, *manifests: Manifest) -> list[ElementTree.Element]:
-    write_junit(manifests, file)
+    write_junit([limits_of(each) for each in manifests], file)
     return list(ElementTree.parse(file).getroot())
 
 
@@ -80,7 +81,7 @@ def test_a_passed_run_has_no_case_beside_its_limits(tmp_path):
 
 def test_the_file_is_the_same_for_the_same_outcomes_and_holds_no_times(tmp_path):
     for name in ("x.xml", "y.xml"):
-        write_junit([MIXED], tmp_path / name)
+        write_junit([limits_of(MIXED)], tmp_path / name)
 
     assert (tmp_path / "x.xml").read_bytes() == (tmp_path / "y.xml").read_bytes()
     assert b" time=" not in (tmp_path / "x.xml").read_bytes()
@@ -99,7 +100,7 @@ def test_the_file_is_the_same_for_the_same_outcomes_and_holds_no_times(tmp_path)
 def test_the_file_is_valid_by_the_schema(manifest, tmp_path):
     from lxml import etree
 
-    write_junit([manifest], tmp_path / "x.xml")
+    write_junit([limits_of(manifest)], tmp_path / "x.xml")
 
     etree.XMLSchema(file=str(SCHEMA)).assertValid(etree.parse(tmp_path / "x.xml"))
 
@@ -117,7 +118,7 @@ def test_the_file_is_valid_by_the_schema(manifest, tmp_path):
 def test_the_schema_sees_what_is_wrong(right, wrong, tmp_path):
     from lxml import etree
 
-    write_junit([MIXED], tmp_path / "x.xml")
+    write_junit([limits_of(MIXED)], tmp_path / "x.xml")
     content = (tmp_path / "x.xml").read_bytes()
     assert right in content
 
@@ -139,8 +140,8 @@ def test_a_file_that_is_there_is_replaced_and_a_link_is_not_followed(tmp_path):
     (tmp_path / "other").write_text("kept", encoding="utf-8")
     (tmp_path / "x.xml").symlink_to(tmp_path / "other")
 
-    write_junit([MIXED], tmp_path / "x.xml")
-    write_junit([replace_created(MIXED)], tmp_path / "x.xml")
+    write_junit([limits_of(MIXED)], tmp_path / "x.xml")
+    write_junit([limits_of(replace_created(MIXED))], tmp_path / "x.xml")
 
     assert (tmp_path / "other").read_text(encoding="utf-8") == "kept"
     assert ElementTree.parse(tmp_path / "x.xml").getroot()[0].get("timestamp") == "2027-01-01T00:00:00"

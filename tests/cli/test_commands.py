@@ -320,14 +320,14 @@ def test_check_is_certify_and_says_so(optimize, monkeypatch, capsys):
 
     out, err = capsys.readouterr()
     assert "'check' is called 'certify' now" in err
-    assert "passed  run/report.md" in out
+    assert "passed  run/report.html" in out
 
 
 def test_a_quiet_run_prints_its_verdict_alone(optimize, verdicts, capsys):
     verdicts("failed")
 
     assert optimize("run", "-q") == 1
-    assert tuple(capsys.readouterr()) == ("failed  run/report.md\n", "")
+    assert tuple(capsys.readouterr()) == ("failed  run/report.html\n", "")
 
 
 def test_a_quiet_refusal_is_still_shown(optimize, capsys):

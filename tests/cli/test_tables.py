@@ -21,7 +21,7 @@ def test_a_shown_run_ends_with_its_verdict_and_where_it_lies(outcome, capsys):
     tables.show_run(Path("reports/runs/some-run"), manifest)
 
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == f"{outcome}  reports/runs/some-run/report.md"
+    assert out.splitlines()[-1] == f"{outcome}  reports/runs/some-run/report.html"
     assert "min_speedup: speed-up 3.00x" in out
     assert "stages: export (cached), quantize_dynamic" in out
 
@@ -31,7 +31,7 @@ def test_a_shown_run_that_was_only_built_is_unverified(capsys):
 
     tables.show_run(Path("run"), manifest)
 
-    assert capsys.readouterr().out.splitlines()[-1] == "unverified  run/report.md"
+    assert capsys.readouterr().out.splitlines()[-1] == "unverified  run/report.html"
 
 
 def test_brackets_in_names_and_headers_are_shown_as_they_are(capsys):
@@ -42,7 +42,7 @@ def test_brackets_in_names_and_headers_are_shown_as_they_are(capsys):
     out = capsys.readouterr().out
     assert "text-classification on cpu, /models/[red]mine" in out
     assert "drop [interval]" in out
-    assert "passed  runs [bold]/x/report.md" in out
+    assert "passed  runs [bold]/x/report.html" in out
 
 
 def test_the_overview_has_each_runs_verdict(capsys):
@@ -95,4 +95,4 @@ def test_a_quiet_run_shows_its_verdict_alone(capsys):
     finally:
         verbosity.be_usual()
 
-    assert capsys.readouterr().out == "passed  run/report.md\n"
+    assert capsys.readouterr().out == "passed  run/report.html\n"

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from comparing.cases import COUNT, FP32, INT8, TIMES, judged, metric_of, put, request, right_but
 from report.conftest import DIGEST, ENVIRONMENT, STAGES
 
+from optimize.ci.summary import summary
 from optimize.compared import FILE, Regression, read_regression
 from optimize.comparing.regressions import Tolerances, hold_against, regress
 from optimize.scores import Kept
@@ -270,3 +272,45 @@ def test_a_record_of_what_was_measured_before_is_not_shown(tmp_path):
 
     later = judged(created="2026-03-04T00:00:00+00:00").record
     assert read_regression(run, later) is None
+
+
+def test_services_are_told_what_got_worse(optimize, tmp_path, monkeypatch, capsys):
+    put(tmp_path / "accepted" / "mine", judged())
+    run = put(tmp_path / "run", judged(answers={"quantize_dynamic": CLEARLY_WORSE}))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    words = ("--baselines", str(tmp_path / "accepted"), "--name", "mine", "--junit", str(tmp_path / "regress.xml"))
+
+    assert optimize("regress", str(run), *words) == 1
+
+    said = capsys.readouterr()
+    assert "::error title=metric failed::text-classification on cpu, cpu, regression: accuracy" in said.err
+    assert "::" not in said.out
+    assert "### Since the last accepted run" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    (suite,) = ElementTree.parse(tmp_path / "regress.xml").getroot()
+    assert suite.get("name") == "text-classification/cpu/cpu/regression"
+    (failure,) = next(case for case in suite if case.get("name") == "metric")
+    assert "most of it at quantize_dynamic (+0.0170)" in failure.get("message")
+
+
+def test_a_place_for_junit_that_cannot_be_is_refused_before_anything_is_compared(optimize, tmp_path, capsys):
+    put(tmp_path / "accepted" / "mine", judged())
+    run = put(tmp_path / "run", judged())
+
+    words = ("--baselines", str(tmp_path / "accepted"), "--name", "mine", "--junit", str(tmp_path))
+
+    assert optimize("regress", str(run), *words) == 2
+    assert "--junit: " in capsys.readouterr().err
+    assert not (run / FILE).exists()
+
+
+def test_the_comment_tells_of_it(tmp_path):
+    put(tmp_path / "accepted" / "mine", judged())
+    worse = judged(answers={"quantize_dynamic": CLEARLY_WORSE})
+    found = regress(put(tmp_path / "run", worse), tmp_path / "accepted", name="mine")
+
+    text = summary(worse.record, found)
+
+    assert text.index("### Since the last accepted run") < text.index("| model |")
+    assert "| metric | 0.897 | 0.88 | +0.0170 | failed |" in text
+    assert "Since the last accepted run" not in summary(worse.record)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from comparing.cases import judged, right_but
 from report.conftest import (
     GATES,
     REQUEST,
@@ -22,6 +23,7 @@ from tiers import EACH_HEAD
 
 import optimize.report.html
 from optimize.building import open_folder
+from optimize.comparing.regressions import hold_against
 from optimize.evaluate.judge import pad_id_of
 from optimize.evaluate.saying import run_and_say
 from optimize.heads import HEADS
@@ -278,11 +280,24 @@ def test_a_run_that_was_only_built_has_a_page(built_only):
     assert "Latency" not in page.text("h2")
 
 
-def test_times_that_cannot_be_relied_on_are_said_to_be_so():
-    slow = {**latency("1x128", 30.0, pytorch_fp32=1.0), "unreliable": "the machine was busy"}
-    manifest = make_manifest(measurements=[measurement("pytorch-fp32", 0.9, 100, [slow])])
+def test_what_a_table_does_not_say_is_said_and_what_it_quotes_is_text():
+    slow = {**latency("1x128", 30.0, pytorch_fp32=1.0), "unreliable": f"the machine was busy {HOSTILE} *now*"}
+    page = render_html(make_manifest(measurements=[measurement("pytorch-fp32", 0.9, 100, [slow])]), Evidence())
 
-    assert "At 1x128 times are not reliable: the machine was busy." in Page(render_html(manifest, Evidence())).text()
+    assert "Latency at 1x128 is not reliable (pytorch-fp32): the machine was busy" in Page(page).text()
+    assert "*now*" in Page(page).text()
+    assert HOSTILE not in page
+    assert "<strong>not reliable</strong>" in page
+
+
+def test_what_got_worse_comes_first(full):
+    worse = hold_against(judged("baseline"), judged(answers={"quantize_dynamic": right_but(range(120))}))
+
+    page = Page(render_html(full, Evidence(regression=worse)))
+
+    assert page.text("h2").startswith("Since the last accepted run")
+    assert "Something got worse." in page.text("section")
+    assert "most of it at quantize_dynamic (+0.0170)" in page.text("table")
 
 
 def test_the_same_run_gives_the_same_page(full):

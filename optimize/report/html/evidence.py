@@ -1,4 +1,4 @@
-"""What lies beside a manifest that the page shows: the seconds of every run, and answers in words."""
+"""What lies beside a manifest that the page shows: the seconds of every run, answers in words, what got worse."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optimize import examples, manifest
+from optimize.compared import Regression, read_regression
 from optimize.errors import RequestError
 from optimize.examples import Example
 from optimize.files.arrays import read_arrays, unfit
@@ -19,10 +20,11 @@ MOST_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Evidence:
-    """Seconds of runs, [runs] by model and shape, and the examples; both empty where a run has none."""
+    """Seconds of runs, [runs] by model and shape, and the examples, both empty where a run has none; what got worse."""
 
     runs: Mapping[tuple[str, str], Array] = field(default_factory=dict)
     examples: Sequence[Example] = ()
+    regression: Regression | None = None
 
 
 def read_evidence(record: Manifest, folder: Path) -> Evidence:
@@ -35,7 +37,7 @@ def read_evidence(record: Manifest, folder: Path) -> Evidence:
             f"{folder / examples.FILE}: holds {len(found):,} examples where the manifest says {stated:,}; certify the "
             "run again"
         )
-    return Evidence(_read_runs(folder), found)
+    return Evidence(_read_runs(folder), found, read_regression(folder, record))
 
 
 def _read_runs(folder: Path) -> dict[tuple[str, str], Array]:

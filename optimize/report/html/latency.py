@@ -21,6 +21,7 @@ SHOWN = 0.99
 ROW, HIGH, LABEL = 46, 0.55, 0.78
 """Pixels for each model, and of these the shares below the highest hill and below the middle of its label."""
 MEDIANS = "Medians in ms, with the ratio to PyTorch FP32 and the target's FP32"
+UNTIMED = "Nothing was timed. Certify the run on a machine that the target runs on."
 NOT_KEPT = "How runs are spread is not shown: this run kept percentiles alone. Certify it again to keep every run."
 
 
@@ -28,9 +29,7 @@ def section(manifest: Manifest, evidence: Evidence) -> Section:
     """A drawing for each shape, then medians and percentiles."""
     charts = [_chart(manifest, evidence, shape) for shape in _shapes(manifest) if _times(manifest, evidence, shape)]
     tables = [
-        Table(
-            "Medians in ms, with the ratio to PyTorch FP32 and the target's FP32", latency_rows(manifest.measurements)
-        ),
+        Table(MEDIANS, latency_rows(manifest.measurements)),
         Table("Percentiles", percentile_rows(manifest.measurements), words=2, folded=True),
     ]
     placed = latency_rows(manifest.measurements, on_device=True)
@@ -41,22 +40,9 @@ def section(manifest: Manifest, evidence: Evidence) -> Section:
         f"processes of their own, in turns; threads: {manifest.request.threads}. The slowest 1 % is cut off."
     )
     timed = any(each.latency for each in manifest.measurements)
-    missing = " ".join([*_doubts(manifest), *([] if charts or not timed else [NOT_KEPT])])
-    return Section("latency", "Latency", about, charts, tables if timed else (), missing or _untimed(timed))
-
-
-def _untimed(timed: bool) -> str:
-    return "" if timed else "Nothing was timed. Certify the run on a machine that the target runs on."
-
-
-def _doubts(manifest: Manifest) -> list[str]:
-    """Why times cannot be relied on, each reason once."""
-    found = []
-    for measurement in manifest.measurements:
-        for each in measurement.latency:
-            if each.unreliable:
-                found.append(f"At {each.shape} times are not reliable: {each.unreliable}.")
-    return in_order([found])
+    if not timed:
+        return Section("latency", "Latency", about, missing=UNTIMED)
+    return Section("latency", "Latency", about, charts, tables, missing="" if charts else NOT_KEPT)
 
 
 def _shapes(manifest: Manifest) -> list[str]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from optimize.manifest import Manifest
 from optimize.report.candidates import candidate_rows
 from optimize.report.html.charts import INK, MUTED, Spec, chart, colour_of, rows, words
-from optimize.report.html.parts import Section, Table
+from optimize.report.html.parts import Section, Table, from_markdown
 from optimize.report.pictures.overview import Point, least_metric, milliseconds, most_latency_ms, points_of
+from optimize.report.remarks import remarks
 from optimize.report.tables import REFERENCE, judged_shape, megabytes, metric_name, model_rows
 
 HEIGHT = 280
@@ -33,7 +34,8 @@ def section(manifest: Manifest) -> Section:
     if manifest.candidates:
         tried = candidate_rows(manifest)
         tables.append(Table("Candidates, compared on tuning data", tried, words=len(tried[0])))
-    return Section("overview", "Accuracy against latency", about, charts, tables, missing)
+    notes = [from_markdown(line) for line in remarks(manifest)]
+    return Section("overview", "Accuracy against latency", about, charts, tables, missing, notes)
 
 
 def _alt(title: str, points: Sequence[Point]) -> str:

@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimize.compared import Regression
 from optimize.manifest import Manifest
+from optimize.report import regressions
 from optimize.report.facts import cell, column_title
 from optimize.report.html import calibration, drift, latency, layers, overview, sizes
 from optimize.report.html.evidence import Evidence
@@ -57,6 +59,8 @@ def render_html(manifest: Manifest, evidence: Evidence) -> str:
 
 def _sections(manifest: Manifest, evidence: Evidence, *, numbers: bool) -> Iterator[Section]:
     """What lies between the verdict and the examples."""
+    if evidence.regression is not None:
+        yield _since(evidence.regression)
     if manifest.measurements:
         yield overview.section(manifest)
         yield latency.section(manifest, evidence)
@@ -66,6 +70,13 @@ def _sections(manifest: Manifest, evidence: Evidence, *, numbers: bool) -> Itera
         yield drift.section(manifest, evidence, numbers=numbers)
         yield calibration.section(evidence, manifest.measurements[-1].name)
         yield _classes(manifest)
+
+
+def _since(regression: Regression) -> Section:
+    """What got worse since the last accepted run."""
+    about = f"{regressions.OUTCOMES[regression.outcome]}. {regressions.how_compared(regression)}"
+    tables = [Table("What was compared", regressions.change_rows(regression))]
+    return Section("since", regressions.TITLE, about, tables=tables, missing=regressions.environments(regression))
 
 
 def _classes(manifest: Manifest) -> Section:

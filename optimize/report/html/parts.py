@@ -31,7 +31,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under its own heading; `missing` says why something is not in it."""
+    """A part of the page under its own heading; `missing` says why something is not in it, `notes` what to know."""
 
     id: str
     title: str
@@ -39,8 +39,16 @@ class Section:
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
     missing: str = ""
+    notes: Sequence[Markup] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show and nothing to say."""
-        return not (self.charts or self.tables or self.missing)
+        return not (self.charts or self.tables or self.missing or self.notes)
+
+
+def from_markdown(line: str) -> Markup:
+    """A line of the Markdown page in HTML; HTML in it is shown and not obeyed."""
+    from markdown_it import MarkdownIt
+
+    return Markup(MarkdownIt("commonmark", {"html": False}).renderInline(line))
