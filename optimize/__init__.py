@@ -25,11 +25,24 @@ from optimize.request import Options
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from optimize.compared import Comparison, Regression
+    from optimize.comparing.regressions import Tolerances
     from optimize.interfaces import Progress
     from optimize.manifest import Manifest
     from optimize.planning import Plan
 
-__all__ = ["OptimizeError", "Options", "Run", "certify", "load_model", "plan", "run"]
+__all__ = [
+    "OptimizeError",
+    "Options",
+    "Run",
+    "accept",
+    "certify",
+    "compare",
+    "load_model",
+    "plan",
+    "regress",
+    "run",
+]
 __version__ = "0.1.0"
 
 report_nothing()
@@ -91,6 +104,42 @@ def certify(
 
     places = {"model": model, "data": data, "head": head}
     return Run(*measure_again(Path(folder), **places, cache=cache, progress=progress or Silence()))
+
+
+def compare(*folders: str | Path) -> Comparison:
+    """Hold the first of two or more finished runs against each of the others, in pairs of examples where data are the same.
+
+    What cannot be compared is None, with the reason beside it. Raises RequestError where a folder holds no finished run.
+    """
+    from optimize.comparing.side_by_side import compare_runs
+
+    return compare_runs([Path(folder) for folder in folders])
+
+
+def accept(folder: str | Path, baselines: str | Path, *, name: str | None = None, any_verdict: bool = False) -> Path:
+    """Keep a finished run's manifest and scores in `baselines`, for later ones to be held against; the baseline's folder.
+
+    `name` is the baseline's; left out, it is made of model, head, target and pipeline. Raises RequestError where the
+    run did not pass, unless `any_verdict`, and where the name is taken by another question.
+    """
+    from optimize.comparing.baselines import accept as keep
+
+    return keep(Path(folder), Path(baselines), name=name, any_verdict=any_verdict)
+
+
+def regress(
+    folder: str | Path, baselines: str | Path, *, name: str | None = None, tolerances: Tolerances | None = None
+) -> Regression:
+    """Say what got worse in a finished run since the accepted one of its question, and at which stage.
+
+    Writes `regression.json` and the report into the run. `outcome` is "passed", "failed" or, where something could not
+    be compared, "unverified". `tolerances` are those of `optimize.comparing.regressions`. Raises RequestError where
+    there is no such baseline.
+    """
+    from optimize.comparing.regressions import USUAL
+    from optimize.comparing.regressions import regress as hold_against
+
+    return hold_against(Path(folder), Path(baselines), name=name, tolerances=tolerances or USUAL)
 
 
 def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from doubles import FEW, FEW_RUNS, Silent
 
+import optimize
 from optimize import compared, manifest, running
 from optimize.certifying import certify
 from optimize.comparing.baselines import accept, baseline_name
+from optimize.comparing.regressions import Tolerances
 from optimize.errors import RequestError
 from optimize.planning import Options, make_plan
 from optimize.running import run
@@ -194,3 +196,15 @@ def test_a_publication_is_not_written_to(copy, optimize, capsys):
     (copy / "SHA256SUMS").write_text("", encoding="utf-8")
     assert optimize("regress", str(copy)) == 2
     assert "is a publication" in capsys.readouterr().err
+
+
+def test_a_program_accepts_compares_and_holds_against_it(passed, copy, tmp_path):
+    place = optimize.accept(str(passed), str(tmp_path / "accepted"), name="mine")
+
+    found = optimize.regress(copy, tmp_path / "accepted", name="mine", tolerances=Tolerances(latency=None))
+    both = optimize.compare(str(passed), copy)
+
+    assert place == tmp_path / "accepted" / "mine"
+    assert (found.outcome, (copy / compared.FILE).exists()) == ("passed", True)
+    assert [each.name for each in both.runs] == [passed.name, copy.name]
+    assert both.pairs[0].answers.difference == 0.0
