@@ -107,9 +107,9 @@ def certify(
 
 
 def compare(*folders: str | Path) -> Comparison:
-    """Hold the first of two or more finished runs against each of the others, in pairs of examples where data are the same.
+    """Hold the first of two or more finished runs against each of the others, by example where data are the same.
 
-    What cannot be compared is None, with the reason beside it. Raises RequestError where a folder holds no finished run.
+    What cannot be compared is None, with the reason beside it. Raises RequestError where a folder holds no run.
     """
     from optimize.comparing.side_by_side import compare_runs
 
@@ -117,7 +117,7 @@ def compare(*folders: str | Path) -> Comparison:
 
 
 def accept(folder: str | Path, baselines: str | Path, *, name: str | None = None, any_verdict: bool = False) -> Path:
-    """Keep a finished run's manifest and scores in `baselines`, for later ones to be held against; the baseline's folder.
+    """Keep a finished run's manifest and scores in `baselines`, for later ones to be held against; gives their folder.
 
     `name` is the baseline's; left out, it is made of model, head, target and pipeline. Raises RequestError where the
     run did not pass, unless `any_verdict`, and where the name is taken by another question.
