@@ -18,10 +18,10 @@ EXTRAS := $(if $(GPU),dev$(comma)cuda,dev$(comma)cpu$(comma)openvino)
 PYTHON ?= python3
 OPTIMIZE := $(VENV)/bin/optimize
 READY := $(VENV)/.ready
-# A worker that crashes fails the run: replaced, it may leave the others waiting for ever (pytest-xdist 3.8, loadfile).
+# A worker that crashes fails the run: replaced, it may leave the others waiting for ever (pytest-xdist 3.8, loadgroup).
 # A worker a core, so a thread a worker: with more they wait for each other.
 # Tests start a hundred processes: what they import is compiled once, also where bytecode is not kept elsewhere.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadfile --max-worker-restart 0
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadgroup --max-worker-restart 0
 
 # uv installs in a fifth of pip's time. It knows none of pip's settings, so it is told where pip looks for packages.
 pip_says = $${PIP_$(1):-$$($(VENV)/bin/pip config get global.$(2) 2>/dev/null | xargs)}

@@ -24,6 +24,17 @@ SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the group of each test for pytest-xdist's `loadgroup`: its file's, whose tests share what is made once.
+
+    Tests that are marked with a group of their own keep it.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(autouse=True)
 def shown_as_usual() -> Iterator[None]:
     """A command that was told to be quiet leaves the next test what it says."""

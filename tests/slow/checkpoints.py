@@ -24,6 +24,8 @@ CASES = {
     "conll2003": ("conll2003", 300),
     "squad": ("squad", 150),
 }
+EACH = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CASES]
+"""For `parametrize`: the tests of a checkpoint share its run, and those of others may have another worker."""
 ABSENT = not UNPACK.is_file()
 REASON = "the real checkpoints are not beside this repository"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from slow.checkpoints import ABSENT, CASES, REASON
+from slow.checkpoints import ABSENT, EACH, REASON
 
 HEADS = {
     "base": "feature-extraction",
@@ -45,7 +45,7 @@ def optimized(carry_out):
     return lambda name: partial(carry_out, pipeline=PIPELINE)(name)[1]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_the_head_is_found_and_its_fp32_score_is_sane(name, optimized):
     low, high = SCORES[name]
 
@@ -56,7 +56,7 @@ def test_the_head_is_found_and_its_fp32_score_is_sane(name, optimized):
     assert low <= manifest.measurements[0].metric.value <= high
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_int8_keeps_the_score_and_the_decisions(name, optimized):
     last = optimized(name).measurements[-1]
 
@@ -65,7 +65,7 @@ def test_int8_keeps_the_score_and_the_decisions(name, optimized):
     assert last.drift.agreement >= LEAST_AGREEMENT.get(name, 0.95)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_padding_and_batch_mates_change_far_less_than_rounding_does(name, optimized):
     drift = optimized(name).measurements[-1].drift
 
@@ -73,7 +73,7 @@ def test_padding_and_batch_mates_change_far_less_than_rounding_does(name, optimi
     assert drift.batch_max_abs <= 0.1 * drift.max_abs
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_little_is_left_in_float_and_the_facts_say_what(name, optimized):
     facts = optimized(name).stages[-1].facts
 
@@ -83,7 +83,7 @@ def test_little_is_left_in_float_and_the_facts_say_what(name, optimized):
     assert sorted(left) == sorted(row["group"] for row in facts.get("reverted", []))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_int8_takes_little_more_than_a_quarter_of_the_bytes(name, optimized):
     last = optimized(name).measurements[-1]
 
@@ -91,7 +91,7 @@ def test_int8_takes_little_more_than_a_quarter_of_the_bytes(name, optimized):
     assert 0.98 * last.size.bytes <= sum(last.size.by_component.values()) <= last.size.bytes
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EACH)
 def test_the_exported_graph_alone_loses_nothing(name, optimized):
     export = optimized(name).measurements[2]
 
