@@ -215,7 +215,7 @@ def report(
     quiet: QuietOption = False,
 ) -> None:
     """Write a finished run's report and pictures again."""
-    from optimize.publishing import render_again
+    from optimize.publishing.rendering import render_again
 
     written = list(map(str, render_again(run_folder, card=card)))
     if as_json:
@@ -235,11 +235,12 @@ def publish(
 
     It holds the model, its tokenizer, a model card, the manifest and checksums.
     """
-    from optimize.publishing import publish_folder, published_files
+    from optimize.publishing.checksums import read_checksums
+    from optimize.publishing.publish import publish as put
 
-    publish_folder(run_folder, destination)
+    put(run_folder, str(destination))
     if as_json:
-        print_json([{"folder": str(destination), "files": published_files(destination)}])
+        print_json([{"folder": str(destination), "files": read_checksums(destination)}])
     elif not verbosity.is_quiet():
         print(f"published to {destination}")
 

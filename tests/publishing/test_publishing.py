@@ -19,7 +19,9 @@ from optimize.cli import commands
 from optimize.errors import RequestError
 from optimize.measure import subjects
 from optimize.planning import Options, make_plan
-from optimize.publishing import CHECKSUMS, publish_folder
+from optimize.publishing.checksums import CHECKSUMS
+from optimize.publishing.fetching import fetch
+from optimize.publishing.publish import publish
 from optimize.report.card import render_card
 from optimize.running import run
 
@@ -70,7 +72,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_publication_holds_the_model_the_card_and_the_evidence(passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     published = contents(tmp_path / "out")
     model = contents(passed / "model")
@@ -81,12 +83,19 @@ def test_a_publication_holds_the_model_the_card_and_the_evidence(passed, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_run_and_its_publication_are_fetched_as_they_are(passed, tmp_path):
+    publish(passed, str(tmp_path / "out"))
+
+    assert fetch(str(passed)) == passed
+    assert fetch(str(tmp_path / "out")) == tmp_path / "out"
+
+
 def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
     record = manifest.read(copy)
     gates = {**record.request.gates, "speedup_shape": "1x16"}
     manifest.write(record.model_copy(update={"request": replace(record.request, gates=gates)}), copy)
 
-    publish_folder(copy, tmp_path / "out")
+    publish(copy, str(tmp_path / "out"))
 
     published = contents(tmp_path / "out")
     assert published["overview.png"].startswith(b"\x89PNG")
@@ -95,7 +104,7 @@ def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
 
 
 def test_the_checksums_are_those_of_all_other_files(passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     published = contents(tmp_path / "out")
     lines = published.pop(CHECKSUMS).decode().splitlines()
@@ -104,10 +113,10 @@ def test_the_checksums_are_those_of_all_other_files(passed, tmp_path):
 
 
 def test_publishing_again_to_the_same_place_changes_nothing(passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "out").iterdir()}
 
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "out").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -116,7 +125,7 @@ def test_publishing_again_to_the_same_place_changes_nothing(passed, tmp_path):
 def test_an_empty_folder_is_filled(passed, tmp_path):
     (tmp_path / "out").mkdir()
 
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     assert (tmp_path / "out" / CHECKSUMS).is_file()
 
@@ -128,7 +137,7 @@ def test_only_a_passed_run_is_published(outcome, copy, tmp_path):
     manifest.write(record.model_copy(update={"verdict": verdict}), copy)
 
     with pytest.raises(RequestError, match=f"its verdict is {outcome}"):
-        publish_folder(copy, tmp_path / "out")
+        publish(copy, str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -138,7 +147,7 @@ def test_a_model_that_was_tampered_with_is_refused(name, copy, tmp_path):
         stream.write(b" ")
 
     with pytest.raises(RequestError, match="is not what the manifest says"):
-        publish_folder(copy, tmp_path / "out")
+        publish(copy, str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -147,18 +156,18 @@ def test_a_folder_with_other_content_is_refused_and_left_alone(passed, tmp_path)
     (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
 
     with pytest.raises(RequestError, match="has other content"):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert contents(tmp_path) == {"out/notes.txt": b"mine"}
 
 
 @pytest.mark.parametrize("change", ["model.onnx", "notes.txt"])
 def test_a_publication_that_was_changed_is_refused_and_left_alone(change, passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
     (tmp_path / "out" / change).write_bytes(b"changed")
     before = contents(tmp_path)
 
     with pytest.raises(RequestError, match="has other content"):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert contents(tmp_path) == before
 
 
@@ -166,18 +175,18 @@ def test_a_destination_that_is_a_file_is_refused_and_left_alone(passed, tmp_path
     (tmp_path / "out").write_text("mine", encoding="utf-8")
 
     with pytest.raises(RequestError, match="out: is not a folder"):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert contents(tmp_path) == {"out": b"mine"}
 
 
 def test_an_interrupted_publication_leaves_nothing(passed, tmp_path, monkeypatch):
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optimize.publishing._put", interrupted)
+    monkeypatch.setattr("optimize.publishing.destinations.folder.shutil.copytree", interrupted)
 
     with pytest.raises(KeyboardInterrupt):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,7 +215,7 @@ def pruned(request_of, tmp_path_factory) -> Path:
 
 
 def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(pruned, tmp_path):
-    publish_folder(pruned, tmp_path / "out")
+    publish(pruned, str(tmp_path / "out"))
 
     model = optimize.load_model(tmp_path / "out" / "checkpoint")
     rows = next(record.facts["layers"] for record in manifest.read(pruned).stages if record.stage == "prune")
@@ -220,18 +229,18 @@ def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(prune
 
 
 def test_the_same_publication_twice_sees_a_checkpoint_that_was_changed(pruned, tmp_path):
-    publish_folder(pruned, tmp_path / "out")
-    publish_folder(pruned, tmp_path / "out")
+    publish(pruned, str(tmp_path / "out"))
+    publish(pruned, str(tmp_path / "out"))
     (tmp_path / "out" / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RequestError, match="has other content"):
-        publish_folder(pruned, tmp_path / "out")
+        publish(pruned, str(tmp_path / "out"))
 
 
 def test_a_checkpoint_that_is_not_the_runs_is_not_published(pruned, tmp_path):
     copied = Path(shutil.copytree(pruned, tmp_path / "run"))
     (copied / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RequestError, match="checkpoint: is not what the manifest says"):
-        publish_folder(copied, tmp_path / "out")
+        publish(copied, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -248,7 +257,7 @@ def test_a_report_is_rendered_again_from_the_manifest(copy, optimize, capsys):
 
 
 def test_a_card_can_be_rendered_beside_the_report(copy, optimize, tmp_path):
-    publish_folder(copy, tmp_path / "out")
+    publish(copy, str(tmp_path / "out"))
 
     assert optimize("report", str(copy), "--card", "-q") == 0
 
@@ -256,7 +265,7 @@ def test_a_card_can_be_rendered_beside_the_report(copy, optimize, tmp_path):
 
 
 def test_a_publication_is_not_rendered_again(copy, optimize, tmp_path, capsys):
-    publish_folder(copy, tmp_path / "out")
+    publish(copy, str(tmp_path / "out"))
     before = contents(tmp_path / "out")
 
     assert optimize("report", str(tmp_path / "out")) == 2
