@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
@@ -16,7 +15,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, commenting, comparing, inspecting, verbosity
+from optimize.cli import caching, commenting, comparing, inspecting, publishing, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -224,27 +223,6 @@ def report(
         print("\n".join(written))
 
 
-def publish(
-    run_folder: RunArgument,
-    destination: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; must be new or empty.")],
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Write a passed run as a folder to hand on.
-
-    It holds the model, its tokenizer, a model card, the manifest and checksums.
-    """
-    from optimize.publishing.checksums import read_checksums
-    from optimize.publishing.publish import publish as put
-
-    put(run_folder, str(destination))
-    if as_json:
-        print_json([{"folder": str(destination), "files": read_checksums(destination)}])
-    elif not verbosity.is_quiet():
-        print(f"published to {destination}")
-
-
 def bench(options: Options, *, as_json: bool, calibration: bool) -> None:
     """Measure latency and size with random weights.
 
@@ -277,7 +255,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     request_command(plan),
     certify,
     report,
-    publish,
+    publishing.publish,
+    publishing.verify,
     comparing.compare,
     comparing.accept,
     comparing.regress,

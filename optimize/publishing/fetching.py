@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from optimize import manifest
+from optimize.data.urls import local_path
 from optimize.errors import RequestError
 from optimize.files.assembling import assembled
 from optimize.finished import judged_model, read_run
@@ -32,6 +33,7 @@ def fetch(where: str, *, progress: Progress | None = None) -> Path:
     Raises RequestError for what is no publication, or not what its checksums say, SealError for links, pipes and
     devices in it, and UnavailableError where it cannot be had here or now.
     """
+    where = local_path(where)
     if kind_of(where) == "folder":
         return _verified(Path(where))
     progress = progress or Silence()

@@ -9,42 +9,21 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from publishing.conftest import contents
 from report.conftest import make_manifest
 
 from optimize import manifest
 from optimize.errors import RequestError
 from optimize.interfaces import Silence
-from optimize.publishing.checksums import CHECKSUMS, write_checksums
+from optimize.publishing.checksums import CHECKSUMS
 from optimize.publishing.destinations import destination_of
 from optimize.publishing.destinations.interface import Terms
 from optimize.publishing.fetching import fetch
-
-FILES = {"model.onnx": b"graph" * 9, "config.json": b"{}", "checkpoint/config.json": b"{1}"}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def publication(tmp_path: Path) -> Path:
-    folder = tmp_path / "publication"
-    for name, content in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    write_checksums(folder)
-    return folder
 
 
 @pytest.fixture
 def archive(publication: Path, tmp_path: Path) -> str:
     return destination_of("a.tar.zst").put(publication, str(tmp_path / "a.tar.zst"), Terms(), Silence())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_folder_is_returned_as_it_is(publication):

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from optimize.data.urls import is_url
 from optimize.publishing.destinations.archive import SUFFIX, Archive
 from optimize.publishing.destinations.folder import Folder
+from optimize.publishing.destinations.hub import Hub
 from optimize.publishing.destinations.interface import Destination
+from optimize.publishing.destinations.registry import Registry
+from optimize.publishing.destinations.store import Store
 
-DESTINATIONS: Mapping[str, Destination] = {"folder": Folder(), "archive": Archive()}
+DESTINATIONS: Mapping[str, Destination] = {
+    "folder": Folder(),
+    "archive": Archive(),
+    "hub": Hub(),
+    "registry": Registry(),
+    "store": Store(),
+}
 
 
 def destination_of(address: str) -> Destination:
@@ -19,6 +27,6 @@ def destination_of(address: str) -> Destination:
 
 def kind_of(address: str) -> str:
     """What kind of destination an address is of: a path is one of this machine's files, whatever lies there."""
-    if is_url(address):
+    if "://" in address:
         return {"hf": "hub", "oci": "registry"}.get(address.partition("://")[0].lower(), "store")
     return "archive" if address.endswith(SUFFIX) else "folder"
