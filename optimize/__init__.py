@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from optimize.interfaces import Progress
     from optimize.manifest import Manifest
     from optimize.planning import Plan
+    from optimize.publishing.publish import Published
+    from optimize.publishing.verifying import Finding
 
-__all__ = ["OptimizeError", "Options", "Run", "certify", "load_model", "plan", "run"]
+__all__ = ["OptimizeError", "Options", "Run", "certify", "load_model", "plan", "publish", "run", "verify"]
 __version__ = "0.1.0"
 
 report_nothing()
@@ -91,6 +93,42 @@ def certify(
 
     places = {"model": model, "data": data, "head": head}
     return Run(*measure_again(Path(folder), **places, cache=cache, progress=progress or Silence()))
+
+
+def publish(
+    folder: str | Path,
+    destination: str,
+    *,
+    replace: bool = False,
+    unverified: bool = False,
+    sign_key: Path | None = None,
+    public: bool = False,
+    pull_request: bool = False,
+    message: str | None = None,
+    progress: Progress | None = None,
+) -> Published:
+    """Judge a finished run again and put its publication at a path or an address; where it is, and its files' SHA-256.
+
+    `replace` lets other content there go, `unverified` takes a run that is so, and `sign_key` is a private key in PEM.
+    `public`, `pull_request` and `message` are for a repository of the Hub. Raises RequestError where the run has not
+    passed or the destination has other content, and UnavailableError where it cannot be reached.
+    """
+    from optimize.publishing.destinations.interface import Terms
+    from optimize.publishing.publish import publish as put
+
+    terms = Terms(replace=replace, public=public, pull_request=pull_request, message=message)
+    return put(Path(folder), destination, terms, unverified=unverified, sign_key=sign_key, progress=progress)
+
+
+def verify(where: str, *, key: Path | None = None, progress: Progress | None = None) -> list[Finding]:
+    """What is proven of the publication at a path or an address, each thing "proven", "not proven" or "wrong".
+
+    `key` is the public key of who is to have signed it. Raises RequestError where its files are not what its checksums
+    say, and UnavailableError where it cannot be reached.
+    """
+    from optimize.publishing.verifying import verify as check
+
+    return check(where, key=key, progress=progress)
 
 
 def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:

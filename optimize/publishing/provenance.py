@@ -25,18 +25,6 @@ Digests = Mapping[str, str]
 def statement(manifest: Manifest, digests: Digests) -> dict[str, Any]:
     """An in-toto Statement v1 about these files, with SLSA provenance v1 as its predicate."""
     request, source = manifest.request, manifest.source
-    names = (
-        "model",
-        "revision",
-        "head",
-        "data",
-        "data_config",
-        "data_revision",
-        "target",
-        "pipeline",
-        "settings",
-        "seed",
-    )
     commit = {"gitCommit": source.revision} if source.revision else {}
     data = [
         {"name": f"{request.data}, {name}", "digest": {"sha256": split.digest}} for name, split in manifest.data.items()

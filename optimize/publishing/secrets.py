@@ -21,7 +21,7 @@ FORMS = {
     "an AWS access key": rb"A[KS]IA[0-9A-Z]{16}(?![0-9A-Za-z])",
     "a Google API key": rb"AIza[A-Za-z0-9_-]{35}",
     "a Slack token": rb"xox[baprs]-[0-9]{10,}-[A-Za-z0-9-]{20,}",
-    "an API key": rb"sk-(?:ant-|proj-)?[A-Za-z0-9_-]{40}",
+    "an API key": rb"sk-(?<![A-Za-z0-9]sk-)(?:ant-|proj-)?[A-Za-z0-9_-]{40}",
     "an npm token": rb"npm_[A-Za-z0-9]{36}",
     "a JSON Web Token": rb"eyJ[A-Za-z0-9_-]{16,}\.eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
     "a password in an address": rb"://[A-Za-z0-9._~%+-]{1,64}:[^\s/@:\"'<>{}$]{3,128}@[A-Za-z0-9]",

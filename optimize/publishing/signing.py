@@ -26,7 +26,7 @@ def sign(folder: Path, key: Path) -> None:
     check_key(key, "--sign-key")
     from model_signing import signing
 
-    config = signing.Config().set_hashing_config(_hashed(folder))
+    config = signing.Config().set_hashing_config(_hashed())
     try:
         config.use_elliptic_key_signer(private_key=key).sign(folder, folder / SIGNATURE)
     except (ValueError, TypeError) as error:  # of a key with a password, TypeError
@@ -46,7 +46,7 @@ def why_unsigned(folder: Path, key: Path) -> str | None:
     except (ValueError, TypeError) as error:
         raise RequestError(f"--key: {key}: is not a public key ({brief(first_line(error))}); name another") from error
     try:
-        config.set_hashing_config(_hashed(folder)).verify(folder, folder / SIGNATURE)
+        config.set_hashing_config(_hashed()).verify(folder, folder / SIGNATURE)
     except InvalidSignature:
         return "it was signed with another key"
     except (ValueError, LookupError, TypeError) as error:
@@ -54,7 +54,8 @@ def why_unsigned(folder: Path, key: Path) -> str | None:
     return None
 
 
-def _hashed(folder: Path) -> hashing.Config:
+def _hashed() -> hashing.Config:
     from model_signing import hashing
 
-    return hashing.Config().use_file_serialization(ignore_paths=[folder / SIGNATURE])
+    # The name alone: a whole path would be written into the signature, and would not be ignored elsewhere.
+    return hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)

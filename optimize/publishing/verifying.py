@@ -83,10 +83,14 @@ def _of_origin(folder: Path, record: Manifest, digests: Digests) -> Iterator[Fin
     for what, name in whats:
         if name not in digests:
             yield Finding(what, "not proven", f"it has no {name}")
-        elif same(read_json(folder / name, refusal=RequestError, advice="get it from elsewhere"), expected[name]):
+        elif same(_content(folder / name), expected[name]):
             yield Finding(what, "proven", f"{name} says what {FILE} and the files say")
         else:
             yield Finding(what, "wrong", f"{name} is not what follows from {FILE} and the files")
+
+
+def _content(path: Path) -> object:
+    return read_json(path, where=str(path), refusal=RequestError, advice="get it from elsewhere")
 
 
 def _of_signature(folder: Path, key: Path | None) -> Finding:

@@ -369,7 +369,7 @@ def test_an_unverified_run_is_published_only_if_asked_and_its_card_says_so(copy,
     record = manifest.read(copy)
     gates = {**record.request.gates, "min_speedup": 1.0, "speedup_shape": "7x7"}
     record = record.model_copy(update={"request": replace(record.request, gates=gates)})
-    verdict = judge(parse_gates(gates, "cpu"), record.measurements[-1])
+    verdict = judge(parse_gates(gates, "cpu", where="gates"), record.measurements[-1])
     manifest.write(record.model_copy(update={"verdict": verdict}), copy)
     assert verdict.outcome == "unverified"
 
