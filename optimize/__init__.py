@@ -6,6 +6,9 @@
     done = optimize.run(options)
     print(done.manifest.verdict.outcome, done.folder)
 
+    model = optimize.load(done.folder)
+    print(model("A text."))
+
 All that is heavy is imported by the functions that need it, so that importing this package takes milliseconds. Errors
 are those of `optimize.errors`; each has the exit code that the command line would end with.
 
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
     from optimize.planning import Plan
     from optimize.publishing.publish import Published
     from optimize.publishing.verifying import Finding
+    from optimize.using.model import Model
 
-__all__ = ["OptimizeError", "Options", "Run", "certify", "load_model", "plan", "publish", "run", "verify"]
+__all__ = ["OptimizeError", "Options", "Run", "certify", "load", "load_model", "plan", "publish", "run", "verify"]
 __version__ = "0.1.0"
 
 report_nothing()
@@ -93,6 +97,19 @@ def certify(
 
     places = {"model": model, "data": data, "head": head}
     return Run(*measure_again(Path(folder), **places, cache=cache, progress=progress or Silence()))
+
+
+def load(where: str | Path, *, threads: int | None = None, allow_overflow: bool = False) -> Model:
+    """A finished run's model as a callable that answers as transformers.pipeline does; needs neither it nor PyTorch.
+
+    `where` is a run's folder, a publication, or the address of one. `threads` are the cores that this process has,
+    unless it says otherwise. Raises RequestError where the folder is not what its manifest says, and UnavailableError
+    where this machine lacks the runtime, or would overflow the sums of a model whose INT8 weights use all 8 bits;
+    `allow_overflow` lets that pass.
+    """
+    from optimize.using.opening import load as open_model
+
+    return open_model(where, threads=threads, allow_overflow=allow_overflow)
 
 
 def publish(
