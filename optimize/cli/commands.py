@@ -15,7 +15,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, commenting, comparing, inspecting, publishing, verbosity
+from optimize.cli import caching, commenting, comparing, inspecting, publishing, using, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -257,6 +257,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report,
     publishing.publish,
     publishing.verify,
+    using.predict,
+    using.serve,
     comparing.compare,
     comparing.accept,
     comparing.regress,
