@@ -3,7 +3,8 @@
 Three servers, one after the other, are driven by wrk with the texts of a file: ours; the run's graph by plain ONNX
 Runtime with transformers' tokenizer, a text at a time; and transformers.pipeline with PyTorch in FP32. The last two are
 answered on a thread of the same Starlette and uvicorn. Last, ours is asked at 70 % of its peak, by callers that pause.
-What else the machine does is shown before each.
+What else the machine does is shown before each. Beside the rate stands what the server's process takes of the cores for
+a request, which depends less on what else runs.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
+
 PORT = 8390
-CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
+CONCURRENCY = tuple(map(int, os.environ.get("CALLERS", "1,2,4,8,16,32,64").split(",")))
 SECONDS = int(os.environ.get("LOAD_SECONDS", "5"))
 SHARE = 0.7
 WARM = 50
@@ -47,8 +50,8 @@ def main(run: str, checkpoint: str, texts: str) -> None:
             "transformers, PyTorch FP32": [__file__, "torch", run, checkpoint],
         }
         for name, words in servers.items():
-            with_server(words, lambda name=name: show(name, script, bodies))
-        with_server(servers["optimize serve"], lambda: at_share(script, bodies))
+            with_server(words, lambda process, name=name: show(name, script, bodies, process))
+        with_server(servers["optimize serve"], lambda process: at_share(script, bodies, process))
 
 
 def with_server(words: list[str], act: object) -> None:
@@ -62,7 +65,7 @@ def with_server(words: list[str], act: object) -> None:
                 break
             except OSError:
                 time.sleep(0.2)
-        act()
+        act(psutil.Process(started.pid))
     finally:
         started.terminate()
         started.wait(30)
@@ -75,29 +78,36 @@ def ask(text: str) -> None:
     urllib.request.urlopen(request, timeout=30).close()
 
 
-def show(name: str, script: Path, bodies: Path) -> None:
+def show(name: str, script: Path, bodies: Path, process: psutil.Process) -> None:
     """Ask with every number of callers."""
     print(f"{name}; load average {os.getloadavg()[0]:.1f}", flush=True)
     for callers in CONCURRENCY:
-        print(f"  {callers:3d} callers: {measured(callers, script, bodies)}", flush=True)
+        print(f"  {callers:3d} callers: {measured(callers, script, bodies, process)}", flush=True)
 
 
-def at_share(script: Path, bodies: Path) -> None:
+def at_share(script: Path, bodies: Path, process: psutil.Process) -> None:
     """Ask at a share of the peak: 32 callers pause so long that together they ask so often."""
-    peak = max(float(measured(callers, script, bodies).split()[0]) for callers in (16, 32))
+    peak = max(float(measured(callers, script, bodies, process).split()[0]) for callers in (16, 32))
     pause = 32 / (peak * SHARE) * 1e3 - 16 / peak * 1e3
-    print(f"at {SHARE:.0%} of {peak:.0f}/s: {measured(32, script, bodies, pause)}; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"at {SHARE:.0%} of {peak:.0f}/s: {measured(32, script, bodies, process, pause)}; load {os.getloadavg()[0]:.1f}"
+    )
 
 
-def measured(callers: int, script: Path, bodies: Path, pause: float = 0.0) -> str:
+def measured(callers: int, script: Path, bodies: Path, process: psutil.Process, pause: float = 0.0) -> str:
     """What wrk says of so many callers."""
     words = ["wrk", "-t1", f"-c{callers}", f"-d{SECONDS}s", "--latency", "-s", script, f"http://127.0.0.1:{PORT}"]
     known = os.environ | {"TEXTS": str(bodies), "PAUSE": str(pause)}
+    before = sum(process.cpu_times()[:2])
     said = subprocess.run(words, env=known, capture_output=True, text=True, check=True).stdout
     patterns = (r"Requests/sec:\s+(\S+)", r"50%\s+(\S+)", r"99%\s+(\S+)")
     rate, half, most = (re.search(pattern, said)[1] for pattern in patterns)
+    requests = int(re.search(r"(\d+) requests in", said)[1])
+    cores = (sum(process.cpu_times()[:2]) - before) / max(1, requests) * 1e3
     errors = re.search(r"Non-2xx.*: (\d+)", said)
-    return f"{rate} requests/s, p50 {half}, p99 {most}" + (f", {errors[1]} refused" if errors else "")
+    return f"{rate} requests/s, p50 {half}, p99 {most}, {cores:.1f} ms of cores each" + (
+        f", {errors[1]} refused" if errors else ""
+    )
 
 
 def other(kind: str, run: str, checkpoint: str) -> None:
