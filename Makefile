@@ -8,6 +8,7 @@ PIPELINE ?=
 DEVICE ?=
 BUILD_ONLY ?=
 RUN ?=
+DEST ?=
 ARGS ?=
 
 comma := ,
@@ -35,7 +36,7 @@ option = $(if $(2),$(1) '$(subst ','\'',$(2))')
 WHERE = $(call option,--target,$(TARGET)) $(call option,--pipeline,$(PIPELINE)) $(call option,--device,$(DEVICE))
 WHAT = $(call option,--model,$(MODEL)) $(call option,--data,$(DATA))
 
-.PHONY: help setup optimize certify baseline regress bench gpu test test-slow check fix docs site clean
+.PHONY: help setup optimize certify publish baseline regress bench gpu test test-slow check fix docs site clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -62,6 +63,9 @@ gpu: $(READY)  ## the table of the CUDA target on this machine's GPU, as JSON; w
 
 certify: $(READY)  ## measure and judge the model of a finished run here: RUN=folder TARGET=cuda
 	$(OPTIMIZE) certify $(call option,,$(RUN)) $(WHAT) $(ARGS)
+
+publish: $(READY)  ## judge a finished run again and hand it on: RUN=folder DEST=folder, hf://user/name, s3://…
+	$(OPTIMIZE) publish $(call option,,$(RUN)) $(call option,,$(DEST)) $(ARGS)
 
 baseline: $(READY)  ## accept a finished run, which later ones are held against: RUN=folder
 	$(OPTIMIZE) accept $(call option,,$(RUN)) $(ARGS)

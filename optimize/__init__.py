@@ -6,6 +6,9 @@
     done = optimize.run(options)
     print(done.manifest.verdict.outcome, done.folder)
 
+    model = optimize.load(done.folder)
+    print(model("A text."))
+
 All that is heavy is imported by the functions that need it, so that importing this package takes milliseconds. Errors
 are those of `optimize.errors`; each has the exit code that the command line would end with.
 
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from optimize.interfaces import Progress
     from optimize.manifest import Manifest
     from optimize.planning import Plan
+    from optimize.publishing.publish import Published
+    from optimize.publishing.verifying import Finding
+    from optimize.using.model import Model
 
 __all__ = [
     "OptimizeError",
@@ -38,10 +44,13 @@ __all__ = [
     "accept",
     "certify",
     "compare",
+    "load",
     "load_model",
     "plan",
+    "publish",
     "regress",
     "run",
+    "verify",
 ]
 __version__ = "0.1.0"
 
@@ -140,6 +149,55 @@ def regress(
     from optimize.comparing.regressions import regress as hold_against
 
     return hold_against(Path(folder), Path(baselines), name=name, tolerances=tolerances or USUAL)
+
+
+def load(where: str | Path, *, threads: int | None = None, allow_overflow: bool = False) -> Model:
+    """A finished run's model as a callable that answers as transformers.pipeline does; needs neither it nor PyTorch.
+
+    `where` is a run's folder, a publication, or the address of one. `threads` are the cores that this process has,
+    unless it says otherwise. Raises RequestError where the folder is not what its manifest says, and UnavailableError
+    where this machine lacks the runtime, or would overflow the sums of a model whose INT8 weights use all 8 bits;
+    `allow_overflow` lets that pass.
+    """
+    from optimize.using.opening import load as open_model
+
+    return open_model(where, threads=threads, allow_overflow=allow_overflow)
+
+
+def publish(
+    folder: str | Path,
+    destination: str,
+    *,
+    replace: bool = False,
+    unverified: bool = False,
+    sign_key: Path | None = None,
+    public: bool = False,
+    pull_request: bool = False,
+    message: str | None = None,
+    progress: Progress | None = None,
+) -> Published:
+    """Judge a finished run again and put its publication at a path or an address; where it is, and its files' SHA-256.
+
+    `replace` lets other content there go, `unverified` takes a run that is so, and `sign_key` is a private key in PEM.
+    `public`, `pull_request` and `message` are for a repository of the Hub. Raises RequestError where the run has not
+    passed or the destination has other content, and UnavailableError where it cannot be reached.
+    """
+    from optimize.publishing.destinations.interface import Terms
+    from optimize.publishing.publish import publish as put
+
+    terms = Terms(replace=replace, public=public, pull_request=pull_request, message=message)
+    return put(Path(folder), destination, terms, unverified=unverified, sign_key=sign_key, progress=progress)
+
+
+def verify(where: str, *, key: Path | None = None, progress: Progress | None = None) -> list[Finding]:
+    """What is proven of the publication at a path or an address, each thing "proven", "not proven" or "wrong".
+
+    `key` is the public key of who is to have signed it. Raises RequestError where its files are not what its checksums
+    say, and UnavailableError where it cannot be reached.
+    """
+    from optimize.publishing.verifying import verify as check
+
+    return check(where, key=key, progress=progress)
 
 
 def load_model(folder: str | Path, auto_class: str | None = None, **options: object) -> PreTrainedModel:

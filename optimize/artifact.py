@@ -152,17 +152,18 @@ def _what_is(path: Path) -> str:
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 over the sorted relative names and content digests of all files below a folder of ours."""
-    return _digest_of(folder, sealed_files(folder))
+    return digest_of(folder, sealed_files(folder))
 
 
 def content_digest(path: Path) -> str:
     """SHA-256 of what a user's file or folder holds, wherever it lies; files that are links are followed."""
     if not path.is_dir():
         return file_digest(path)
-    return _digest_of(path, sorted(each for each in path.rglob("*") if each.is_file()))
+    return digest_of(path, sorted(each for each in path.rglob("*") if each.is_file()))
 
 
-def _digest_of(folder: Path, files: Iterable[Path]) -> str:
+def digest_of(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the names, relative to a folder, and the content digests of files in it, in the order given."""
     total = hashlib.sha256()
     for path in files:
         total.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())

@@ -56,7 +56,9 @@ SHAPES_NOTHING = (
     "report",
     "running",
     "scores",
+    "serving",
     "tracking",
+    "using",
 )
 """Modules and folders of the package that cannot shape an artifact: they ask for it, judge it, or show it.
 

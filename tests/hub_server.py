@@ -3,11 +3,13 @@
 A repository is a list of commits, each a mapping from paths to bytes, and names that point to
 commits. The server answers for information, trees, path information and files, and refuses the way
 the Hub does, with `X-Error-Code`. It can misbehave as well: say nothing, drip, or talk nonsense.
-It knows nothing of uploads and large-file redirects; of weights it says that Xet has them too, which it has not.
+It takes uploads: repositories and branches are made, large files put by the LFS protocol, and commits by one request.
+It knows nothing of large-file redirects; of weights it says that Xet has them too, which it has not.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -23,6 +25,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 API = re.compile(r"/api/(models|datasets)/([\w.-]+/[\w.-]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
+UPLOAD = re.compile(r"/api/models/([\w.-]+/[\w.-]+)/(branch|preupload|commit)/([^/]+)")
+BATCH = re.compile(r"/([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch")
+LARGE = (".onnx", ".bin", ".safetensors")
+"""Ends of names of files that the Hub wants by LFS."""
 FILE = re.compile(r"/(datasets/)?([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)")
 DATE = "2024-01-01T00:00:00.000Z"
 
@@ -58,6 +64,8 @@ class Repository:
     branches: dict[str, str] = field(default_factory=dict)
     refuses: tuple[int, str] | None = None
     manner: Manner | None = None
+    private: bool = False
+    summaries: list[str] = field(default_factory=list)
 
     def commit(self, files: Files, branch: str = "main") -> str:
         """Add a commit, point `branch` to it, and return its hash."""
@@ -73,13 +81,16 @@ class Repository:
 class Hub:
     """The server's address and its repositories by (kind, id).
 
-    `requests` is what was asked of it, and `sent` how many bytes of files it sent.
+    `requests` is what was asked of it, and `sent` how many bytes of files it sent. `objects` are large files by their
+    SHA-256, whether or not a commit names them. Where it `refuses_uploads`, with a status, nothing is written.
     """
 
     address: str
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     sent: int = 0
+    objects: dict[str, bytes] = field(default_factory=dict)
+    refuses_uploads: int | None = None
     closed: threading.Event = field(default_factory=threading.Event)
 
     def model(self, name: str) -> Repository:
@@ -134,11 +145,28 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
+
     def _answer(self) -> None:
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
         hub.requests.append(f"{self.command} {self.path}")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        content = self._body()
         path = urlsplit(self.path).path
+        if self.command in ("POST", "PUT") and (answer := _upload(hub, self.path, content)) is not None:
+            self._send(hub.refuses_uploads or answer[0], json.dumps(answer[1]).encode(), {})
+            return
+        body = content.decode()
         api, file = API.fullmatch(path), FILE.fullmatch(path)
         manner = _manner(hub, api, file)
         if manner and self._misbehaves(hub, manner):
@@ -209,6 +237,77 @@ def _manner(hub: Hub, api: re.Match[str] | None, file: re.Match[str] | None) -> 
         return None
     manner = repository.manner if repository else None
     return manner if manner and manner.towards == towards else None
+
+
+def _upload(hub: Hub, asked: str, content: bytes) -> tuple[int, Any] | None:
+    """What is answered to something that writes; None where it is nothing of that kind."""
+    path = urlsplit(asked).path
+    if path.startswith("/lfs/"):
+        if hub.refuses_uploads is None:
+            hub.objects[path.removeprefix("/lfs/")] = content
+        return 200, {}
+    if path == "/api/validate-yaml":
+        return 200, {"errors": [], "warnings": []}
+    if path == "/api/repos/create":
+        return _create(hub, json.loads(content))
+    if found := BATCH.fullmatch(path):
+        return 200, {"objects": [_lfs(hub, each) for each in json.loads(content)["objects"]], "transfer": "basic"}
+    if (found := UPLOAD.fullmatch(path)) is None:
+        return None
+    repository, revision = hub.repositories.get(("models", found[1])), unquote(found[3])
+    if repository is None:
+        return 404, {}
+    if found[2] == "branch":
+        new = repository.branches.setdefault(revision, repository.branches["main"])
+        return 200, {"oid": new}
+    if found[2] == "preupload":
+        files = json.loads(content)["files"]
+        return 200, {"files": [{**_mode(each["path"]), "path": each["path"]} for each in files]}
+    return _commit(hub, found[1], revision, content, pull_request="create_pr=1" in asked)
+
+
+def _create(hub: Hub, asked: dict[str, Any]) -> tuple[int, Any]:
+    name = f"{asked['organization']}/{asked['name']}"
+    if ("models", name) in hub.repositories:
+        return 409, {"url": f"{hub.address}/{name}"}
+    made = hub.model(name)
+    made.private = asked.get("private") is True or asked.get("visibility") == "private"
+    made.commit({".gitattributes": b"*.onnx filter=lfs\n"})
+    return 200, {"url": f"{hub.address}/{name}"}
+
+
+def _lfs(hub: Hub, asked: dict[str, Any]) -> dict[str, Any]:
+    there = {} if asked["oid"] in hub.objects else {"upload": {"href": f"{hub.address}/lfs/{asked['oid']}"}}
+    return {**asked, "actions": there} if there else asked
+
+
+def _mode(path: str) -> dict[str, Any]:
+    return {"uploadMode": "lfs" if path.endswith(LARGE) else "regular", "shouldIgnore": False}
+
+
+def _commit(hub: Hub, name: str, revision: str, content: bytes, *, pull_request: bool) -> tuple[int, Any]:
+    if hub.refuses_uploads:
+        return hub.refuses_uploads, {}
+    repository = hub.model(name)
+    lines = [json.loads(line) for line in content.splitlines()]
+    parent = repository.branches.get(revision, revision)
+    if lines[0]["value"].get("parentCommit") not in (None, parent):
+        return 412, {"error": "a commit has happened since"}
+    files = dict(repository.commits[parent])
+    for line in lines[1:]:
+        path = line["value"]["path"]
+        if line["key"] == "file":
+            files[path] = base64.b64decode(line["value"]["content"])
+        elif line["key"] == "lfsFile":
+            files[path] = hub.objects[line["value"]["oid"]]
+        else:
+            del files[path]
+    branch = f"refs/pr/{len(repository.summaries) + 1}" if pull_request else revision
+    made = repository.commit(files, branch)
+    repository.summaries.append(lines[0]["value"]["summary"])
+    url = f"{hub.address}/{name}/commit/{made}"
+    pull = {"pullRequestUrl": f"{hub.address}/{name}/discussions/{branch.rpartition('/')[2]}"} if pull_request else {}
+    return 200, {"success": True, "commitOid": made, "commitUrl": url, **pull}
 
 
 def _resolve(hub: Hub, kind: str, name: str, revision: str) -> tuple[str, Files]:

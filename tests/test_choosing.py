@@ -23,7 +23,7 @@ from optimize.manifest import Check, Latency, Manifest, read
 from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
 from optimize.planning import AUTO, Options, make_plan
-from optimize.publishing import publish_folder
+from optimize.publishing.publish import publish
 from optimize.report.page import render
 from optimize.running import run
 from optimize.stages import STAGES
@@ -327,7 +327,7 @@ def test_check_judges_the_chosen_model_again_without_building_it(finished, world
 
 
 def test_an_auto_run_is_published(finished, tmp_path):
-    publish_folder(finished.folder, tmp_path / "out")
+    publish(finished.folder, str(tmp_path / "out"))
 
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "export → quantize_dynamic" in card

@@ -31,7 +31,7 @@ from optimize.manifest import Manifest, read
 from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
 from optimize.planning import Options, make_plan
-from optimize.publishing import publish_folder
+from optimize.publishing.publish import publish
 from optimize.report.html.evidence import read_evidence
 from optimize.report.html.page import render_html
 from optimize.report.page import render
@@ -349,7 +349,7 @@ def test_a_model_with_a_smaller_vocabulary_is_judged_by_its_own_tokenizer_and_pu
     again = checked.measurements[-1]
     assert (again.metric, again.drift.left_out) == (last.metric, pruned.drift.left_out)
     assert checked.request == manifest.request
-    publish_folder(folder, tmp_path / "published")
+    publish(folder, str(tmp_path / "published"))
     vocabulary = json.loads((tmp_path / "published" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     assert len(vocabulary) == manifest.stages[0].facts["vocabulary"]
     card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")

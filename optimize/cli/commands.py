@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
@@ -16,7 +15,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, commenting, comparing, inspecting, verbosity
+from optimize.cli import caching, commenting, comparing, inspecting, publishing, using, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -215,33 +214,13 @@ def report(
     quiet: QuietOption = False,
 ) -> None:
     """Write a finished run's report and pictures again."""
-    from optimize.publishing import render_again
+    from optimize.publishing.rendering import render_again
 
     written = list(map(str, render_again(run_folder, card=card)))
     if as_json:
         print_json([{"written": written}])
     elif not verbosity.is_quiet():
         print("\n".join(written))
-
-
-def publish(
-    run_folder: RunArgument,
-    destination: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; must be new or empty.")],
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Write a passed run as a folder to hand on.
-
-    It holds the model, its tokenizer, a model card, the manifest and checksums.
-    """
-    from optimize.publishing import publish_folder, published_files
-
-    publish_folder(run_folder, destination)
-    if as_json:
-        print_json([{"folder": str(destination), "files": published_files(destination)}])
-    elif not verbosity.is_quiet():
-        print(f"published to {destination}")
 
 
 def bench(options: Options, *, as_json: bool, calibration: bool) -> None:
@@ -276,7 +255,10 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     request_command(plan),
     certify,
     report,
-    publish,
+    publishing.publish,
+    publishing.verify,
+    using.predict,
+    using.serve,
     comparing.compare,
     comparing.accept,
     comparing.regress,

@@ -22,7 +22,7 @@ from optimize.errors import RequestError
 from optimize.evaluate.statistics import holm
 from optimize.finished import as_stated
 from optimize.manifest import Measurement, Outcome
-from optimize.publishing import CHECKSUMS
+from optimize.publishing.checksums import CHECKSUMS
 from optimize.report.tables import REFERENCE, at_shape
 from optimize.report.write import write_report
 

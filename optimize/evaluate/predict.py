@@ -52,6 +52,8 @@ def collate(
 
     def padded(array: Array, fill: int) -> Array:
         missing = width - array.shape[-1]
+        if not missing:
+            return array
         ends = (0, missing) if side == "right" else (missing, 0)
         return np.pad(array, [(0, 0)] * (array.ndim - 1) + [ends], constant_values=fill)
 

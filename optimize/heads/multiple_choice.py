@@ -43,16 +43,21 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     features, cut = [], 0
     for example, (start, stop) in enumerate(pairwise(bounds)):
         group = tokens[start:stop]
-        features.append(_feature([item.encoding.ids for item in group], example, pad))
+        features.append(feature([item.encoding.ids for item in group], example, pad))
         cut += _encoding.count_cut(group) > 0
     return Encoded(tuple(features), tuple(gold), cut, rows=tuple(rows))
 
 
 def _parse(row: Row) -> tuple[str, list[str], int]:
     """Return the context, what may go on from it, and which of these is right."""
+    context, choices, continuations = question_in(row)
+    return context, continuations, _label(row, len(choices))
+
+
+def question_in(row: Row) -> tuple[str, list[str], list[str]]:
+    """Return the context, the choices, and what each of them makes of what goes on from the context."""
     choices = _choices(row)
-    continuations = [_continuation(row, choice) for choice in choices]
-    return _encoding.string_in(row, "context"), continuations, _label(row, len(choices))
+    return _encoding.string_in(row, "context"), choices, [_continuation(row, choice) for choice in choices]
 
 
 def _choices(row: Row) -> list[str]:
@@ -93,7 +98,8 @@ def _label(row: Row, choices: int) -> int:
     return _encoding.class_id(label, choices)
 
 
-def _feature(choices: list[list[int]], example: int, pad: int) -> Feature:
+def feature(choices: Sequence[Sequence[int]], example: int, pad: int) -> Feature:
+    """Make the feature of the token ids of all choices, [choices, T]."""
     shape = len(choices), max(map(len, choices))
     input_ids = np.full(shape, pad, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)

@@ -65,7 +65,7 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     )
     features = []
     for encoding, example in zip(batch.encodings, batch["overflow_to_sample_mapping"], strict=True):
-        features.append(_feature(encoding, example, contexts[example], may_decline=may_decline))
+        features.append(window(encoding, example, contexts[example], may_decline=may_decline))
     cut = sum(old != new for old, new in zip(questions, kept, strict=True))
     return Encoded(tuple(features), gold, cut, rows=tuple(rows))
 
@@ -82,17 +82,18 @@ def faults(rows: Sequence[Row], config: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _shorten(questions: Sequence[str], text: Text, limit: int) -> list[str]:
-    """Cut questions that take more than half of the tokens."""
-    most = min(QUESTION_TOKENS, limit // 4)
     whole = text.tokenizer(list(questions), add_special_tokens=False, verbose=False).encodings
-    kept = []
-    for question, encoding in zip(questions, whole, strict=True):
-        end = len(question) if len(encoding) <= limit // 2 else encoding.offsets[most - 1][1]
-        kept.append(question[:end])
-    return kept
+    return [shortened(question, encoding, limit) for question, encoding in zip(questions, whole, strict=True)]
 
 
-def _feature(encoding: Encoding, example: int, context: str, *, may_decline: bool) -> Feature:
+def shortened(question: str, encoding: Encoding, limit: int) -> str:
+    """Cut a question that takes more than half of the tokens; `encoding` is its own, without special tokens."""
+    most = min(QUESTION_TOKENS, limit // 4)
+    return question[: len(question) if len(encoding) <= limit // 2 else encoding.offsets[most - 1][1]]
+
+
+def window(encoding: Encoding, example: int, context: str, *, may_decline: bool) -> Feature:
+    """Make the feature of a pair of question and context; the first token may decide where one `may_decline`."""
     # Special tokens belong to no sequence, None; the question is sequence 0, the context 1.
     sequences = np.array(encoding.sequence_ids, dtype=np.float64)
     positions = np.flatnonzero(sequences == 1)
@@ -152,7 +153,7 @@ def score(encoded: Encoded, answers: Sequence[list[Span]]) -> Score:
 
 def _texts(encoded: Encoded, answers: Sequence[list[Span]]) -> list[str]:
     """Return the answer of each example, "" where none was given."""
-    texts, leads = _best_of_windows(encoded, answers)
+    texts, leads = _best_of_windows(encoded.features, answers, len(encoded.gold))
     threshold = encoded.thresholds.get(NO_ANSWER, 0.0)
     return ["" if lead > threshold else text for text, lead in zip(texts, leads, strict=True)]
 
@@ -171,11 +172,15 @@ def say(encoded: Encoded, answers: Sequence[list[Span]], sure: Sequence[Array]) 
     return found
 
 
-def _best_of_windows(encoded: Encoded, answers: Sequence[list[Span]]) -> tuple[list[str], Array]:
+def lead(windows: Sequence[Feature], answers: Sequence[list[Span]]) -> float:
+    """Return how far no answer's score is above the best span of all windows of one question."""
+    return float(_best_of_windows(windows, answers, 1)[1][0])
+
+
+def _best_of_windows(features: Sequence[Feature], answers: Sequence[list[Span]], count: int) -> tuple[list[str], Array]:
     """The text of the best span, and how far no answer's score is above it [N]; minus infinity where it has none."""
-    count = len(encoded.gold)
     texts, best, nulls = [""] * count, np.full(count, -np.inf), np.full(count, np.inf)
-    for feature, spans in zip(encoded.features, answers, strict=True):
+    for feature, spans in zip(features, answers, strict=True):
         example = feature.example
         for value, start, stop in spans:
             if (start, stop) == NOWHERE:
@@ -215,7 +220,7 @@ def _may_decline(encoded: Encoded) -> bool:
 
 def fit(encoded: Encoded, answers: Sequence[list[Span]]) -> dict[str, float]:
     """Return the threshold with which these answers have the best F1."""
-    texts, leads = _best_of_windows(encoded, answers)
+    texts, leads = _best_of_windows(encoded.features, answers, len(encoded.gold))
     declined = _statistics(encoded, [""] * len(texts))[:, 0]
     return {NO_ANSWER: best_threshold(leads, _statistics(encoded, texts)[:, 0], declined)}
 

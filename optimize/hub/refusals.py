@@ -21,13 +21,22 @@ LOG_IN = "log in with 'hf auth login' or set HF_TOKEN"
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository as a request names it: its kind, the option that names it, and what a wrong name is refused with."""
+    """A repository as a request names it: its kind, the option that names it, and what a wrong name is refused with.
+
+    One that is named `by_address` (hf://…) can be meant for nothing else; any other name may be a mistyped folder's.
+    """
 
     kind: Literal["model", "dataset"]
     name: str
     revision: str | None
     option: str
     refusal: type[RequestError]
+    by_address: bool = False
+
+    @property
+    def named(self) -> str:
+        """How a refusal begins."""
+        return f"{self.name}:" if self.by_address else f"{self.name}: no such folder, and"
 
     @property
     def revision_option(self) -> str:
@@ -67,7 +76,7 @@ def _refusal(error: Exception, asked: Repository) -> OptimizeError:
     if (response := client.response(error)) is not None:
         return _refused(error, response, asked)
     what, todo = _failure(client.failure(error))
-    return UnavailableError(f"{asked.name}: no such folder, and the Hub {what}; {todo}")
+    return UnavailableError(f"{asked.named} the Hub {what}; {todo}")
 
 
 def _failure(error: Exception) -> tuple[str, str]:
@@ -93,7 +102,7 @@ def _refused(error: Exception, response: Any, asked: Repository) -> OptimizeErro
     """What an answer with an error status means."""
     from huggingface_hub import errors
 
-    named = f"{asked.name}: no such folder, and"
+    named = asked.named
     if isinstance(error, errors.GatedRepoError):
         return asked.refusal(f"{asked.name}: is gated; accept its terms on the Hub, and {LOG_IN}")
     if isinstance(error, errors.DisabledRepoError):
@@ -117,5 +126,5 @@ def _refused(error: Exception, response: Any, asked: Repository) -> OptimizeErro
         what = "does not know the token that it was given" if token else "wants to know who asks"
         return asked.refusal(f"{named} the Hub {what} (401); {LOG_IN}")
     if status == 403:
-        return asked.refusal(f"{named} the Hub does not let this account read it (403); check what HF_TOKEN may do")
+        return asked.refusal(f"{named} the Hub does not let this account do that (403); check what HF_TOKEN may do")
     return asked.refusal(f"{named} the Hub has not what was asked for ({status}); check {asked.option}")

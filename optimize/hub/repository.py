@@ -36,8 +36,9 @@ def inspect_repository(asked: Repository, progress: Progress) -> tuple[str, set[
     try:
         validate_repo_id(asked.name)
     except HFValidationError as error:
-        raise asked.refusal(f"{asked.name}: no such folder; check {asked.option}") from error
-    if Path(asked.name).exists():
+        what = "no such folder" if not asked.by_address else "no name that a repository can have"
+        raise asked.refusal(f"{asked.name}: {what}; check {asked.option}") from error
+    if not asked.by_address and Path(asked.name).exists():
         raise asked.refusal(f"{asked.name}: is not a folder; check {asked.option}")
     if is_offline():
         found = _cached(asked)
@@ -113,4 +114,4 @@ def _cached(asked: Repository) -> CachedRevisionInfo:
         return found[0]
     lies = f"in the Hub's cache at {len(found)} commits" if found else "not in the Hub's cache"
     todo = f"name one with {asked.revision_option}" if found else f"check {asked.option}, or unset HF_HUB_OFFLINE"
-    raise UnavailableError(f"{asked.name}: no such folder, and {lies}; {todo}")
+    raise UnavailableError(f"{asked.named} {lies}; {todo}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.data.urls import on_hub
@@ -13,6 +11,7 @@ from optimize.report import tables
 from optimize.report.facts import fact_rows
 from optimize.report.markdown import code, code_block, plain
 from optimize.report.page import command, show
+from optimize.report.paths import is_on_hub, without_paths
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.remarks import is_int8, zeros
 from optimize.report.tables import markdown_table
@@ -25,6 +24,10 @@ CHECKPOINT_USAGE = (
     "`checkpoint` holds the same model in FP32 for PyTorch, to train or to prune it further:\n\n"
     '```python\nimport optimize\n\nmodel = optimize.load_model("PATH/checkpoint")\n```'
 )
+UNVERIFIED = (
+    "**Not verified**: it was published although not all of its limits could be checked, or its data prove nothing. "
+    "What is missing stands below, beside its limits."
+)
 HUB_METRICS = {"top1_accuracy": "accuracy", "spearman": "spearmanr"}
 """Metrics that the Hub knows by other names than ours; it shows ours beside them."""
 
@@ -34,11 +37,12 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
 
     It shows the pictures that are given, which lie beside it, and says how to load the `checkpoint` where there is one.
     """
-    manifest = _without_paths(manifest)
+    manifest = without_paths(manifest)
     parts = (
         f"---\n{card_data(manifest).to_yaml()}\n---",
         f"# {plain(manifest.source.id)}, optimized for {plain(manifest.request.target)}",
         _origin(manifest),
+        UNVERIFIED if manifest.verdict.outcome == "unverified" else "",
         "## Measurements",
         _score(manifest),
         markdown_table(tables.model_rows(manifest)),
@@ -53,7 +57,7 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
         "`PATH` is this folder, or the id of its repository on the Hub.",
         usage(manifest),
         CHECKPOINT_USAGE if checkpoint else "",
-        "## Limits that it met",
+        "## Limits that it met" if manifest.verdict.outcome == "passed" else "## Limits",
         "\n".join(f"- {plain(check.name)}: {plain(check.reason)}" for check in manifest.verdict.checks),
         "## Reproduce",
         code_block(command(manifest.request, chosen=bool(manifest.candidates))),
@@ -69,7 +73,7 @@ def card_data(manifest: Manifest) -> ModelCardData:
     last = manifest.measurements[-1]
     quantized = is_int8(last)
     tags = [manifest.stages[-1].artifact.kind, "distilbert", "distilbert-optimize"]
-    trained = "training" in manifest.data and _is_on_hub(manifest)
+    trained = "training" in manifest.data and is_on_hub(manifest)
     data = ModelCardData(
         library_name="sentence-transformers" if gives_tokens(manifest) else "optimum",
         pipeline_tag=_pipeline_tag(manifest),
@@ -114,11 +118,6 @@ def _data_id(manifest: Manifest) -> str:
     """What the Hub knows the data by, where it has them: an address in a data set is of that data set."""
     found = on_hub(manifest.request.data)
     return found.name if found else manifest.request.data
-
-
-def _is_on_hub(manifest: Manifest) -> bool:
-    """Whether the data set is one of the Hub's, which alone have a revision."""
-    return manifest.request.data_revision is not None
 
 
 def _origin(manifest: Manifest) -> str:
@@ -184,24 +183,3 @@ def _left_in_float(manifest: Manifest) -> str:
             if "group" in row:
                 names.append(code(str(row["group"])))
     return f"Left in float to keep accuracy: {', '.join(names)}." if names else ""
-
-
-def _without_paths(manifest: Manifest) -> Manifest:
-    """The manifest with Hub ids as they are, and folders as the last part of their path."""
-    request = manifest.request
-    # A folder of compiled models changes nothing but how long loading takes.
-    runtime, settings = dict(request.runtime), dict(request.settings)
-    runtime.pop("model_cache", None)
-    settings.pop("runtime.model_cache", None)
-    for name, value in settings.items():
-        settings[name] = Path(value).name if isinstance(value, str) else value
-    changed = replace(
-        request,
-        model=manifest.source.id if manifest.source.kind == "folder" else request.model,
-        data=request.data if _is_on_hub(manifest) else Path(request.data).name,
-        pipeline=Path(request.pipeline).name,
-        runtime=runtime,
-        vocabulary=Path(request.vocabulary).name if request.vocabulary else None,
-        settings=settings,
-    )
-    return manifest.model_copy(update={"request": changed})

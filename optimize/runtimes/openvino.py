@@ -11,6 +11,7 @@ parts, and outputs are cut back to what was asked, so that callers see the same 
 from __future__ import annotations
 
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -113,9 +114,10 @@ def as_session(compiled: openvino.CompiledModel, head: Head, *, where: str) -> S
         )
     inputs = [port.get_any_name() for port in compiled.inputs]
     ports = [compiled.output(name) for name in head.outputs]
-    request = compiled.create_infer_request()
+    own = threading.local()  # a request runs one feed at a time
 
     def run(feed: Feed) -> Feed:
+        request = own.request = getattr(own, "request", None) or compiled.create_infer_request()
         # Shared inputs are not copied; the request is done with them once it returns.
         found = request.infer({name: feed[name] for name in inputs}, share_inputs=True)
         return {name: found[port] for name, port in zip(head.outputs, ports, strict=True)}

@@ -17,7 +17,7 @@ from optimize.certifying import certify
 from optimize.errors import OptimizeError, RequestError
 from optimize.heads import find_head
 from optimize.planning import make_plan
-from optimize.publishing import publish_folder
+from optimize.publishing.publish import publish
 from optimize.request import Options
 from optimize.running import run
 
@@ -99,7 +99,7 @@ def test_the_guides_head_goes_from_a_checkpoint_to_a_publication(asked, silent, 
 
     # None of what follows runs the file: a finished run is data.
     Path("my_head.py").unlink()
-    publish_folder(folder, tmp_path / "publication")
+    publish(folder, str(tmp_path / "publication"))
     card = (tmp_path / "publication" / "README.md").read_text(encoding="utf-8")
     assert 'model.run(["logits"], feed)[0]' in card
     assert "optimum" not in card.partition("---\n\n")[2]

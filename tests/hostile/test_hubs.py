@@ -60,7 +60,7 @@ MANNERS: dict[str, tuple[Manner, int, str]] = {
     ),
     "a gated one, nobody": (refuse(401, "GatedRepo"), 2, "is gated; accept its terms on the Hub, and log in"),
     "a gated one, a stranger": (refuse(403, "GatedRepo"), 2, "is gated; accept its terms on the Hub, and log in"),
-    "a token that may not": (refuse(403), 2, "does not let this account read it (403); check what HF_TOKEN may do"),
+    "a token that may not": (refuse(403), 2, "does not let this account do that (403); check what HF_TOKEN may do"),
     "a disabled one": (refuse(403, message="Access to this resource is disabled."), 2, "is disabled on the Hub"),
     "no code with 404": (refuse(404), 2, "the Hub has not what was asked for (404)"),
     "another error": (refuse(418), 2, "the Hub has not what was asked for (418)"),

@@ -21,7 +21,7 @@ from optimize import cache, manifest, running
 from optimize.artifact import folder_digest
 from optimize.interfaces import Facts, Score
 from optimize.planning import Options, make_plan
-from optimize.publishing import CHECKSUMS
+from optimize.publishing.checksums import CHECKSUMS
 from optimize.scores import write_scores
 
 HEAD = "token-classification"  # its few training steps are enough to know more than one tag for every word
@@ -381,7 +381,7 @@ PLACES: dict[str, tuple[Change, str, str]] = {
     "around the run": (nothing, ".", "holds the run"),
     "around the run, by a detour": (nothing, "run/..", "holds the run"),
     "high above the run": (nothing, "/", "holds the run"),
-    "a link to the run": (lambda place: (place / "out").symlink_to("run"), "out", "out: is a link"),
+    "a link to the run": (lambda place: (place / "out").symlink_to("run"), "out", "lies in the run"),
     "a link to a folder": (
         lambda place: [(place / "empty").mkdir(), (place / "out").symlink_to("empty")],
         "out",

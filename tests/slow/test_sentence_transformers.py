@@ -18,7 +18,7 @@ from slow.environments import optimum_intel, transformers_4
 
 from optimize import running
 from optimize.planning import make_plan
-from optimize.publishing import publish_folder
+from optimize.publishing.publish import publish
 from optimize.request import Options
 
 PYTHONS = {"onnx": transformers_4, "openvino": optimum_intel}
@@ -105,7 +105,7 @@ def test_the_published_encoder_is_loaded_as_its_card_says_and_gives_the_same_vec
     run, manifest = running.run(make_plan(options), progress=Silent())
     assert manifest.verdict.outcome == "passed", manifest.verdict.checks
     assert manifest.source.sentence.modules.startswith("cls → Dense 128 to 64")
-    publish_folder(run, tmp_path / "published")
+    publish(run, str(tmp_path / "published"))
 
     card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
     (words,) = re.findall(r"= SentenceTransformer\((.*)\)\n", card)

@@ -12,7 +12,7 @@ from optimize import manifest
 from optimize.certifying import certify
 from optimize.errors import RequestError, UnavailableError
 from optimize.planning import Options, make_plan
-from optimize.publishing import publish_folder
+from optimize.publishing.publish import publish
 from optimize.running import run
 from optimize.runtimes import nvidia
 
@@ -96,7 +96,7 @@ def test_it_is_not_certified_without_a_gpu(finished, options):
 
 def test_it_is_not_published(finished, tmp_path):
     with pytest.raises(RequestError, match="unverified"):
-        publish_folder(finished[0], tmp_path / "published")
+        publish(finished[0], str(tmp_path / "published"))
 
 
 def test_the_command_ends_with_exit_code_4(options, optimize, capsys):

@@ -12,7 +12,7 @@ from libraries import needs
 from optimize import manifest
 from optimize.certifying import certify
 from optimize.planning import Options, make_plan
-from optimize.publishing import publish_folder
+from optimize.publishing.publish import publish
 from optimize.running import run
 from optimize.runtimes.openvino import core
 
@@ -105,7 +105,7 @@ def test_a_run_is_checked_again_with_its_own_settings(finished, options):
 
 
 def test_a_publication_holds_the_model_under_the_names_that_others_look_for(finished, tmp_path):
-    publish_folder(finished[0], tmp_path / "out")
+    publish(finished[0], str(tmp_path / "out"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"openvino_model.xml", "openvino_model.bin", "config.json", "tokenizer.json", "README.md"} <= names
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -10,17 +10,29 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from doubles import FEW, FEW_RUNS, LOOSE, Silent, untimed_engines
 
 import optimize
 from optimize import manifest, running
 from optimize.checkpoint import encoder_layers, size_of
 from optimize.cli import commands
+from optimize.config import parse_gates
 from optimize.errors import RequestError
+from optimize.gates import judge
 from optimize.measure import subjects
 from optimize.planning import Options, make_plan
-from optimize.publishing import CHECKSUMS, publish_folder
+from optimize.publishing.checksums import CHECKSUMS, write_checksums
+from optimize.publishing.destinations.interface import Terms
+from optimize.publishing.fetching import fetch
+from optimize.publishing.provenance import BOM, STATEMENT
+from optimize.publishing.publish import publish
+from optimize.publishing.verifying import verify
 from optimize.report.card import render_card
+from optimize.report.paths import without_paths
 from optimize.running import run
 
 HEAD = "token-classification"  # its few training steps are enough to know more than one tag for every word
@@ -70,15 +82,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_publication_holds_the_model_the_card_and_the_evidence(passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     published = contents(tmp_path / "out")
     model = contents(passed / "model")
-    assert set(published) == {*model, "README.md", "manifest.json", CHECKSUMS}
+    assert set(published) == {*model, "README.md", "manifest.json", STATEMENT, BOM, CHECKSUMS}
     assert {name: published[name] for name in model} == model
-    assert published["manifest.json"] == (passed / "manifest.json").read_bytes()
+    assert published["manifest.json"].decode() == manifest.dump(without_paths(manifest.read(passed)))
     assert published["README.md"].decode() == render_card(manifest.read(passed))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_run_and_its_publication_are_fetched_as_they_are(passed, tmp_path):
+    publish(passed, str(tmp_path / "out"))
+
+    assert fetch(str(passed)) == passed
+    assert fetch(str(tmp_path / "out")) == tmp_path / "out"
 
 
 def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
@@ -86,7 +105,7 @@ def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
     gates = {**record.request.gates, "speedup_shape": "1x16"}
     manifest.write(record.model_copy(update={"request": replace(record.request, gates=gates)}), copy)
 
-    publish_folder(copy, tmp_path / "out")
+    publish(copy, str(tmp_path / "out"))
 
     published = contents(tmp_path / "out")
     assert published["overview.png"].startswith(b"\x89PNG")
@@ -95,7 +114,7 @@ def test_a_publication_carries_the_pictures_that_its_card_shows(copy, tmp_path):
 
 
 def test_the_checksums_are_those_of_all_other_files(passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     published = contents(tmp_path / "out")
     lines = published.pop(CHECKSUMS).decode().splitlines()
@@ -104,10 +123,10 @@ def test_the_checksums_are_those_of_all_other_files(passed, tmp_path):
 
 
 def test_publishing_again_to_the_same_place_changes_nothing(passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "out").iterdir()}
 
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (tmp_path / "out").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -116,7 +135,7 @@ def test_publishing_again_to_the_same_place_changes_nothing(passed, tmp_path):
 def test_an_empty_folder_is_filled(passed, tmp_path):
     (tmp_path / "out").mkdir()
 
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
 
     assert (tmp_path / "out" / CHECKSUMS).is_file()
 
@@ -128,7 +147,7 @@ def test_only_a_passed_run_is_published(outcome, copy, tmp_path):
     manifest.write(record.model_copy(update={"verdict": verdict}), copy)
 
     with pytest.raises(RequestError, match=f"its verdict is {outcome}"):
-        publish_folder(copy, tmp_path / "out")
+        publish(copy, str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -138,7 +157,7 @@ def test_a_model_that_was_tampered_with_is_refused(name, copy, tmp_path):
         stream.write(b" ")
 
     with pytest.raises(RequestError, match="is not what the manifest says"):
-        publish_folder(copy, tmp_path / "out")
+        publish(copy, str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -147,18 +166,18 @@ def test_a_folder_with_other_content_is_refused_and_left_alone(passed, tmp_path)
     (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
 
     with pytest.raises(RequestError, match="has other content"):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert contents(tmp_path) == {"out/notes.txt": b"mine"}
 
 
 @pytest.mark.parametrize("change", ["model.onnx", "notes.txt"])
 def test_a_publication_that_was_changed_is_refused_and_left_alone(change, passed, tmp_path):
-    publish_folder(passed, tmp_path / "out")
+    publish(passed, str(tmp_path / "out"))
     (tmp_path / "out" / change).write_bytes(b"changed")
     before = contents(tmp_path)
 
     with pytest.raises(RequestError, match="has other content"):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert contents(tmp_path) == before
 
 
@@ -166,18 +185,18 @@ def test_a_destination_that_is_a_file_is_refused_and_left_alone(passed, tmp_path
     (tmp_path / "out").write_text("mine", encoding="utf-8")
 
     with pytest.raises(RequestError, match="out: is not a folder"):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert contents(tmp_path) == {"out": b"mine"}
 
 
 def test_an_interrupted_publication_leaves_nothing(passed, tmp_path, monkeypatch):
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optimize.publishing._put", interrupted)
+    monkeypatch.setattr("optimize.publishing.destinations.folder.shutil.copytree", interrupted)
 
     with pytest.raises(KeyboardInterrupt):
-        publish_folder(passed, tmp_path / "out")
+        publish(passed, str(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -206,7 +225,7 @@ def pruned(request_of, tmp_path_factory) -> Path:
 
 
 def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(pruned, tmp_path):
-    publish_folder(pruned, tmp_path / "out")
+    publish(pruned, str(tmp_path / "out"))
 
     model = optimize.load_model(tmp_path / "out" / "checkpoint")
     rows = next(record.facts["layers"] for record in manifest.read(pruned).stages if record.stage == "prune")
@@ -220,18 +239,18 @@ def test_a_pruned_checkpoint_is_published_beside_the_model_and_loads_there(prune
 
 
 def test_the_same_publication_twice_sees_a_checkpoint_that_was_changed(pruned, tmp_path):
-    publish_folder(pruned, tmp_path / "out")
-    publish_folder(pruned, tmp_path / "out")
+    publish(pruned, str(tmp_path / "out"))
+    publish(pruned, str(tmp_path / "out"))
     (tmp_path / "out" / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RequestError, match="has other content"):
-        publish_folder(pruned, tmp_path / "out")
+        publish(pruned, str(tmp_path / "out"))
 
 
 def test_a_checkpoint_that_is_not_the_runs_is_not_published(pruned, tmp_path):
     copied = Path(shutil.copytree(pruned, tmp_path / "run"))
     (copied / "checkpoint" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RequestError, match="checkpoint: is not what the manifest says"):
-        publish_folder(copied, tmp_path / "out")
+        publish(copied, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -248,7 +267,7 @@ def test_a_report_is_rendered_again_from_the_manifest(copy, optimize, capsys):
 
 
 def test_a_card_can_be_rendered_beside_the_report(copy, optimize, tmp_path):
-    publish_folder(copy, tmp_path / "out")
+    publish(copy, str(tmp_path / "out"))
 
     assert optimize("report", str(copy), "--card", "-q") == 0
 
@@ -256,7 +275,7 @@ def test_a_card_can_be_rendered_beside_the_report(copy, optimize, tmp_path):
 
 
 def test_a_publication_is_not_rendered_again(copy, optimize, tmp_path, capsys):
-    publish_folder(copy, tmp_path / "out")
+    publish(copy, str(tmp_path / "out"))
     before = contents(tmp_path / "out")
 
     assert optimize("report", str(tmp_path / "out")) == 2
@@ -269,4 +288,109 @@ def test_what_was_published_can_be_had_as_json(copy, optimize, tmp_path, capsys)
     assert optimize("publish", str(copy), str(tmp_path / "out"), "--json") == 0
 
     files = json.loads(capsys.readouterr().out)["files"]
-    assert files["manifest.json"] == hashlib.sha256((copy / "manifest.json").read_bytes()).hexdigest()
+    assert files["manifest.json"] == hashlib.sha256((tmp_path / "out" / "manifest.json").read_bytes()).hexdigest()
+
+
+def outcomes(where: object, **more) -> dict[str, str]:
+    return {each.what: each.outcome for each in verify(str(where), **more)}
+
+
+def test_all_of_a_publication_is_proven_but_who_made_it(passed, tmp_path):
+    publish(passed, str(tmp_path / "out.tar.zst"))
+
+    found = outcomes(tmp_path / "out.tar.zst")
+    assert found.pop("signature") == "not proven"
+    assert set(found.values()) == {"proven"}
+
+
+def test_no_file_of_ours_names_a_place_of_this_machine(passed, tmp_path):
+    publish(passed, str(tmp_path / "out"))
+
+    places = (str(passed.parent), str(Path.home()), str(Path.cwd()), str(tmp_path))
+    ours = [tmp_path / "out" / name for name in ("README.md", "manifest.json", STATEMENT, BOM, CHECKSUMS)]
+    assert [(path, place) for path in ours for place in places if place in path.read_text(encoding="utf-8")] == []
+
+
+def rewrite(folder: Path, name: str, change: Callable[[dict], None]) -> None:
+    content = json.loads((folder / name).read_text(encoding="utf-8"))
+    change(content)
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / CHECKSUMS).unlink()
+    write_checksums(folder)
+
+
+WRONG = {
+    "another source": (STATEMENT, lambda it: it["predicate"]["runDetails"]["metadata"].update(x=1), "provenance"),
+    "no provenance at all": (STATEMENT, lambda it: it.clear(), "provenance"),
+    "another bill": (BOM, lambda it: it["components"].pop(), "bill of materials"),
+    "another measurement": ("manifest.json", lambda it: it["measurements"][-1]["size"].update(ratio=0.1), "verdict"),
+    "another model": ("config.json", lambda it: it.update(x=1), "model"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "what"), WRONG.values(), ids=WRONG)
+def test_what_does_not_follow_is_wrong_though_its_checksums_are_right(name, change, what, passed, tmp_path):
+    publish(passed, str(tmp_path / "out"))
+    rewrite(tmp_path / "out", name, change)
+    assert outcomes(tmp_path / "out")[what] == "wrong"
+
+
+def keys(folder: Path) -> tuple[Path, Path]:
+    """A private and a public key, in PEM."""
+    made = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / "key.pem", folder / "key.pub"
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private.write_bytes(made.private_bytes(*plain))
+    public.write_bytes(made.public_key().public_bytes(plain[0], serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def test_a_signature_is_of_all_files_and_of_one_key(passed, tmp_path):
+    private, public = keys(tmp_path)
+    (tmp_path / "more").mkdir()
+    publish(passed, str(tmp_path / "out"), sign_key=private)
+
+    assert outcomes(tmp_path / "out", key=public)["signature"] == "proven"
+    assert outcomes(tmp_path / "out", key=keys(tmp_path / "more")[1])["signature"] == "wrong"
+    publish(passed, str(tmp_path / "plain"))
+    assert outcomes(tmp_path / "plain", key=public)["signature"] == "wrong"
+    rewrite(tmp_path / "out", BOM, lambda it: it.update(version=2))
+    assert outcomes(tmp_path / "out", key=public)["signature"] == "wrong"
+
+
+def test_the_bill_of_materials_is_valid(passed, tmp_path):
+    publish(passed, str(tmp_path / "out"))
+
+    text = (tmp_path / "out" / BOM).read_text(encoding="utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+
+
+def test_an_unverified_run_is_published_only_if_asked_and_its_card_says_so(copy, tmp_path):
+    record = manifest.read(copy)
+    gates = {**record.request.gates, "min_speedup": 1.0, "speedup_shape": "7x7"}
+    record = record.model_copy(update={"request": replace(record.request, gates=gates)})
+    verdict = judge(parse_gates(gates, "cpu", where="gates"), record.measurements[-1])
+    manifest.write(record.model_copy(update={"verdict": verdict}), copy)
+    assert verdict.outcome == "unverified"
+
+    with pytest.raises(RequestError, match="its verdict is unverified"):
+        publish(copy, str(tmp_path / "out"))
+    publish(copy, str(tmp_path / "out"), unverified=True)
+
+    assert "**Not verified**" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert outcomes(tmp_path / "out")["verdict"] == "not proven"
+
+
+def test_a_term_that_means_nothing_there_is_refused(passed, tmp_path):
+    with pytest.raises(RequestError, match="--public: means nothing for"):
+        publish(passed, str(tmp_path / "out"), Terms(public=True))
+
+
+def test_the_command_says_what_is_proven_and_ends_with_2_where_something_is_wrong(passed, tmp_path, optimize, capsys):
+    assert optimize("publish", str(passed), str(tmp_path / "out")) == 0
+    capsys.readouterr()
+    assert optimize("verify", str(tmp_path / "out")) == 0
+    assert "model: proven: is the one that manifest.json says was judged" in capsys.readouterr().out
+    rewrite(tmp_path / "out", BOM, lambda it: it.update(version=2))
+    assert optimize("verify", str(tmp_path / "out")) == 2
+    assert "bill of materials: bom.cdx.json is not what follows" in capsys.readouterr().err

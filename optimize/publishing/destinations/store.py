@@ -1,0 +1,164 @@
+"""An object store, or whatever else fsspec writes to: s3://, gs://, az://, abfs://, memory:// and others.
+
+Objects appear one by one, so SHA256SUMS is put last and taken away first: without it, what is there is no publication.
+Until then, SHA256SUMS.unfinished says whose files these are, so that an upload that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimize.artifact import CHUNK_BYTES
+from optimize.data.remote import LIBRARIES
+from optimize.data.urls import without_secrets
+from optimize.errors import OptimizeError, RequestError, UnavailableError
+from optimize.interfaces import Progress
+from optimize.publishing.checksums import CHECKSUMS, MOST_BYTES, UNLISTED, file_names, ordered, parse_checksums
+from optimize.publishing.destinations.interface import Sent, Terms
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+UNFINISHED = f"{CHECKSUMS}.unfinished"
+
+
+class Store:
+    """The destination of any other address; what it names is a folder."""
+
+    has = frozenset({"replace"})
+
+    def check(self, place: str, terms: Terms) -> None:
+        """Refuse an address that cannot be opened."""
+        _opened(place)
+
+    def put(self, folder: Path, place: str, terms: Terms, progress: Progress) -> str:
+        """Upload what is not there yet, remove what does not belong, and say last that it is complete."""
+        system, root = _opened(place)
+        sums, names = (folder / CHECKSUMS).read_bytes(), file_names(folder)
+        there = _listed(system, root, place)
+        if set(there) - {UNFINISHED} == set(names) and _content(system, root, CHECKSUMS, place) == sums:
+            if not terms.replace:
+                _remove(system, root, [UNFINISHED] if UNFINISHED in there else [], place)
+                return place
+        elif there and not terms.replace and not _is_unfinished(system, root, there, place):
+            raise RequestError(f"{without_secrets(place)}: has other content; name a new folder, or add --replace")
+        with _asking(place):
+            system.pipe_file(_below(root, UNFINISHED), sums)
+        _remove(system, root, [CHECKSUMS] if CHECKSUMS in there else [], place)
+        for done, name in enumerate(names[1:], 1):
+            progress.step("upload", done - 1, len(names) - 1)
+            if there.get(name) != (folder / name).stat().st_size or not _same(system, root, name, folder, place):
+                with _asking(place):
+                    system.put_file(str(folder / name), _below(root, name))
+        _remove(system, root, sorted(set(there) - set(names) - {UNFINISHED}), place)
+        with _asking(place):
+            system.pipe_file(_below(root, CHECKSUMS), sums)
+        _remove(system, root, [UNFINISHED], place)
+        return place
+
+    def read(self, place: str, progress: Progress) -> Generator[Sent]:
+        """The objects below an address."""
+        system, root = _opened(place)
+        there = _listed(system, root, place)
+        if CHECKSUMS not in there:
+            what = "an upload that was not finished is there" if UNFINISHED in there else "no publication is there"
+            raise RequestError(f"{without_secrets(place)}: {what}; check the address, or publish to it again")
+        for name in ordered(set(there) - {UNFINISHED}):
+            yield Sent(name, there[name], _chunks(system, root, name, place))
+
+
+def _opened(place: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of an address, and the path in it."""
+    import fsspec
+
+    shown, scheme = without_secrets(place), place.partition("://")[0].lower()
+    if "::" in place:
+        raise RequestError(f"{shown}: is a chain of addresses; name one")
+    try:
+        with _asking(place):
+            system, root = fsspec.core.url_to_fs(place)
+    except ImportError as error:
+        library = LIBRARIES.get(scheme, f"what fsspec reads {scheme} with")
+        raise UnavailableError(f"{shown}: needs {library}, which is not installed; install {library}") from error
+    if not root.strip("/"):
+        raise RequestError(f"{shown}: names no folder; add one")
+    return system, root.rstrip("/")
+
+
+def _below(root: str, name: str) -> str:
+    return f"{root}/{name}"
+
+
+def _listed(system: AbstractFileSystem, root: str, place: str) -> dict[str, int]:
+    """The names of all objects below an address, and their sizes."""
+    with _asking(place):
+        system.invalidate_cache()
+        if not system.exists(root):
+            return {}
+        found = system.find(root, detail=True)
+        return {str(path).removeprefix(f"{root}/"): int(facts["size"]) for path, facts in found.items()}
+
+
+def _is_unfinished(system: AbstractFileSystem, root: str, there: Mapping[str, int], place: str) -> bool:
+    """Whether all that is there was put by an upload that was not finished."""
+    if UNFINISHED not in there:
+        return False
+    begun = parse_checksums(_content(system, root, UNFINISHED, place), without_secrets(place))
+    return set(there) <= {*begun, *UNLISTED, UNFINISHED}
+
+
+def _content(system: AbstractFileSystem, root: str, name: str, place: str) -> bytes:
+    with _asking(place), system.open(_below(root, name), "rb") as stream:
+        content: bytes = stream.read(MOST_BYTES + 1)
+    return content
+
+
+def _remove(system: AbstractFileSystem, root: str, names: list[str], place: str) -> None:
+    with _asking(place):
+        for name in names:
+            system.rm_file(_below(root, name))
+
+
+def _same(system: AbstractFileSystem, root: str, name: str, folder: Path, place: str) -> bool:
+    """Whether an object is what a file is, read back."""
+    total = hashlib.sha256()
+    for chunk in _chunks(system, root, name, place):
+        total.update(chunk)
+    with (folder / name).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest() == total.digest()
+
+
+def _chunks(system: AbstractFileSystem, root: str, name: str, place: str) -> Iterator[bytes]:
+    with _asking(place), system.open(_below(root, name), "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            yield chunk
+
+
+@contextmanager
+def _asking(place: str) -> Iterator[None]:
+    """Say in our words what fsspec and the libraries below it raise meanwhile."""
+    kinds: tuple[type[Exception], ...] = (OSError, ValueError, TypeError, LookupError, RuntimeError)
+    for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
+        if module in sys.modules:  # whose errors are of no other kind
+            kinds += (getattr(sys.modules[module], name),)
+    try:
+        yield
+    except kinds as error:
+        raise _refusal(error, without_secrets(place)) from error
+
+
+def _refusal(error: Exception, shown: str) -> OptimizeError:
+    if isinstance(error, PermissionError):
+        return RequestError(f"{shown}: these credentials do not allow that; check them and the address")
+    if isinstance(error, FileNotFoundError):
+        return RequestError(f"{shown}: is not there; check the address")
+    if isinstance(error, NotImplementedError):
+        return RequestError(f"{shown}: is of a kind that cannot be written to; name another place")
+    if isinstance(error, ValueError) and "rotocol" in str(error):  # fsspec 2026.9, of a scheme that it does not know
+        return RequestError(f"{shown}: is no address of a kind that is known; write s3://…, gs://…, hf://… or oci://…")
+    return UnavailableError(f"{shown}: cannot be reached ({type(error).__name__}); check the network and the address")

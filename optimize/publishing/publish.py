@@ -1,0 +1,87 @@
+"""Publish a finished run: judge it again, assemble its publication, put it, and read back what was put."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import NamedTuple
+
+from optimize.data.urls import is_url, local_path, without_secrets
+from optimize.errors import RequestError
+from optimize.files.assembling import assembled
+from optimize.interfaces import Progress, Silence
+from optimize.publishing.checksums import read_checksums
+from optimize.publishing.destinations import destination_of
+from optimize.publishing.destinations.interface import Destination, Terms
+from optimize.publishing.publication import assemble, judged
+from optimize.publishing.receiving import open_publication, receive
+from optimize.publishing.secrets import require_no_secrets
+from optimize.publishing.signing import check_key, sign
+from optimize.request import user_path
+
+
+class Published(NamedTuple):
+    """Where a publication can be read from, exactly this one, and its files' SHA-256 by their names."""
+
+    address: str
+    files: dict[str, str]
+
+
+def publish(
+    run: Path,
+    address: str,
+    terms: Terms | None = None,
+    *,
+    unverified: bool = False,
+    sign_key: Path | None = None,
+    progress: Progress | None = None,
+) -> Published:
+    """Put the publication of a run folder at an address, and read it back.
+
+    Refuses a run that has not passed by its own measurements, a model that is not the manifest's, and a destination
+    with other content, in the run or around it. Publishing the same run again to the same place changes nothing. With
+    `unverified`, a run whose limits could not all be checked is published as such; a failed one never is. `sign_key` is
+    an elliptic curve's private key in PEM.
+    """
+    terms, progress = terms or Terms(), progress or Silence()
+    address = local_path(address)
+    destination = destination_of(address)
+    _require_outside(run, address)
+    _require_meant(destination, address, terms)
+    destination.check(address, terms)
+    if sign_key:
+        check_key(sign_key, "--sign-key")
+    record, final = judged(run, unverified=unverified)
+    with assembled(Path(tempfile.gettempdir()), "publication") as folder:
+        assemble(run, record, final, folder)
+        require_no_secrets(folder)
+        if sign_key:
+            sign(folder, sign_key)
+        put = destination.put(folder, address, terms, progress)
+        with closing(destination.read(put, progress)) as sent:
+            receive(*open_publication(sent, put), where=put, progress=progress)
+        return Published(put, read_checksums(folder))
+
+
+def _require_meant(destination: Destination, address: str, terms: Terms) -> None:
+    """Refuse terms that mean nothing at a destination of that kind."""
+    for each in fields(terms):
+        if getattr(terms, each.name) and each.name not in destination.has:
+            flag = each.name.replace("_", "-")
+            raise RequestError(f"--{flag}: means nothing for {without_secrets(address)}; leave it out")
+
+
+def _require_outside(run: Path, address: str) -> None:
+    """Refuse a place on this machine that lies in the run or around it."""
+    if is_url(address):
+        return
+    user_path(address, "the place to publish to")
+    place = Path(os.path.realpath(address))  # which goes through links that lead to themselves, too
+    for folder in (place, *place.parents):
+        if folder.exists() and folder.samefile(run):
+            raise RequestError(f"{address}: lies in the run that is published; name a folder outside {run}")
+    if place.exists() and any(folder.samefile(place) for folder in run.resolve().parents):
+        raise RequestError(f"{address}: holds the run that is published; name a new or empty folder")

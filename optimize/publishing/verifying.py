@@ -1,0 +1,106 @@
+"""What is proven of a publication, line by line: files, model, verdict, where it comes from, who signed it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from optimize.artifact import Artifact
+from optimize.errors import RequestError
+from optimize.files.small import read_json
+from optimize.finished import judge_again, read_run
+from optimize.interfaces import Progress
+from optimize.manifest import FILE, Manifest
+from optimize.publishing.checksums import CHECKSUMS, SIGNATURE, read_checksums
+from optimize.publishing.fetching import fetch
+from optimize.publishing.provenance import BOM, STATEMENT, Digests, bom, same, statement
+from optimize.publishing.publication import OURS
+from optimize.publishing.signing import check_key, why_unsigned
+
+What = Literal["files", "model", "verdict", "provenance", "bill of materials", "signature"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a publication says of itself, and what is known of it."""
+
+    what: What
+    outcome: Literal["proven", "not proven", "wrong"]
+    words: str
+
+
+def verify(where: str, *, key: Path | None = None, progress: Progress | None = None) -> list[Finding]:
+    """All that can be checked of the publication at an address.
+
+    Raises RequestError where its files are not what its checksums say, since then nothing else means anything.
+    """
+    if key:
+        check_key(key, "--key")
+    folder = fetch(where, progress=progress)
+    if not (folder / CHECKSUMS).is_file():
+        raise RequestError(f"{where}: is a run, not a publication; publish it, or certify it again")
+    digests, record = read_checksums(folder), read_run(folder)
+    words = f"all {len(digests)} are what {CHECKSUMS} says; that somebody wrote it anew only a signature excludes"
+    findings = [Finding("files", "proven", words)]
+    findings += _of_model(folder, record, digests)
+    findings += _of_origin(folder, record, digests)
+    return [*findings, _of_signature(folder, key)]
+
+
+def published_model(folder: Path, record: Manifest, digests: Digests) -> Artifact:
+    """The model of a publication: what of its files is not ours, sealed as the run's model folder was."""
+    names = [PurePosixPath(name) for name in digests]
+    lines = [f"{name}\0{digests[str(name)]}\n" for name in sorted(names) if name.parts[0] not in OURS]
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    made = record.stages[-1].artifact
+    return Artifact(kind=made.kind, path=folder, digest=digest, size_bytes=made.size_bytes)
+
+
+def _of_model(folder: Path, record: Manifest, digests: Digests) -> Iterator[Finding]:
+    found, made = published_model(folder, record, digests), record.stages[-1].artifact
+    if found.digest != made.digest:
+        yield Finding("model", "wrong", f"is not the one that {FILE} says was judged")
+        return
+    yield Finding("model", "proven", f"is the one that {FILE} says was judged ({made.digest[:12]})")
+    try:
+        verdict = judge_again(folder, record, found)
+    except RequestError as error:
+        yield Finding("verdict", "wrong", str(error))
+        return
+    if verdict.outcome == "passed":
+        yield Finding("verdict", "proven", f"passed, by the measurements in {FILE}; `optimize run` measures again")
+    else:
+        yield Finding("verdict", "not proven", f"{verdict.outcome}, by the measurements in {FILE}")
+
+
+def _of_origin(folder: Path, record: Manifest, digests: Digests) -> Iterator[Finding]:
+    about = {name: digest for name, digest in digests.items() if name not in (STATEMENT, BOM)}
+    expected = {STATEMENT: statement(record, about), BOM: bom(record, about)}
+    whats: tuple[tuple[What, str], ...] = (("provenance", STATEMENT), ("bill of materials", BOM))
+    for what, name in whats:
+        if name not in digests:
+            yield Finding(what, "not proven", f"it has no {name}")
+        elif same(_content(folder / name), expected[name]):
+            yield Finding(what, "proven", f"{name} says what {FILE} and the files say")
+        else:
+            yield Finding(what, "wrong", f"{name} is not what follows from {FILE} and the files")
+
+
+def _content(path: Path) -> object:
+    return read_json(path, where=str(path), refusal=RequestError, advice="get it from elsewhere")
+
+
+def _of_signature(folder: Path, key: Path | None) -> Finding:
+    signed = (folder / SIGNATURE).is_file()
+    if key is None:
+        words = "give the public --key of who signed it" if signed else "it is not signed"
+        return Finding("signature", "not proven", words)
+    if not signed:
+        return Finding("signature", "wrong", "it is not signed, and a key was given")
+    reason = why_unsigned(folder, key)
+    if reason is None:
+        return Finding("signature", "proven", f"all files were signed with the key of {key}")
+    return Finding("signature", "wrong", reason)

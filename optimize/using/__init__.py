@@ -1,0 +1,1 @@
+"""A finished model as a callable that answers as transformers.pipeline does, without torch and without transformers."""

@@ -1,0 +1,31 @@
+"""Finished runs of small checkpoints whose models are FP32, so that they answer as the checkpoint does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from doubles import FEW, Silent
+
+from optimize.planning import Options, make_plan
+from optimize.running import run
+
+PIPELINE = "target: cpu\nstages: [export]\ngates: {}\n"
+
+
+@pytest.fixture(scope="session")
+def exported_run(checkpoint, data_folder, made_once) -> Callable[..., Path]:
+    """The folder of a head's run that exports its small checkpoint and measures nothing; never to be written to."""
+
+    def make(head: str, model: Path | None = None, **changes: object) -> Path:
+        def fill(folder: Path) -> None:
+            path = folder / "export.yaml"
+            path.write_text(PIPELINE, encoding="utf-8")
+            places = {"out": folder / "runs", "cache": folder / "cache", "pipeline": str(path), **FEW}
+            places |= {"model": str(model or checkpoint(head)), "data": str(data_folder(head)), "examples": 40}
+            run(make_plan(Options(**places, threads=1, build_only=True, **changes)), progress=Silent())
+
+        return next((made_once(f"{head}-exported", (head, model, changes), fill) / "runs").iterdir())
+
+    return make
