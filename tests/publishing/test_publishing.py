@@ -405,8 +405,7 @@ def test_a_layout_arranges_the_publication_and_its_checksums_hold_what_is_there(
     assert not {"model.onnx", "config.json"} & set(published)
     assert "mlserver start PATH/kserve/model" in published["README.md"].decode().split("## Use")[1]
     assert {line.split("  ")[1] for line in published[CHECKSUMS].decode().splitlines()} == set(published) - {CHECKSUMS}
-    fetch(str(tmp_path / "out"), tmp_path / "fetched")
-    assert contents(tmp_path / "fetched") == published
+    assert fetch(str(tmp_path / "out")) == tmp_path / "out", "it is verified as it is"
 
 
 def test_a_layout_that_cannot_hold_the_model_is_refused_before_anything_is_written(passed, optimize, tmp_path, capsys):
