@@ -27,13 +27,14 @@ from optimize.evaluate.predict import run_split
 from optimize.files.copies import Files, digests_of, files_below, private_copy
 from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
 from optimize.machine import environment
-from optimize.manifest import ArtifactRecord, Candidate, StageRecord
+from optimize.manifest import ArtifactRecord, Candidate, SourceCard, StageRecord
 from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory
 from optimize.measure.stacks import time_stacks
 from optimize.measure.subjects import Results, Split, Subject
 from optimize.planning import Plan
 from optimize.source.acquire import acquire_checkpoint
+from optimize.source.card import read_card
 from optimize.stages import STAGES
 
 
@@ -48,6 +49,7 @@ class Loaded:
     progress: Progress
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """What the head fixed on tuning data, with this checkpoint before any stage."""
+    card: SourceCard = field(default_factory=SourceCard)
 
     @property
     def max_tokens(self) -> int:
@@ -156,7 +158,8 @@ def load(plan: Plan, progress: Progress, *, thresholds: Mapping[str, float] | No
     """Get the checkpoint in FP32 and the data in splits; `thresholds` are those of another run, to be kept."""
     progress.say(f"checkpoint: {plan.request.model}")
     origin = acquire_checkpoint(plan.found, plan.head, root=plan.cache, seed=plan.request.seed, progress=progress)
-    return load_data(plan, origin, progress, thresholds=thresholds)
+    card = read_card(plan.found)
+    return dataclasses.replace(load_data(plan, origin, progress, thresholds=thresholds), card=card)
 
 
 def load_data(

@@ -335,6 +335,16 @@ class SentenceRecord(Record):
     max_tokens: int | None = Field(description="Tokens that it cuts texts to; null where the model alone says so.")
 
 
+class SourceCard(Record):
+    """What the checkpoint's own model card states in its metadata; what it does not state is empty."""
+
+    license: str | None = Field(default=None, description="Its licence, as the Hub names it, such as `apache-2.0`.")
+    license_name: str | None = Field(default=None, description="What a licence is called that the Hub has no name for.")
+    license_link: str | None = Field(default=None, description="Where such a licence is to be read.")
+    language: list[str] = Field(default_factory=list, description="Languages of its texts, such as `en`.")
+    datasets: list[str] = Field(default_factory=list, description="Data sets that it was trained on.")
+
+
 class Source(Record):
     """The checkpoint, and how it was stored before it was raised to FP32."""
 
@@ -362,6 +372,9 @@ class Source(Record):
     )
     geometry: dict[str, int | str] = Field(
         description="Layers, heads, widths and vocabulary, by their names in the checkpoint's config."
+    )
+    card: SourceCard = Field(
+        default_factory=SourceCard, description="What its model card states: licence, languages, data sets."
     )
     sentence: SentenceRecord | None = Field(
         default=None, description="What a sentence encoder has beside its transformer; null for other checkpoints."

@@ -137,6 +137,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
             wrapper=str(origin.facts.get("wrapper", "")),
             left_out=str(origin.facts.get("left_out", "")),
             geometry={name: loaded.config[name] for name in GEOMETRY},
+            card=loaded.card,
             sentence=sentence_of(plan.found.encoder),
         ),
         data=splits,

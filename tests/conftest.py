@@ -18,7 +18,7 @@ from optimize import running
 from optimize.cli import commands, verbosity
 from optimize.demo.generate import generate_rows, train_checkpoint
 
-pytest_plugins = ("models", "dense", "encoders", "finished", "hub_server", "slow.checkpoints")
+pytest_plugins = ("models", "dense", "encoders", "finished", "hub_server", "served", "slow.checkpoints")
 
 SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40

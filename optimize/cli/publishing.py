@@ -23,6 +23,13 @@ def publish(
             help="New or empty folder, FILE.tar.zst, hf://user/name[@branch], oci://host/name:tag, s3://…, gs://…, az://….",
         ),
     ],
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="For what its files are arranged: optimum, transformers.js, triton, ovms, kserve, sagemaker, vertex.",
+        ),
+    ] = "optimum",
     replace: Annotated[bool, typer.Option("--replace", help="Replace other content that is there.")] = False,
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Publish a run that is unverified, too; its card says so.")
@@ -51,7 +58,9 @@ def publish(
 
     terms = Terms(replace=replace, public=public, pull_request=pull_request, message=message)
     with progress() as shown:
-        done = put(run_folder, destination, terms, unverified=unverified, sign_key=sign_key, progress=shown)
+        done = put(
+            run_folder, destination, terms, layout=layout, unverified=unverified, sign_key=sign_key, progress=shown
+        )
     if as_json:
         print_json([{"address": done.address, "files": dict(done.files)}])
     elif not verbosity.is_quiet():

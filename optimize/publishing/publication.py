@@ -1,7 +1,8 @@
 """What a publication consists of: model, tokenizer, model card, pictures, manifest, checksums.
 
 What is published is what was judged: the run must pass by its measurements, these must be of its model, and its model's
-digest must be the manifest's. The card and its pictures are made from measurements alone.
+digest must be the manifest's. The card and its pictures are made from measurements alone. Where the model's files lie
+is the layout's to say.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from optimize.heads import head_of
 from optimize.manifest import Manifest
 from optimize.measure.kinds import KINDS
 from optimize.publishing.checksums import UNLISTED, file_names, write_checksums
+from optimize.publishing.layouts import DEFAULT, LAYOUTS
+from optimize.publishing.layouts.layout import Layout
 from optimize.publishing.provenance import BOM, STATEMENT, bom, dump, statement
-from optimize.report.card import render_card
+from optimize.report.card import eval_results, render_card
 from optimize.report.paths import without_paths
 from optimize.report.pictures.draw import FILES
 from optimize.report.write import write_pictures
 
 CARD_FILE = "README.md"
-OURS = (CARD_FILE, *UNLISTED, STATEMENT, BOM, manifest.FILE, manifest.CHECKPOINT, *FILES)
+RESULTS = ".eval_results"
+"""Where the Hub looks for scores."""
+OURS = (CARD_FILE, RESULTS, *UNLISTED, STATEMENT, BOM, manifest.FILE, manifest.CHECKPOINT, *FILES)
 """What a publication has beside the files of its model."""
 
 
@@ -40,9 +45,10 @@ def judged(run: Path, *, unverified: bool = False) -> tuple[Manifest, Artifact]:
     return record.model_copy(update={"verdict": judge_again(run, record, final)}), final
 
 
-def assemble(run: Path, record: Manifest, final: Artifact, folder: Path) -> None:
+def assemble(run: Path, record: Manifest, final: Artifact, folder: Path, layout: Layout = LAYOUTS[DEFAULT]) -> None:
     """Fill the empty `folder` with the publication; checksums of all other files come last."""
     copy_sealed(final, folder)
+    use = layout.arrange(folder, record)
     for path in folder.iterdir():
         if path.name in OURS:
             raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
@@ -55,8 +61,11 @@ def assemble(run: Path, record: Manifest, final: Artifact, folder: Path) -> None
         record = without_paths(record)
         manifest.write(record, folder)
         pictures = write_pictures(record, folder)
-        card = render_card(record, pictures, checkpoint=checkpoint is not None)
+        card = render_card(record, pictures, checkpoint=checkpoint is not None, use=use)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    for name, content in eval_results(record).items():
+        (folder / RESULTS).mkdir(exist_ok=True)
+        (folder / RESULTS / name).write_text(content, encoding="utf-8")
     digests = {name: file_digest(folder / name) for name in file_names(folder)}
     (folder / STATEMENT).write_text(dump(statement(record, digests)), encoding="utf-8")
     (folder / BOM).write_text(dump(bom(record, digests)), encoding="utf-8")

@@ -16,6 +16,8 @@ from optimize.interfaces import Progress, Silence
 from optimize.publishing.checksums import read_checksums
 from optimize.publishing.destinations import destination_of
 from optimize.publishing.destinations.interface import Destination, Terms
+from optimize.publishing.layouts import DEFAULT, find_layout
+from optimize.publishing.layouts.layout import check_layout
 from optimize.publishing.publication import assemble, judged
 from optimize.publishing.receiving import open_publication, receive
 from optimize.publishing.secrets import require_no_secrets
@@ -35,11 +37,14 @@ def publish(
     address: str,
     terms: Terms | None = None,
     *,
+    layout: str = DEFAULT,
     unverified: bool = False,
     sign_key: Path | None = None,
     progress: Progress | None = None,
 ) -> Published:
     """Put the publication of a run folder at an address, and read it back.
+
+    `layout` says for whom the model's files are arranged; one that cannot hold the model is refused.
 
     Refuses a run that has not passed by its own measurements, a model that is not the manifest's, and a destination
     with other content, in the run or around it. Publishing the same run again to the same place changes nothing. With
@@ -48,15 +53,16 @@ def publish(
     """
     terms, progress = terms or Terms(), progress or Silence()
     address = local_path(address)
-    destination = destination_of(address)
+    destination, arranged = destination_of(address), find_layout(layout)
     _require_outside(run, address)
     _require_meant(destination, address, terms)
     destination.check(address, terms)
     if sign_key:
         check_key(sign_key, "--sign-key")
     record, final = judged(run, unverified=unverified)
+    check_layout(layout, arranged, record)
     with assembled(Path(tempfile.gettempdir()), "publication") as folder:
-        assemble(run, record, final, folder)
+        assemble(run, record, final, folder, arranged)
         require_no_secrets(folder)
         if sign_key:
             sign(folder, sign_key)

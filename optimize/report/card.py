@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from optimize.report.page import command, show
 from optimize.report.paths import is_on_hub, without_paths
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture
 from optimize.report.remarks import is_int8, zeros
+from optimize.report.suited import bounds, made, suitable
 from optimize.report.tables import markdown_table
 from optimize.report.usage import gives_tokens, usage
 
@@ -32,10 +34,13 @@ HUB_METRICS = {"top1_accuracy": "accuracy", "spearman": "spearmanr"}
 """Metrics that the Hub knows by other names than ours; it shows ours beside them."""
 
 
-def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpoint: bool = False) -> str:
+def render_card(
+    manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpoint: bool = False, use: str = ""
+) -> str:
     """The card as Markdown with YAML front matter; folders of this machine appear by their names alone.
 
     It shows the pictures that are given, which lie beside it, and says how to load the `checkpoint` where there is one.
+    `use` says how the model is used where its files are not arranged as usual.
     """
     manifest = without_paths(manifest)
     parts = (
@@ -55,8 +60,13 @@ def render_card(manifest: Manifest, pictures: Sequence[Picture] = (), *, checkpo
         show(pictures, SENSITIVITY),
         "## Use",
         "`PATH` is this folder, or the id of its repository on the Hub.",
-        usage(manifest),
+        use or usage(manifest),
         CHECKPOINT_USAGE if checkpoint else "",
+        "## What it was built for, and its limits",
+        suitable(manifest),
+        bounds(manifest),
+        "## How it was made",
+        *made(manifest),
         "## Limits that it met" if manifest.verdict.outcome == "passed" else "## Limits",
         "\n".join(f"- {plain(check.name)}: {plain(check.reason)}" for check in manifest.verdict.checks),
         "## Reproduce",
@@ -73,12 +83,17 @@ def card_data(manifest: Manifest) -> ModelCardData:
     last = manifest.measurements[-1]
     quantized = is_int8(last)
     tags = [manifest.stages[-1].artifact.kind, "distilbert", "distilbert-optimize"]
-    trained = "training" in manifest.data and is_on_hub(manifest)
+    card = manifest.source.card
+    trained = [_data_id(manifest)] if "training" in manifest.data and is_on_hub(manifest) else []
     data = ModelCardData(
+        language=card.language or None,
+        license=card.license,
+        license_name=card.license_name,
+        license_link=card.license_link,
         library_name="sentence-transformers" if gives_tokens(manifest) else "optimum",
         pipeline_tag=_pipeline_tag(manifest),
         tags=[*tags, "int8"] if quantized else tags,
-        datasets=[_data_id(manifest)] if trained else None,
+        datasets=list(dict.fromkeys([*card.datasets, *trained])) or None,
         model_name=manifest.source.id,
         eval_results=[_result(manifest, last.metric)] if last.metric else None,
     )
@@ -87,6 +102,25 @@ def card_data(manifest: Manifest) -> ModelCardData:
         if quantized:
             data["base_model_relation"] = "quantized"  # otherwise the Hub guesses it
     return data
+
+
+def eval_results(manifest: Manifest) -> dict[str, str]:
+    """The score on certification data as the Hub's `.eval_results/*.yaml`, by name of the file.
+
+    The Hub shows it where the data set is a benchmark there, whose task has the name of the data's config, and ignores
+    it otherwise. There is none where the data are not the Hub's.
+    """
+    import yaml
+
+    metric = manifest.measurements[-1].metric
+    if metric is None or not is_on_hub(manifest):
+        return {}
+    request, split = manifest.request, manifest.data["certification"]
+    dataset = {"id": _data_id(manifest), "task_id": request.data_config or "default", "revision": request.data_revision}
+    notes = f"{metric.name} on {metric.examples:,} examples of the split {split.origin}"
+    entry = {"dataset": dataset, "value": round(metric.value, 4), "date": manifest.created, "notes": notes}
+    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{dataset['id']} {dataset['task_id']}").strip("-").lower()
+    return {f"{name}.yaml": yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)}
 
 
 def _pipeline_tag(manifest: Manifest) -> str | None:

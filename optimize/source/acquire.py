@@ -20,6 +20,7 @@ from optimize.interfaces import Facts, Head, Progress
 from optimize.machine.environment import version
 from optimize.source.adapter import MERGER, SETTINGS, adapter_file
 from optimize.source.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from optimize.source.card import FILE as CARD
 from optimize.source.finding import Found, check_folders, place_of, repository
 from optimize.source.formats import format_of
 from optimize.source.load import raise_to_fp32
@@ -127,6 +128,8 @@ def _download(found: Found, progress: Progress) -> Path:
     else:
         kind = format_of(names, where=found.id)
         patterns += [kind.files, kind.index]
+    # Its card says under which licence it is; nothing else comes of it.
+    patterns.append(CARD)
     # What lies in folders of its own, such as "onnx/", is another model.
     wanted = {
         place + name for name in names if "/" not in name and any(fnmatch.fnmatch(name, each) for each in patterns)

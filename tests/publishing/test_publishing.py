@@ -394,3 +394,31 @@ def test_the_command_says_what_is_proven_and_ends_with_2_where_something_is_wron
     rewrite(tmp_path / "out", BOM, lambda it: it.update(version=2))
     assert optimize("verify", str(tmp_path / "out")) == 2
     assert "bill of materials: bom.cdx.json is not what follows" in capsys.readouterr().err
+    assert files["manifest.json"] == hashlib.sha256((copy / "manifest.json").read_bytes()).hexdigest()
+
+
+def test_a_layout_arranges_the_publication_and_its_checksums_hold_what_is_there(passed, optimize, tmp_path):
+    assert optimize("publish", str(passed), str(tmp_path / "out"), "--layout", "kserve", "-q") == 0
+
+    published = contents(tmp_path / "out")
+    assert published["kserve/model/model.onnx"] == (passed / "model" / "model.onnx").read_bytes()
+    assert not {"model.onnx", "config.json"} & set(published)
+    assert "mlserver start PATH/kserve/model" in published["README.md"].decode().split("## Use")[1]
+    assert {line.split("  ")[1] for line in published[CHECKSUMS].decode().splitlines()} == set(published) - {CHECKSUMS}
+    assert fetch(str(tmp_path / "out")) == tmp_path / "out", "it is verified as it is"
+
+
+def test_a_layout_that_cannot_hold_the_model_is_refused_before_anything_is_written(passed, optimize, tmp_path, capsys):
+    assert optimize("publish", str(passed), str(tmp_path / "out"), "--layout", "ovms") == 2
+
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_names_every_layout(optimize, capsys):
+    from optimize.publishing.layouts import LAYOUTS
+
+    assert optimize("publish", "--help") == 0
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(name in said for name in LAYOUTS)

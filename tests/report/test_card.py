@@ -6,7 +6,7 @@ from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from report.conftest import REQUEST, REVERTED, SOURCE, STAGES, document, make_manifest, stages_with
 
 from optimize.heads import HEADS
-from optimize.report.card import card_data, render_card
+from optimize.report.card import card_data, eval_results, render_card
 from optimize.report.pictures.draw import Picture
 
 
@@ -208,3 +208,86 @@ def test_the_card_shows_the_pictures_that_it_is_given(manifest):
 
 def test_the_card_is_a_function_of_the_manifest_alone(manifest, no_files):
     assert render_card(manifest) == render_card(make_manifest())
+
+
+STATED = {"license": "other", "license_name": "mine", "language": ["en", "de"], "datasets": ["stanfordnlp/sst2"]}
+
+
+def test_the_front_matter_says_what_the_source_stated(tmp_path):
+    made = make_manifest(source={**SOURCE, "card": STATED})
+    path = tmp_path / "README.md"
+    path.write_text(render_card(made), encoding="utf-8")
+
+    data = ModelCard.load(path).data
+
+    assert (data.license, data.license_name, data.language) == ("other", "mine", ["en", "de"])
+    assert data.datasets == ["stanfordnlp/sst2"]
+
+
+def test_a_source_that_states_nothing_has_nothing_said_of_it(manifest):
+    front, _ = split(render_card(manifest))
+
+    assert not {"license", "language", "datasets"} & set(front)
+
+
+def quantized(reduced: bool | None, **facts):
+    measured = document()["measurements"]
+    measured[1]["size"]["by_dtype"] = {"int8": 60_000_000}
+    *others, last = STAGES
+    stated = {**last["facts"], **({} if reduced is None else {"reduce_range": reduced}), **facts}
+    return make_manifest(measurements=measured, stages=[*others, {**last, "facts": stated}])
+
+
+def test_full_8_bit_weights_are_said_to_be_wrong_without_vnni():
+    _, text = split(render_card(quantized(False)))
+
+    assert "**For CPUs with VNNI or AMX alone.**" in text
+    assert "avx512_vnni" in text
+    assert "It was built and measured on Imagined CPU (avx2)" in text
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (quantized(True), "no 16-bit sum overflows, so it is right on every CPU"),
+        (quantized(False, mode="weights"), "do not depend on what a CPU has"),
+        (make_manifest(), "do not depend on what a CPU has"),
+    ],
+)
+def test_other_models_are_right_on_every_cpu(made, said):
+    _, text = split(render_card(made))
+
+    assert said in text
+    assert "VNNI or AMX alone" not in text
+
+
+def test_the_text_says_how_the_model_was_made_and_what_was_not_judged(manifest):
+    _, text = split(render_card(manifest))
+
+    assert "1. `export`: `opset=17`\n2. `quantize_dynamic`: `per_channel=True`" in text
+    assert "libraries were onnx 1.23.2" in text
+    assert "of up to 128 tokens" in text
+    assert "What else is in a batch changes its outputs, by up to 0.25" in text
+
+
+def test_a_layout_says_itself_how_the_model_is_used(manifest):
+    _, text = split(render_card(manifest, use="Ask Triton."))
+
+    assert "Ask Triton." in text
+    assert "InferenceSession" not in text
+
+
+def test_the_hub_reads_the_score_as_an_evaluation_result(manifest):
+    hub = pytest.importorskip("huggingface_hub", minversion="1.4")
+    ((name, content),) = eval_results(manifest).items()
+
+    (entry,) = hub.parse_eval_result_entries(yaml.safe_load(content))
+
+    assert name == "nyu-mll-glue-sst2.yaml"
+    assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == ("nyu-mll/glue", "sst2", "f00dcafe")
+    assert (entry.value, entry.notes) == (0.895, "accuracy on 1,000 examples of the split validation")
+    assert hub.eval_result_entries_to_yaml([entry]) == yaml.safe_load(content)
+
+
+def test_data_that_are_not_the_hubs_give_no_evaluation_result():
+    assert eval_results(make_manifest(request={**REQUEST, "data_revision": None})) == {}

@@ -19,6 +19,8 @@ from optimize.machine.environment import cache_root
 ROOT = Path(__file__).parents[2]
 PATIENCE = 900
 """Seconds that an installation may take."""
+ENGINE = ("onnxruntime==1.31.1", "tokenizers==0.23.3", "numpy==2.4.6")
+"""What code that is copied beside models runs with."""
 
 
 def environment(name: str, requirements: Sequence[str], *, without: Sequence[str] = ()) -> Path:
@@ -87,6 +89,31 @@ def mlflow_client() -> Path:
     """MLflow's client, and what reads a manifest."""
     constraints = ["-c", str(ROOT / "constraints.txt")]
     return environment("mlflow-client", [*constraints, "mlflow-skinny==3.17.2", "numpy", "platformdirs", "psutil"])
+
+
+def triton() -> Path:
+    """Triton's server with its Python backend, as PyTriton brings it along, and the protobuf of its configurations."""
+    return environment("triton", ["nvidia-pytriton==0.7.0", "tritonclient[all]==2.73.0", *ENGINE])
+
+
+def mlserver() -> Path:
+    """MLServer, which KServe runs models in."""
+    return environment("mlserver", ["mlserver==1.7.1", *ENGINE])
+
+
+def sagemaker() -> Path:
+    """The toolkit that runs in SageMaker's containers."""
+    return environment("sagemaker", ["sagemaker-inference==1.10.1", *ENGINE])
+
+
+def vertex() -> Path:
+    """What runs in the containers of Vertex AI's custom prediction routines."""
+    return environment("vertex", ["google-cloud-aiplatform[prediction]==2.7.0", *ENGINE])
+
+
+def kserve() -> Path:
+    """KServe's own classes of its resources."""
+    return environment("kserve", ["kserve==0.21.0"])
 
 
 def run_there(python: Path, *words: object, accepted: Sequence[int] = (0,)) -> str:
