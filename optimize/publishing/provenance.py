@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from optimize import __version__
+from optimize.machine.environment import version
 from optimize.manifest import Manifest
 
 STATEMENT, BOM = "provenance.intoto.json", "bom.cdx.json"
@@ -43,7 +43,7 @@ def statement(manifest: Manifest, digests: Digests) -> dict[str, Any]:
             "runDetails": {
                 "builder": {
                     "id": f"urn:{NAME}",
-                    "version": {NAME: __version__, **manifest.environment.versions},
+                    "version": {NAME: version(NAME), **manifest.environment.versions},
                 },
                 "metadata": {"invocationId": manifest.id, "finishedOn": manifest.created},
             },
@@ -58,9 +58,9 @@ def bom(manifest: Manifest, digests: Digests) -> dict[str, Any]:
     """
     made, source = manifest.stages[-1].artifact, manifest.source
     libraries = [
-        {"type": "library", "bom-ref": f"{name}@{version}", "name": name, "version": version}
-        for name, version in sorted(manifest.environment.versions.items())
-        if version != "absent"
+        {"type": "library", "bom-ref": f"{name}@{installed}", "name": name, "version": installed}
+        for name, installed in sorted(manifest.environment.versions.items())
+        if installed != "absent"
     ]
     checkpoint = {
         "type": "machine-learning-model",
@@ -91,7 +91,7 @@ def bom(manifest: Manifest, digests: Digests) -> dict[str, Any]:
         "version": 1,
         "metadata": {
             "timestamp": manifest.created,
-            "tools": {"components": [{"type": "application", "name": NAME, "version": __version__}]},
+            "tools": {"components": [{"type": "application", "name": NAME, "version": version(NAME)}]},
             "component": model,
         },
         "components": [checkpoint, *libraries],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -114,6 +115,18 @@ def vertex() -> Path:
 def kserve() -> Path:
     """KServe's own classes of its resources."""
     return environment("kserve", ["kserve==0.21.0"])
+
+
+def moto() -> Path:
+    """A server of the S3 protocol."""
+    return environment("moto", ["moto[server,s3]==5.2.5"])
+
+
+def s3_client() -> Path:
+    """fsspec with s3fs, whose pins exclude ours, and what puts and reads a publication."""
+    versions = [f"{name}=={importlib.metadata.version(name)}" for name in ("fsspec", "huggingface_hub", "pydantic")]
+    light = ["platformdirs", "psutil", "pyyaml", "numpy", "aiohttp", "zstandard", "typer"]
+    return environment("s3-client", [*versions, *light, f"s3fs=={importlib.metadata.version('fsspec')}"])
 
 
 def run_there(python: Path, *words: object, accepted: Sequence[int] = (0,)) -> str:
