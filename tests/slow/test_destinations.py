@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from slow.environments import ROOT, moto, run_there, s3_client
 
 from optimize.errors import RequestError
 from optimize.interfaces import Silence
+from optimize.machine.environment import cache_root
 from optimize.publishing.destinations import destination_of
 from optimize.publishing.destinations.interface import Terms
 from optimize.publishing.fetching import fetch
@@ -107,7 +109,8 @@ def large(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where what is fetched goes."""
+    """Where what is fetched goes; environments stay in the user's own."""
+    monkeypatch.setattr("slow.environments.cache_root", partial(Path, cache_root()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
