@@ -36,10 +36,10 @@ def ordered(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (rank.get(name, len(rank)), name))
 
 
-def write_checksums(folder: Path) -> None:
-    """Write the digests of all files that are in a folder."""
+def write_checksums(folder: Path, path: Path | None = None) -> None:
+    """Write the digests of all files that are in a folder, into it or to another path."""
     lines = [f"{file_digest(folder / name)}  {name}\n" for name in file_names(folder) if name not in UNLISTED]
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    (path or folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def parse_checksums(content: bytes, where: str) -> dict[str, str]:

@@ -26,9 +26,11 @@ from optimize.report.pictures.draw import FILES
 from optimize.report.write import write_pictures
 
 CARD_FILE = "README.md"
+JUDGED = "MODEL.SHA256SUMS"
+"""The files of the model as it was judged, where a layout arranged them otherwise."""
 RESULTS = ".eval_results"
 """Where the Hub looks for scores."""
-OURS = (CARD_FILE, RESULTS, *UNLISTED, STATEMENT, BOM, manifest.FILE, manifest.CHECKPOINT, *FILES)
+OURS = (CARD_FILE, JUDGED, RESULTS, *UNLISTED, STATEMENT, BOM, manifest.FILE, manifest.CHECKPOINT, *FILES)
 """What a publication has beside the files of its model."""
 
 
@@ -52,6 +54,8 @@ def assemble(run: Path, record: Manifest, final: Artifact, folder: Path, layout:
     for path in folder.iterdir():
         if path.name in OURS:
             raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
+    if use:
+        write_checksums(final.path, folder / JUDGED)
     checkpoint = manifest.kept_checkpoint(run, record)
     if checkpoint:
         head = head_of(record.request.head, checkpoint.path, record.request.head_code)

@@ -13,13 +13,15 @@ from optimize.errors import RequestError
 from optimize.files.small import read_json
 from optimize.finished import judge_again, read_run
 from optimize.interfaces import Progress
-from optimize.manifest import FILE, Manifest
-from optimize.publishing.checksums import CHECKSUMS, SIGNATURE, read_checksums
+from optimize.manifest import CHECKPOINT, FILE, Manifest
+from optimize.publishing.checksums import CHECKSUMS, SIGNATURE, parse_checksums, read_checksums
 from optimize.publishing.fetching import fetch
 from optimize.publishing.provenance import BOM, STATEMENT, Digests, bom, same, statement
-from optimize.publishing.publication import OURS
+from optimize.publishing.publication import JUDGED, OURS
 from optimize.publishing.signing import check_key, why_unsigned
 
+GRAPHS = (".onnx", ".onnx_data", ".xml", ".bin")
+"""How files end that hold a model or its weights."""
 What = Literal["files", "model", "verdict", "provenance", "bill of materials", "signature"]
 
 
@@ -51,7 +53,12 @@ def verify(where: str, *, key: Path | None = None, progress: Progress | None = N
 
 
 def published_model(folder: Path, record: Manifest, digests: Digests) -> Artifact:
-    """The model of a publication: what of its files is not ours, sealed as the run's model folder was."""
+    """The model of a publication: what of its files is not ours, sealed as the run's model folder was.
+
+    Where a layout arranged them otherwise, the publication says itself what they were.
+    """
+    if JUDGED in digests:
+        digests = parse_checksums((folder / JUDGED).read_bytes(), str(folder / JUDGED))
     names = [PurePosixPath(name) for name in digests]
     lines = [f"{name}\0{digests[str(name)]}\n" for name in sorted(names) if name.parts[0] not in OURS]
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -64,7 +71,7 @@ def _of_model(folder: Path, record: Manifest, digests: Digests) -> Iterator[Find
     if found.digest != made.digest:
         yield Finding("model", "wrong", f"is not the one that {FILE} says was judged")
         return
-    yield Finding("model", "proven", f"is the one that {FILE} says was judged ({made.digest[:12]})")
+    yield _of_arranged(folder, digests, f"is the one that {FILE} says was judged ({made.digest[:12]})")
     try:
         verdict = judge_again(folder, record, found)
     except RequestError as error:
@@ -74,6 +81,20 @@ def _of_model(folder: Path, record: Manifest, digests: Digests) -> Iterator[Find
         yield Finding("verdict", "proven", f"passed, by the measurements in {FILE}; `optimize run` measures again")
     else:
         yield Finding("verdict", "not proven", f"{verdict.outcome}, by the measurements in {FILE}")
+
+
+def _of_arranged(folder: Path, digests: Digests, words: str) -> Finding:
+    """Whether every graph that is there is one of the judged model's; in an archive, nobody has looked."""
+    if JUDGED not in digests:
+        return Finding("model", "proven", words)
+    judged = set(parse_checksums((folder / JUDGED).read_bytes(), str(folder / JUDGED)).values())
+    paths = {PurePosixPath(name): digest for name, digest in digests.items()}
+    graphs = [digest for path, digest in paths.items() if path.suffix in GRAPHS and path.parts[0] != CHECKPOINT]
+    if not judged.issuperset(graphs):
+        return Finding("model", "wrong", f"has a graph that is not in {JUDGED}")
+    if not graphs:
+        return Finding("model", "not proven", f"lies in an archive; {JUDGED} says what has to be in it")
+    return Finding("model", "proven", f"{words}, arranged otherwise")
 
 
 def _of_origin(folder: Path, record: Manifest, digests: Digests) -> Iterator[Finding]:

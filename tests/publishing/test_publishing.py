@@ -288,7 +288,7 @@ def test_what_was_published_can_be_had_as_json(copy, optimize, tmp_path, capsys)
     assert optimize("publish", str(copy), str(tmp_path / "out"), "--json") == 0
 
     files = json.loads(capsys.readouterr().out)["files"]
-    assert files["manifest.json"] == hashlib.sha256((copy / "manifest.json").read_bytes()).hexdigest()
+    assert files["manifest.json"] == hashlib.sha256((tmp_path / "out" / "manifest.json").read_bytes()).hexdigest()
 
 
 def outcomes(where: object, **more) -> dict[str, str]:
@@ -405,6 +405,18 @@ def test_a_layout_arranges_the_publication_and_its_checksums_hold_what_is_there(
     assert "mlserver start PATH/kserve/model" in published["README.md"].decode().split("## Use")[1]
     assert {line.split("  ")[1] for line in published[CHECKSUMS].decode().splitlines()} == set(published) - {CHECKSUMS}
     assert fetch(str(tmp_path / "out")) == tmp_path / "out", "it is verified as it is"
+    assert outcomes(tmp_path / "out")["model"] == "proven"
+
+
+def test_a_graph_that_was_not_judged_is_seen_in_a_layout_and_an_archive_is_not_said_to_be_proven(passed, tmp_path):
+    publish(passed, str(tmp_path / "out"), layout="kserve")
+    publish(passed, str(tmp_path / "packed"), layout="sagemaker")
+    (tmp_path / "out" / "kserve" / "model" / "model.onnx").write_bytes(b"another")
+    (tmp_path / "out" / CHECKSUMS).unlink()
+    write_checksums(tmp_path / "out")
+
+    assert outcomes(tmp_path / "out")["model"] == "wrong"
+    assert outcomes(tmp_path / "packed")["model"] == "not proven"
 
 
 def test_a_layout_that_cannot_hold_the_model_is_refused_before_anything_is_written(passed, optimize, tmp_path, capsys):
