@@ -18,7 +18,7 @@ from optimize.manifest import FILE, Manifest
 from optimize.measure.kinds import KINDS
 from optimize.publishing.checksums import CHECKSUMS
 from optimize.publishing.fetching import fetch
-from optimize.publishing.publication import OURS
+from optimize.publishing.publication import JUDGED, OURS
 from optimize.quantization.weights import WIDE_SUMS
 from optimize.sentences.layout import lists_modules, read_encoder
 from optimize.targets import TARGETS
@@ -62,6 +62,10 @@ def load(where: str | Path, *, threads: int | None = None, allow_overflow: bool 
 
 def _published_model(folder: Path, record: Manifest) -> Artifact:
     """The model of a publication that is what its checksums say; refuse one that is not the manifest's."""
+    if (folder / JUDGED).exists():
+        raise RequestError(
+            f"{folder}: its files are arranged for another server; name the run, or publish it with --layout optimum"
+        )
     files = [path for path in sealed_files(folder) if path.relative_to(folder).parts[0] not in OURS]
     stated = record.stages[-1].artifact
     if digest_of(folder, files) != stated.digest:

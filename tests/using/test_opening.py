@@ -14,6 +14,7 @@ from optimize import manifest
 from optimize.errors import RequestError, UnavailableError
 from optimize.machine import environment
 from optimize.publishing.checksums import write_checksums
+from optimize.publishing.publication import JUDGED
 
 HEAD = "text-classification"
 LIGHT = """
@@ -131,3 +132,10 @@ def test_lines_of_json_are_answered_a_line_each(run):
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 2
     done = subprocess.run(words, input='"a"\n{', capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, "stdin: line 2 is not JSON" in done.stderr) == (2, True)
+
+
+def test_what_is_arranged_for_another_server_is_refused_as_such(publication):
+    write_checksums(publication, publication / JUDGED)
+    write_checksums(publication)
+    with pytest.raises(RequestError, match="arranged for another server; name the run"):
+        package.load(publication)
