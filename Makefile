@@ -36,7 +36,7 @@ option = $(if $(2),$(1) '$(subst ','\'',$(2))')
 WHERE = $(call option,--target,$(TARGET)) $(call option,--pipeline,$(PIPELINE)) $(call option,--device,$(DEVICE))
 WHAT = $(call option,--model,$(MODEL)) $(call option,--data,$(DATA))
 
-.PHONY: help setup optimize certify publish baseline regress bench gpu test test-slow check fix docs site clean
+.PHONY: help setup optimize certify publish baseline regress bench gpu test test-slow test-environments check fix docs site clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -74,10 +74,13 @@ regress: $(READY)  ## what got worse since the accepted run: RUN=folder
 	$(OPTIMIZE) regress $(call option,,$(RUN)) $(ARGS)
 
 test: $(READY)  ## the default tests: offline, minutes
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not environments'
 
 test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
-	$(WHERE_PIP_LOOKS) $(PYTEST) -m slow
+	$(PYTEST) -m slow
+
+test-environments: $(READY)  ## beside others' libraries and servers, each in an environment of its own; installs many GB
+	$(WHERE_PIP_LOOKS) $(PYTEST) -m environments
 
 check: $(READY)  ## lint, format, types and result tables; writes nothing
 	$(VENV)/bin/ruff check .

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from slow.environments import run_there, transformers_4
+from environments.made import run_there, transformers_4
 
 import optimize
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 
 HEAD = "question-answering"
 LONGEST = 48

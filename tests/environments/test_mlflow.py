@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environments.made import mlflow_client, mlflow_server, run_there
 from report.conftest import make_manifest
-from slow.environments import mlflow_client, mlflow_server, run_there
 
 from optimize import manifest
 from optimize.machine.privacy import SWITCHES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # environments are installed
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environments are installed
 STARTED_SECONDS = 300
 DELIVER = """
 import sys

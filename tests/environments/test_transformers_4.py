@@ -12,12 +12,12 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import pytest
-from slow.environments import run_there, transformers_4
+from environments.made import run_there, transformers_4
 from tiers import ALL_HEADS
 
 from optimize.heads import HEADS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 
 EXPORT = """
 import sys

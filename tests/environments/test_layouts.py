@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 import yaml
+from environments.made import PATIENCE, kserve, mlserver, run_there, sagemaker, triton, vertex
 from layouts.test_answering import same
 from served import TEXTS, record_of
-from slow.environments import PATIENCE, kserve, mlserver, run_there, sagemaker, triton, vertex
 
 from optimize.publishing.layouts.handlers import answering
 from optimize.publishing.layouts.layout import model_name
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # environments are installed
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environments are installed
 SERVERS = Path(__file__).parent / "servers"
 HEADS = ("text-classification", "token-classification", "question-answering", "multiple-choice")
 """Those whose inputs have different forms."""

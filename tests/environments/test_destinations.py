@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from environments.made import ROOT, moto, run_there, s3_client
 from publishing.conftest import contents, lay_out
-from slow.environments import ROOT, moto, run_there, s3_client
 
 from optimize.errors import RequestError
 from optimize.interfaces import Silence
@@ -26,7 +26,7 @@ from optimize.publishing.destinations import destination_of
 from optimize.publishing.destinations.interface import Terms
 from optimize.publishing.fetching import fetch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # environments are installed
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environments are installed
 BYTES = int(os.environ.get("OPTIMIZE_TEST_UPLOAD_BYTES", "25165824"))
 KILLS = int(os.environ.get("OPTIMIZE_TEST_KILLS", "2"))
 PUT = """
@@ -110,7 +110,7 @@ def large(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where what is fetched goes; environments stay in the user's own."""
-    monkeypatch.setattr("slow.environments.cache_root", partial(Path, cache_root()))
+    monkeypatch.setattr("environments.made.cache_root", partial(Path, cache_root()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

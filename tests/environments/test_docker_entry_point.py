@@ -17,11 +17,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from slow.environments import ROOT, environment
+from environments.made import ROOT, environment
 
 import optimize
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(600)]
 
 DOCKER = ROOT / "examples" / "docker"
 MOST_BYTES = 450 * 10**6

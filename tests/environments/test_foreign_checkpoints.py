@@ -17,8 +17,8 @@ import msgpack
 import numpy as np
 import pytest
 from doubles import Silent
+from environments.made import foreign_frameworks
 from safetensors.numpy import load_file
-from slow.environments import foreign_frameworks
 
 from optimize.checkpoint import load_model
 from optimize.source.acquire import acquire_checkpoint
@@ -37,7 +37,7 @@ CASES = [f"{library}-{name}" for library in ("TensorFlow", "Flax") for name in (
 SCRIPT = Path(__file__).with_name("made_elsewhere.py")
 NEAR = 1e-5
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

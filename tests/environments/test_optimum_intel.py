@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slow.environments import optimum_intel
+from environments.made import optimum_intel
 
 from optimize.heads import HEADS
 
@@ -34,7 +34,7 @@ with numpy.load(sys.argv[3]) as feed:
 numpy.savez(sys.argv[4], **{name: numpy.asarray(outputs[name]) for name in json.loads(sys.argv[5])})
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

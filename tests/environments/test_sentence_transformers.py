@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doubles import FEW, Silent
-from slow.environments import optimum_intel, transformers_4
+from environments.made import optimum_intel, transformers_4
 
 from optimize import running
 from optimize.planning import make_plan
@@ -47,7 +47,7 @@ numpy.save(sys.argv[2], model.encode(json.loads(sys.argv[1])))
 """
 TEXTS = ["The train is late.", "A cat sits on the old bridge and waits for the rain to stop.", "late " * 60]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("few_runs")]
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800), pytest.mark.usefixtures("few_runs")]
 
 
 def call(kind: str, code: str, *words: object) -> None:

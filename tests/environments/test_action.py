@@ -12,7 +12,7 @@ from ci.github_server import NUMBER, REPOSITORY, TOKEN, serve
 
 from optimize import manifest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # environments are installed
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environments are installed
 FEW = "--build-only --examples 40 --calibration-examples 16 --tuning-examples 16 --seed 1"
 
 
