@@ -71,5 +71,11 @@ def test_kserves_example_asks_for_the_service_that_the_layout_writes():
 
     text = (EXAMPLES / "kserve" / "main.tf").read_text(encoding="utf-8")
     written = service(record_of("text-classification"), "distilbert")
-    for word in (written["apiVersion"], written["kind"], *written["spec"]["predictor"]["model"]):
+    for word in (
+        written["apiVersion"],
+        written["kind"],
+        *written["spec"]["predictor"]["containers"][0],
+        "STORAGE_URI",
+        "MLSERVER_MODELS_DIR",
+    ):
         assert re.search(rf"\b{re.escape(word)}\b", text), word

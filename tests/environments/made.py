@@ -94,7 +94,9 @@ def mlflow_client() -> Path:
 
 def triton() -> Path:
     """Triton's server with its Python backend, as PyTriton brings it along, and the protobuf of its configurations."""
-    return environment("triton", ["nvidia-pytriton==0.7.0", "tritonclient[all]==2.73.0", *ENGINE])
+    # PyTriton wants NumPy below 2.
+    packages = ["nvidia-pytriton==0.7.0", "tritonclient[all]==2.73.0", *ENGINE[:2], "numpy==1.26.4"]
+    return environment("triton", packages)
 
 
 def mlserver() -> Path:
@@ -114,7 +116,8 @@ def vertex() -> Path:
 
 def kserve() -> Path:
     """KServe's own classes of its resources."""
-    return environment("kserve", ["kserve==0.21.0"])
+    # Its classes are of an older generator than those of kubernetes 36, whose client reads them no more.
+    return environment("kserve", ["kserve==0.21.0", "kubernetes==32.0.1"])
 
 
 def moto() -> Path:

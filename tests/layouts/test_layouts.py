@@ -107,7 +107,7 @@ def test_kserves_service_asks_for_what_the_model_took(arranged):
     service = yaml.safe_load((arranged("kserve", HEAD) / "kserve" / "inference-service.yaml").read_text())
 
     assert service["metadata"]["name"] == model_name(record_of(HEAD))
-    assert service["spec"]["predictor"]["model"]["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
+    assert service["spec"]["predictor"]["containers"][0]["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
 
 
 def test_requirements_name_the_engine_that_the_model_was_judged_with(arranged):

@@ -63,20 +63,19 @@ resource "kubernetes_manifest" "service" {
       predictor = {
         minReplicas = 1
         maxReplicas = var.max_replicas
-        model = {
-          modelFormat = {
-            name    = "mlserver"
-            version = "1"
-          }
-          runtime         = "kserve-mlserver"
-          protocolVersion = "v2"
-          image           = var.image
-          storageUri      = var.storage_uri
+        containers = [{
+          name  = "kserve-container"
+          image = var.image
+          env = [
+            { name = "STORAGE_URI", value = var.storage_uri },
+            { name = "MLSERVER_MODELS_DIR", value = "/mnt/models" },
+          ]
+          ports = [{ containerPort = 8080, protocol = "TCP" }]
           resources = {
             requests = var.resources
             limits   = var.resources
           }
-        }
+        }]
       }
     }
   }

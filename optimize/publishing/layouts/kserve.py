@@ -53,18 +53,22 @@ def service(record: Manifest, name: str) -> dict[str, object]:
     limits: dict[str, str] = dict(requests)
     if record.request.target == "cuda":
         limits["nvidia.com/gpu"] = "1"
-    model = {
-        "modelFormat": {"name": "mlserver", "version": "1"},
-        "runtime": "kserve-mlserver",
-        "protocolVersion": "v2",
-        "storageUri": f"s3://{PLACE}",
+    # KServe's own runtime for MLServer takes the formats that it lists alone, and this is none of them.
+    container = {
+        "name": "kserve-container",
+        "image": "REGISTRY/mlserver",
+        "env": [
+            {"name": "STORAGE_URI", "value": f"s3://{PLACE}"},
+            {"name": "MLSERVER_MODELS_DIR", "value": "/mnt/models"},
+        ],
+        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
         "resources": {"requests": requests, "limits": limits},
     }
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {"name": name},
-        "spec": {"predictor": {"minReplicas": 1, "maxReplicas": 4, "model": model}},
+        "spec": {"predictor": {"minReplicas": 1, "maxReplicas": 4, "containers": [container]}},
     }
 
 

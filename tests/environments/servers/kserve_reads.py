@@ -4,11 +4,17 @@ import json
 import sys
 from pathlib import Path
 
+import kserve
 import yaml
 from kserve import V1beta1InferenceService
-from kubernetes.client import ApiClient
+from kubernetes.client import ApiClient, models
 
 client = ApiClient()
+# The client of Kubernetes looks for classes of fields among its own.
+vars(models).update(
+    {name: value for name, value in vars(kserve).items() if name.startswith("V1") and name not in vars(models)}
+)
 content = yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8"))
-service = client.deserialize(json.dumps(content), V1beta1InferenceService, "application/json")
+answer = type("Answer", (), {"data": json.dumps(content)})
+service = client.deserialize(answer, V1beta1InferenceService)
 print(json.dumps({"given": content, "kept": client.sanitize_for_serialization(service)}))
