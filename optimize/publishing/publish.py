@@ -85,6 +85,8 @@ def _require_outside(run: Path, address: str) -> None:
     if is_url(address):
         return
     user_path(address, "the place to publish to")
+    if not run.exists():
+        return  # which is refused where it is read
     place = Path(os.path.realpath(address))  # which goes through links that lead to themselves, too
     for folder in (place, *place.parents):
         if folder.exists() and folder.samefile(run):

@@ -15,6 +15,7 @@ from served import record_of
 from optimize.errors import RequestError
 from optimize.publishing.layouts import DEFAULT, LAYOUTS, find_layout
 from optimize.publishing.layouts.layout import check_layout, model_name
+from optimize.runtimes.openvino import load_openvino
 
 HEAD = "text-classification"
 SERVED = ("kserve", "sagemaker", "triton", "vertex")
@@ -120,11 +121,9 @@ def test_requirements_name_the_engine_that_the_model_was_judged_with(arranged):
 
 
 def test_openvinos_server_takes_texts(context, apply, tmp_path):
-    import openvino
+    openvino = load_openvino()
     import openvino_tokenizers  # noqa: F401  (its operators are in the graph)
     from served import TEXTS
-
-    from optimize.runtimes.openvino import core
 
     here = context(HEAD)
     built = apply(here, "attach_tokenizer", apply(here, "convert_openvino", apply(here, "export")))
@@ -139,7 +138,7 @@ def test_openvinos_server_takes_texts(context, apply, tmp_path):
     (entry,) = json.loads((folder / "ovms" / "config.json").read_text())["model_config_list"]
     place = folder / "ovms" / entry["config"]["base_path"]
     assert [path.name for path in place.iterdir() if path.is_dir()] == ["1"]
-    compiled = core().compile_model(str(place / "1" / "model.xml"), "CPU", entry["config"]["plugin_config"])
+    compiled = openvino.Core().compile_model(str(place / "1" / "model.xml"), "CPU", entry["config"]["plugin_config"])
     logits = compiled([openvino.Tensor(TEXTS[HEAD])])["logits"]
     assert logits.shape == (len(TEXTS[HEAD]), len(json.loads((place / "labels.json").read_text())["id2label"]))
 
