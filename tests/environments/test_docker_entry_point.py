@@ -23,7 +23,7 @@ import optimize
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(600)]
 
-DOCKER = ROOT / "examples" / "docker"
+DOCKER = ROOT / "docs" / "examples" / "docker"
 MOST_BYTES = 450 * 10**6
 BASE_BYTES = 135 * 10**6
 """Of python:3.11-slim; stated by others, not measured here."""
