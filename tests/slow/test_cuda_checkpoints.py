@@ -18,7 +18,11 @@ stages:
 gates: {max_relative_metric_drop: 0.02, min_agreement: 0.98}
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(ABSENT, reason=REASON)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(ABSENT, reason=REASON),
+]
 
 
 @pytest.fixture

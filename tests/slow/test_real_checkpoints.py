@@ -36,7 +36,12 @@ stages:
 gates: {max_relative_metric_drop: 0.05, min_agreement: 0.8}
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(ABSENT, reason=REASON), pytest.mark.usefixtures("few_runs")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(ABSENT, reason=REASON),
+    pytest.mark.usefixtures("few_runs"),
+]
 
 
 @pytest.fixture
