@@ -168,6 +168,7 @@ def publish(
     folder: str | Path,
     destination: str,
     *,
+    layout: str = "optimum",
     replace: bool = False,
     unverified: bool = False,
     sign_key: Path | None = None,
@@ -178,15 +179,17 @@ def publish(
 ) -> Published:
     """Judge a finished run again and put its publication at a path or an address; where it is, and its files' SHA-256.
 
-    `replace` lets other content there go, `unverified` takes a run that is so, and `sign_key` is a private key in PEM.
-    `public`, `pull_request` and `message` are for a repository of the Hub. Raises RequestError where the run has not
+    `layout` is for whom its files are arranged, `replace` lets other content there go, `unverified` takes a run that is
+    so, and `sign_key` is a private key in PEM. `public`, `pull_request` and `message` are for a repository of the Hub. Raises RequestError where the run has not
     passed or the destination has other content, and UnavailableError where it cannot be reached.
     """
     from optimize.publishing.destinations.interface import Terms
     from optimize.publishing.publish import publish as put
 
     terms = Terms(replace=replace, public=public, pull_request=pull_request, message=message)
-    return put(Path(folder), destination, terms, unverified=unverified, sign_key=sign_key, progress=progress)
+    return put(
+        Path(folder), destination, terms, layout=layout, unverified=unverified, sign_key=sign_key, progress=progress
+    )
 
 
 def verify(where: str, *, key: Path | None = None, progress: Progress | None = None) -> list[Finding]:

@@ -16,8 +16,8 @@ from optimize.files.putting import put_file
 if TYPE_CHECKING:
     import numpy as np
 
-DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-"""What NumPy raises for a file that is cut off, is no archive, holds objects, or is packed as it cannot unpack."""
+DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError)
+"""What NumPy and zipfile raise for what is cut off, no archive, holds objects, is encrypted or packed otherwise."""
 
 
 def put_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

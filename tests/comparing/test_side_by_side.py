@@ -129,6 +129,18 @@ def test_a_file_that_is_no_table_of_scores_is_refused(folders, content):
         read_judged(run)
 
 
+@pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 99)], ids=["encrypted", "packed otherwise"])
+def test_scores_that_cannot_be_unpacked_are_refused(place, value, folders):
+    (run,) = folders(a=judged())
+    content = bytearray((run / FILE).read_bytes())
+    # Flags and the kind of packing, of the first entry: in its own header, and two bytes further in the directory's.
+    content[place] = content[content.index(b"PK\x01\x02") + place + 2] = value
+    (run / FILE).write_bytes(content)
+
+    with pytest.raises(RequestError, match=r"scores.npz: cannot be read"):
+        read_judged(run)
+
+
 def test_scores_that_would_run_code_are_refused(folders):
     (run,) = folders(a=judged())
     np.savez(run / FILE, **{"x/decisions": np.array([object()])})

@@ -158,8 +158,7 @@ def test_uploads_to_s3_that_are_killed_at_random_moments_are_never_half_seen(buc
         process = subprocess.Popen(
             [*map(str, words), place], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
         )
-        assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == b"begins\n"
         time.sleep(moments.uniform(0, seconds))
         process.kill()
         process.communicate()

@@ -6,6 +6,7 @@ devices, sparse files and headers without end are refused; Python's own filters 
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from collections.abc import Generator, Iterator
@@ -71,7 +72,7 @@ class Archive:
             with Path(place).open("rb") as stream:
                 limit = library.ZstdDecompressor(max_window_size=WINDOW_BYTES)
                 metered = _Metered(limit.stream_reader(stream, read_across_frames=True), place)
-                with tarfile.open(fileobj=metered, mode="r|") as tar:  # type: ignore[call-overload]
+                with tarfile.open(fileobj=metered, mode="r|") as tar:
                     yield from _members(tar, metered, place)
         except OSError as error:
             raise RequestError(f"{place}: cannot be read ({error.strerror}); name an archive that is there") from error
@@ -81,13 +82,13 @@ class Archive:
             ) from error
 
 
-class _Metered:
+class _Metered(io.RawIOBase):
     """A stream of which no more is read than was allowed: a tar's headers are read into memory whole."""
 
     def __init__(self, stream: zstandard.ZstdDecompressionReader, place: str) -> None:
         self.stream, self.place, self.left = stream, place, HEADER_BYTES
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         """Read as many bytes, or to the end."""
         content: bytes = self.stream.read(size)
         self.left -= len(content)
@@ -98,11 +99,11 @@ class _Metered:
 
 def _members(tar: tarfile.TarFile, metered: _Metered, place: str) -> Iterator[Sent]:
     while (member := tar.next()) is not None:
-        if member.type not in PLAIN or member.issparse() or member.size < 0:
+        is_plain = member.type in PLAIN and not member.issparse() and member.size >= 0
+        stream = tar.extractfile(member) if is_plain else None
+        if stream is None:
             raise RequestError(f"{place}: has '{brief(member.name)}', which is not a plain file; get it from elsewhere")
         metered.left = member.size + HEADER_BYTES
-        stream = tar.extractfile(member)
-        assert stream is not None, "of a plain file"
         yield Sent(member.name, member.size, iter(partial(stream.read, CHUNK_BYTES), b""))
         metered.left = HEADER_BYTES
 

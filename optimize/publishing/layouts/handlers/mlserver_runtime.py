@@ -14,7 +14,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import get_model_uri
 
 
-class Answering(MLModel):  # type: ignore[misc]
+class Answering(MLModel):
     """Inputs are tensors of the task's fields, each of one text an input; choices are JSON lists of texts."""
 
     async def load(self) -> bool:

@@ -10,7 +10,7 @@ from google.cloud.aiplatform.prediction.predictor import Predictor
 from google.cloud.aiplatform.utils import prediction_utils
 
 
-class Answering(Predictor):  # type: ignore[misc]
+class Answering(Predictor):
     """Each instance is a text, or an object of the task's fields."""
 
     def load(self, artifacts_uri: str) -> None:
