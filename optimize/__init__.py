@@ -179,9 +179,10 @@ def publish(
 ) -> Published:
     """Judge a finished run again and put its publication at a path or an address; where it is, and its files' SHA-256.
 
-    `layout` is for whom its files are arranged, `replace` lets other content there go, `unverified` takes a run that is
-    so, and `sign_key` is a private key in PEM. `public`, `pull_request` and `message` are for a repository of the Hub. Raises RequestError where the run has not
-    passed or the destination has other content, and UnavailableError where it cannot be reached.
+    `layout` is for whom its files are arranged, `replace` lets other content there go, `unverified` takes a run that
+    is so, and `sign_key` is a private key in PEM. `public`, `pull_request` and `message` are for a repository of the
+    Hub. Raises RequestError where the run has not passed or the destination has other content, and UnavailableError
+    where it cannot be reached.
     """
     from optimize.publishing.destinations.interface import Terms
     from optimize.publishing.publish import publish as put
