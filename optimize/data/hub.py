@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from optimize.data.read import peek_columns, raise_if_full, read_file, renamed, silence_datasets
+from optimize.data.read import peek_columns, read_file, renamed, silence_datasets
 from optimize.data.sampling import Source, sample_lines, sample_parquet
 from optimize.errors import DataError, UnavailableError, first_line
+from optimize.files.putting import raise_if_full
 from optimize.hub import client
 from optimize.hub.refusals import Repository, asking_hub
 from optimize.hub.repository import cached_folder, inspect_repository, is_offline

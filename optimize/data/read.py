@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from optimize.data.objects import OBJECTS, check_nesting, first_object, write_li
 from optimize.data.saved import ARROW, find_saved, is_saved, read_columns, read_saved
 from optimize.data.separated import SEPARATED, dialect_of, read_header
 from optimize.errors import DataError, first_line
+from optimize.files.putting import raise_if_full
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -135,14 +135,6 @@ def silence_datasets() -> None:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)
-
-
-def raise_if_full(error: BaseException | None) -> None:
-    """Raise a full disk as the OSError it is, and not as a fault of the data; `datasets` wraps it."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(error.errno, error.strerror)
-        error = error.__cause__ or error.__context__
 
 
 @contextmanager

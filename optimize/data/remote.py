@@ -6,12 +6,9 @@ the address without credentials, and quote nothing of what libraries say, which 
 
 from __future__ import annotations
 
-import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -19,9 +16,9 @@ from urllib.parse import urlsplit
 
 from optimize.data.files import PLACES, Files, is_plain_name, split_of
 from optimize.data.forms import form_of
-from optimize.data.read import raise_if_full
 from optimize.data.urls import OnHub, without_secrets
-from optimize.errors import DataError, OptimizeError, UnavailableError
+from optimize.errors import DataError
+from optimize.files.stores import asking, open_store
 from optimize.hub.patience import ANSWER_SECONDS, CONNECT_SECONDS, SILENT_SECONDS, SLOWEST_BYTES_PER_SECOND, answer
 from optimize.hub.refusals import Repository
 from optimize.hub.repository import download, inspect_repository
@@ -35,16 +32,6 @@ MOST_BYTES = 2**34
 CHUNK_BYTES = 2**20
 DEEPEST = 3
 """Folders below an address: a configuration, `data`, and a split."""
-LIBRARIES = {
-    "http": "aiohttp",
-    "https": "aiohttp",
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-}
 Fetch = Callable[[str, Path], None]
 """Downloads the file of a name to a path."""
 
@@ -124,11 +111,11 @@ def open_url(url: str, config: str | None, progress: Progress) -> Remote:
     def ask() -> dict[str, int | None]:
         return {name: _size(system.info(path))} if alone else dict(_listed(system, path, config))
 
-    with _asking(shown):
+    with asking(shown, refusal=DataError, what="--data"):
         sizes = answer(ask, about=shown, progress=progress, whom="an answer")
 
     def fetch(name: str, target: Path) -> None:
-        with _asking(shown):
+        with asking(shown, refusal=DataError, what="--data"):
             for received in _download(system, path if alone else _below(path, name), target, shown):
                 done, size = received // 10**6, (sizes[name] or received) // 10**6
                 progress.step(f"download {target.name}, MB", done, max(1, done, size))
@@ -138,20 +125,8 @@ def open_url(url: str, config: str | None, progress: Progress) -> Remote:
 
 def _system_of(url: str, shown: str) -> tuple[AbstractFileSystem, str]:
     """The file system of an address, and the path in it."""
-    import fsspec
-
-    if "::" in re.sub(r"\[.*?\]", "", url):  # which are part of a host's number in brackets
-        raise DataError(f"{shown}: is a chain of addresses; name one")
-    scheme = url.partition("://")[0].lower()
-    try:
-        urlsplit(url)
-        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **_options(scheme))
-    except ImportError as error:
-        library = LIBRARIES.get(scheme, f"what fsspec reads {scheme} with")
-        raise UnavailableError(f"{shown}: needs {library}, which is not installed; install {library}") from error
-    except ValueError as error:
-        raise DataError(f"{shown}: is no address of a kind that is known; check --data") from error
-    return found
+    options = _options(url.partition("://")[0].lower())
+    return open_store(url, shown, refusal=DataError, what="--data", **options)
 
 
 def _options(scheme: str) -> dict[str, Any]:
@@ -206,40 +181,3 @@ def _download(system: AbstractFileSystem, path: str, target: Path, shown: str) -
                 raise TimeoutError
             out.write(chunk)
             yield received
-
-
-@contextmanager
-def _asking(shown: str) -> Iterator[None]:
-    """Say in our words what libraries raise meanwhile."""
-    import aiohttp
-
-    kinds: tuple[type[Exception], ...] = (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        RuntimeError,
-        aiohttp.ClientError,
-    )
-    if "botocore.exceptions" in sys.modules:  # whose errors are of no other kind
-        kinds += (sys.modules["botocore.exceptions"].BotoCoreError,)
-    try:
-        yield
-    except kinds as error:
-        raise_if_full(error)
-        raise _refusal(error, shown) from None
-
-
-def _refusal(error: BaseException, shown: str) -> OptimizeError:
-    """What it means that an address cannot be read."""
-    cause = error.__cause__ or error
-    status = getattr(cause, "status", None)
-    if status in (401, 403) or isinstance(cause, PermissionError):
-        return DataError(f"{shown}: may not be read with these credentials; check --data")
-    if isinstance(status, int) and status >= 500:
-        return UnavailableError(f"{shown}: is out of order ({status}); try again later")
-    if isinstance(cause, TimeoutError):
-        return UnavailableError(f"{shown}: does not answer in time; try again later")
-    if isinstance(cause, FileNotFoundError) or status in (404, 410):
-        return DataError(f"{shown}: is not there; check --data")
-    return UnavailableError(f"{shown}: cannot be read ({type(cause).__name__}); check the network and --data")

@@ -151,11 +151,11 @@ def test_what_any_file_system_of_fsspec_lists_is_read(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[str, type[OptimizeError], str]] = {
     "nothing": ("/train.jsonl", DataError, "is not there; check --data"),
     "no folder": ("/folder", DataError, "is not there; check --data"),
-    "not allowed": ("/status/403/train.jsonl", DataError, "may not be read with these credentials"),
-    "nobody known": ("/status/401/train.jsonl", DataError, "may not be read with these credentials"),
+    "not allowed": ("/status/403/train.jsonl", DataError, "these credentials do not allow that"),
+    "nobody known": ("/status/401/train.jsonl", DataError, "these credentials do not allow that"),
     "out of order": ("/status/503/train.jsonl", UnavailableError, "is out of order (503); try again later"),
     "out of order, a folder": ("/status/500/set", UnavailableError, "is out of order (500)"),
-    "cut short": ("/short/train.jsonl", UnavailableError, "cannot be read (ContentLengthError); check the network"),
+    "cut short": ("/short/train.jsonl", UnavailableError, "cannot be reached (ContentLengthError); check the network"),
     "a chain": ("/x.zip::/train.jsonl", DataError, "is a chain of addresses; name one"),
 }
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_read_is_one_line_without_credentials(served, path: str, 
 
 
 def test_nobody_at_an_address_is_no_fault_of_the_request(monkeypatch) -> None:
-    with pytest.raises(UnavailableError, match=r"^http://127\.0\.0\.1:9/train\.jsonl: cannot be read \(ClientConn"):
+    with pytest.raises(UnavailableError, match=r"^http://127\.0\.0\.1:9/train\.jsonl: cannot be reached \(ClientConn"):
         load(f"http://{USER}@127.0.0.1:9/train.jsonl?{SECRET}")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from environments.made import ROOT, moto, run_there, s3_client
+from environments.serving import free_port, serving
 from publishing.conftest import contents, lay_out
 
 from optimize.errors import RequestError
@@ -49,26 +48,6 @@ except OptimizeError as error:
 """
 
 
-def started(command: list[object], address: str, log: Path) -> subprocess.Popen[bytes]:
-    """A server that answers."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out, start_new_session=True)
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(address, timeout=10):
-                return process
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise AssertionError("the server did not begin to answer")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """The host of an empty registry."""
@@ -78,27 +57,22 @@ def registry(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "registry.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/blobs}}}}\nhttp: {{addr: '{host}'}}\n"
     )
-    server = started([program, "serve", tmp_path / "registry.yml"], f"http://{host}/v2/", tmp_path / "registry.log")
-    yield host
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
+    with serving([program, "serve", tmp_path / "registry.yml"], tmp_path / "registry.log", f"http://{host}/v2/", {}):
+        yield host
 
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an empty bucket; the environment names its server."""
     address = f"http://127.0.0.1:{(port := free_port())}"
-    server = started(
-        [moto().parent / "moto_server", "-H", "127.0.0.1", "-p", port], f"{address}/moto-api", tmp_path / "moto.log"
-    )
+    command = [moto().parent / "moto_server", "-H", "127.0.0.1", "-p", port]
     named = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
     for name, value in {**named, "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
-    with urllib.request.urlopen(urllib.request.Request(f"{address}/bucket", method="PUT"), timeout=10):
-        pass
-    yield "s3://bucket/publication"
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
+    with serving(command, tmp_path / "moto.log", f"{address}/moto-api", {}):
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/bucket", method="PUT"), timeout=10):
+            pass
+        yield "s3://bucket/publication"
 
 
 @pytest.fixture

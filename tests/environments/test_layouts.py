@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sysconfig
 import tarfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from environments.made import PATIENCE, kserve, mlserver, run_there, sagemaker, triton, vertex
+from environments.serving import free_port, serving
 from layouts.test_answering import same
 from served import TEXTS, record_of
 
@@ -31,7 +28,6 @@ pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environmen
 SERVERS = Path(__file__).parent / "servers"
 HEADS = ("text-classification", "token-classification", "question-answering", "multiple-choice")
 """Those whose inputs have different forms."""
-STARTED_SECONDS = 120
 TRANSFORMERS_JS = "@huggingface/transformers@4.3.2"
 
 
@@ -50,39 +46,6 @@ def expected(arranged) -> Any:
         return [predict(given) for given in TEXTS[head]]
 
     return answers
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextmanager
-def serving(command: list[Any], log: Path, ready: str, **environ: str) -> Iterator[None]:
-    """A server that is ready, and whose processes end with the block."""
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [*map(str, command)], env=os.environ | environ, stdout=stream, stderr=stream, start_new_session=True
-        )
-        try:
-            deadline = time.monotonic() + STARTED_SECONDS
-            while not answers(ready):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.5)
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=10):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def infer(address: str, name: str, columns: Mapping[str, Any]) -> tuple[int, Any]:
@@ -124,14 +87,12 @@ def test_triton_serves_texts_to_answers(arranged, expected, tmp_path):
     command += ["--backend-directory", home / "backends", "--allow-grpc=false", "--allow-metrics=false"]
     libraries = f"{packages / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}"
 
-    with serving(
-        command,
-        tmp_path / "log",
-        f"{address}/v2/health/ready",
-        PYTHONPATH=str(packages),
-        PATH=f"{python.parent}:{os.environ['PATH']}",
-        LD_LIBRARY_PATH=libraries,
-    ):
+    environ = {
+        "PYTHONPATH": str(packages),
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": libraries,
+    }
+    with serving(command, tmp_path / "log", f"{address}/v2/health/ready", environ):
         for head in HEADS:
             for given, answer in zip(TEXTS[head], expected(head), strict=True):
                 columns = {}
@@ -178,7 +139,7 @@ def test_mlserver_serves_models_of_all_forms_at_once(arranged, expected, tmp_pat
     environ = {f"MLSERVER_{name}_PORT": port for name, port in ports.items()} | {"MLSERVER_PARALLEL_WORKERS": "0"}
 
     command = [python, "-m", "mlserver.cli.main", "start", models]
-    with serving(command, tmp_path / "log", f"{address}/v2/health/ready", **environ):
+    with serving(command, tmp_path / "log", f"{address}/v2/health/ready", environ):
         for head in HEADS:
             for given, answer in zip(TEXTS[head], expected(head), strict=True):
                 columns = {}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,13 +13,13 @@ from typing import Any
 
 import pytest
 from environments.made import mlflow_client, mlflow_server, run_there
+from environments.serving import free_port, serving
 from report.conftest import make_manifest
 
 from optimize import manifest
 from optimize.machine.privacy import SWITCHES
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environments are installed
-STARTED_SECONDS = 300
 DELIVER = """
 import sys
 from pathlib import Path
@@ -38,12 +35,6 @@ except UnavailableError as error:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a server of its own, whose processes end with the test."""
@@ -51,28 +42,8 @@ def server(tmp_path: Path) -> Iterator[str]:
     home.mkdir()
     command = [mlflow_server(), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{home}/store.db", "--artifacts-destination", str(home / "artifacts")]
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=home, env={**os.environ, **SWITCHES}, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            wait_for(f"{address}/health", process)
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + STARTED_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(address, timeout=10):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
-    raise AssertionError("the server did not begin to answer")
+    with serving(command, home / "log", f"{address}/health", SWITCHES, home):
+        yield address
 
 
 def ask(server: str, what: str, **words: Any) -> Any:

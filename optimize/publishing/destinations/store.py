@@ -7,16 +7,15 @@ Until then, SHA256SUMS.unfinished says whose files these are, so that an upload 
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimize.artifact import CHUNK_BYTES
-from optimize.data.remote import LIBRARIES
 from optimize.data.urls import without_secrets
-from optimize.errors import OptimizeError, RequestError, UnavailableError
+from optimize.errors import RequestError
+from optimize.files.stores import asking, open_store
 from optimize.interfaces import Progress
 from optimize.publishing.checksums import CHECKSUMS, MOST_BYTES, UNLISTED, file_names, ordered, parse_checksums
 from optimize.publishing.destinations.interface import Sent, Terms
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 UNFINISHED = f"{CHECKSUMS}.unfinished"
+WHAT = "the address"
 
 
 class Store:
@@ -74,17 +74,9 @@ class Store:
 
 def _opened(place: str) -> tuple[AbstractFileSystem, str]:
     """The file system of an address, and the path in it."""
-    import fsspec
-
-    shown, scheme = without_secrets(place), place.partition("://")[0].lower()
-    if "::" in place:
-        raise RequestError(f"{shown}: is a chain of addresses; name one")
-    try:
-        with _asking(place):
-            system, root = fsspec.core.url_to_fs(place)
-    except ImportError as error:
-        library = LIBRARIES.get(scheme, f"what fsspec reads {scheme} with")
-        raise UnavailableError(f"{shown}: needs {library}, which is not installed; install {library}") from error
+    shown = without_secrets(place)
+    with _asking(place):
+        system, root = open_store(place, shown, refusal=RequestError, what=WHAT)
     if not root.strip("/"):
         raise RequestError(f"{shown}: names no folder; add one")
     return system, root.rstrip("/")
@@ -139,26 +131,5 @@ def _chunks(system: AbstractFileSystem, root: str, name: str, place: str) -> Ite
             yield chunk
 
 
-@contextmanager
-def _asking(place: str) -> Iterator[None]:
-    """Say in our words what fsspec and the libraries below it raise meanwhile."""
-    kinds: tuple[type[Exception], ...] = (OSError, ValueError, TypeError, LookupError, RuntimeError)
-    for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
-        if module in sys.modules:  # whose errors are of no other kind
-            kinds += (getattr(sys.modules[module], name),)
-    try:
-        yield
-    except kinds as error:
-        raise _refusal(error, without_secrets(place)) from error
-
-
-def _refusal(error: Exception, shown: str) -> OptimizeError:
-    if isinstance(error, PermissionError):
-        return RequestError(f"{shown}: these credentials do not allow that; check them and the address")
-    if isinstance(error, FileNotFoundError):
-        return RequestError(f"{shown}: is not there; check the address")
-    if isinstance(error, NotImplementedError):
-        return RequestError(f"{shown}: is of a kind that cannot be written to; name another place")
-    if isinstance(error, ValueError) and "rotocol" in str(error):  # fsspec 2026.9, of a scheme that it does not know
-        return RequestError(f"{shown}: is no address of a kind that is known; write s3://…, gs://…, hf://… or oci://…")
-    return UnavailableError(f"{shown}: cannot be reached ({type(error).__name__}); check the network and the address")
+def _asking(place: str) -> AbstractContextManager[None]:
+    return asking(without_secrets(place), refusal=RequestError, what=WHAT)

@@ -1,0 +1,56 @@
+"""Servers of others as processes of their own, on a free port, which end with the block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+STARTED_SECONDS = 300
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def serving(
+    command: Sequence[object], log: Path, ready: str, environment: Mapping[str, str], cwd: Path | None = None
+) -> Iterator[None]:
+    """A server that answers at the address `ready`; what it says goes into `log`."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*map(str, command)],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + STARTED_SECONDS
+            while not answers(ready):
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.2)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=10):
+            return True
+    except OSError:
+        return False
