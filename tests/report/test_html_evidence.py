@@ -20,6 +20,14 @@ from optimize.report.html.latency import HIGH, hills
 from optimize.report.write import write_report
 from optimize.running import without_texts, write_runs
 
+WRITTEN_OTHERWISE = {
+    "no gzip": b"no gzip",
+    "no example": gzip.compress(b'{"texts": {}}\n'),
+    "a list": gzip.compress(b"[1]\n"),
+    "cut short": gzip.compress(example().model_dump_json().encode())[:-9],
+    "a number for a text": gzip.compress(example().model_dump_json().replace('"A fine film."', "3").encode()),
+}
+
 
 @pytest.fixture
 def judged():
@@ -60,16 +68,7 @@ def test_runs_that_are_no_longer_timed_leave_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"no gzip",
-        gzip.compress(b'{"texts": {}}\n'),
-        gzip.compress(b"[1]\n"),
-        gzip.compress(example().model_dump_json().encode())[:-9],
-        gzip.compress(example().model_dump_json().replace('"A fine film."', "3").encode()),
-    ],
-)
+@pytest.mark.parametrize("content", WRITTEN_OTHERWISE.values(), ids=WRITTEN_OTHERWISE)
 def test_examples_that_no_run_writes_are_refused_with_their_file(content, judged, tmp_path):
     (tmp_path / examples.FILE).write_bytes(content)
     with pytest.raises(RequestError, match=rf"{examples.FILE}: is not what a run writes \(.+\); certify the run again"):
