@@ -19,10 +19,10 @@ EXTRAS := $(if $(GPU),dev$(comma)cuda,dev$(comma)cpu$(comma)openvino)
 PYTHON ?= python3
 OPTIMIZE := $(VENV)/bin/optimize
 READY := $(VENV)/.ready
-# A worker that crashes fails the run: replaced, it may leave the others waiting for ever (pytest-xdist 3.8, loadgroup).
+# A worker that crashes fails the run: replaced, it may leave the others waiting for ever (pytest-xdist 3.8).
 # A worker a core, so a thread a worker: with more they wait for each other.
 # Tests start a hundred processes: what they import is compiled once, also where bytecode is not kept elsewhere.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadgroup --max-worker-restart 0
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadfile --max-worker-restart 0
 
 # uv installs in a fifth of pip's time. It knows none of pip's settings, so it is told where pip looks for packages.
 pip_says = $${PIP_$(1):-$$($(VENV)/bin/pip config get global.$(2) 2>/dev/null | xargs)}
@@ -76,8 +76,8 @@ regress: $(READY)  ## what got worse since the accepted run: RUN=folder
 test: $(READY)  ## the default tests: offline, minutes
 	$(PYTEST) -m 'not slow and not environments'
 
-test-slow: $(READY)  ## every head on real checkpoints, where ../shared has them
-	$(PYTEST) -m slow
+test-slow: $(READY)  ## what takes longer, and real checkpoints where ../shared has them; TESTS=tests/slow for these alone
+	$(PYTEST) -m slow $(TESTS)
 
 test-environments: $(READY)  ## beside others' libraries and servers, each in an environment of its own; installs many GB
 	$(WHERE_PIP_LOOKS) $(PYTEST) -m environments

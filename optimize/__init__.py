@@ -18,6 +18,7 @@ Import it before onnxruntime, datasets and their like: it turns off what they re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -165,7 +166,7 @@ def load(where: str | Path, *, threads: int | None = None, allow_overflow: bool 
 
 
 def publish(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     destination: str,
     *,
     layout: str = "optimum",
@@ -179,17 +180,24 @@ def publish(
 ) -> Published:
     """Judge a finished run again and put its publication at a path or an address; where it is, and its files' SHA-256.
 
-    `layout` is for whom its files are arranged, `replace` lets other content there go, `unverified` takes a run that
-    is so, and `sign_key` is a private key in PEM. `public`, `pull_request` and `message` are for a repository of the
-    Hub. Raises RequestError where the run has not passed or the destination has other content, and UnavailableError
-    where it cannot be reached.
+    Several run folders of one checkpoint are put into one publication, as its variants. `layout` is for whom its files
+    are arranged, `replace` lets other content there go, `unverified` takes a run that is so, and `sign_key` is a
+    private key in PEM. `public`, `pull_request` and `message` are for a repository of the Hub. Raises RequestError
+    where a run has not passed or the destination has other content, and UnavailableError where it cannot be reached.
     """
     from optimize.publishing.destinations.interface import Terms
     from optimize.publishing.publish import publish as put
 
     terms = Terms(replace=replace, public=public, pull_request=pull_request, message=message)
+    runs = [folder] if isinstance(folder, str | Path) else folder
     return put(
-        Path(folder), destination, terms, layout=layout, unverified=unverified, sign_key=sign_key, progress=progress
+        list(map(Path, runs)),
+        destination,
+        terms,
+        layout=layout,
+        unverified=unverified,
+        sign_key=sign_key,
+        progress=progress,
     )
 
 

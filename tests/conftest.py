@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from doubles import FEW_RUNS
 from filelock import FileLock
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from optimize import running
 from optimize.cli import commands, verbosity
@@ -24,15 +26,21 @@ SIZES = {"train": 300, "validation": 120, "test": 60}
 STEPS = 40
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the group of each test for pytest-xdist's `loadgroup`: its file's, whose tests share what is made once.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Give a worker the tests of a whole file, which share what is made once; in tests/slow, those of a checkpoint."""
+    return ByFile(config, log)
 
-    Tests that are marked with a group of their own keep it.
+
+class ByFile(LoadFileScheduling):
+    """By file, as `--dist loadfile`; by parameter where a file has a long run for each.
+
+    `--dist loadgroup` does not group at all (pytest-xdist 3.8 renames tests in a way that pytest 9.2 ignores).
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        return f"{file}[{test.partition('[')[2]}" if file.startswith("tests/slow/") else file
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,15 @@ from typing import Annotated, Optional
 import typer
 
 from optimize.cli import verbosity
-from optimize.cli.options import JsonOption, QuietOption, RunArgument, VerboseOption
+from optimize.cli.options import JsonOption, QuietOption, VerboseOption
 from optimize.cli.output import print_json
 from optimize.errors import RequestError
 
 
 def publish(
-    run_folder: RunArgument,
+    run_folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folder; several of one checkpoint are its variants.")
+    ],
     destination: Annotated[
         str,
         typer.Argument(
@@ -48,7 +50,7 @@ def publish(
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Judge a passed run again and hand it on.
+    """Judge a passed run again and hand it on, or several.
 
     It is put as the model, its tokenizer, a model card, the manifest, provenance and checksums, and read back.
     """
@@ -59,7 +61,7 @@ def publish(
     terms = Terms(replace=replace, public=public, pull_request=pull_request, message=message)
     with progress() as shown:
         done = put(
-            run_folder, destination, terms, layout=layout, unverified=unverified, sign_key=sign_key, progress=shown
+            run_folders, destination, terms, layout=layout, unverified=unverified, sign_key=sign_key, progress=shown
         )
     if as_json:
         print_json([{"address": done.address, "files": dict(done.files)}])

@@ -47,14 +47,19 @@ def judged(run: Path, *, unverified: bool = False) -> tuple[Manifest, Artifact]:
     return record.model_copy(update={"verdict": judge_again(run, record, final)}), final
 
 
-def assemble(run: Path, record: Manifest, final: Artifact, folder: Path, layout: Layout = LAYOUTS[DEFAULT]) -> None:
-    """Fill the empty `folder` with the publication; checksums of all other files come last."""
+def assemble(
+    run: Path, record: Manifest, final: Artifact, folder: Path, layout: Layout = LAYOUTS[DEFAULT], use: str = ""
+) -> None:
+    """Fill the empty `folder` with the publication; checksums of all other files come last.
+
+    `use` is the Markdown that says how the model is used, where neither the layout nor the card knows.
+    """
     copy_sealed(final, folder)
-    use = layout.arrange(folder, record)
+    arranged = layout.arrange(folder, record)
     for path in folder.iterdir():
         if path.name in OURS:
             raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
-    if use:
+    if arranged:
         write_checksums(final.path, folder / JUDGED)
     checkpoint = manifest.kept_checkpoint(run, record)
     if checkpoint:
@@ -65,7 +70,7 @@ def assemble(run: Path, record: Manifest, final: Artifact, folder: Path, layout:
         record = without_paths(record)
         manifest.write(record, folder)
         pictures = write_pictures(record, folder)
-        card = render_card(record, pictures, checkpoint=checkpoint is not None, use=use)
+        card = render_card(record, pictures, checkpoint=checkpoint is not None, use=arranged or use)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     for name, content in eval_results(record).items():
         (folder / RESULTS).mkdir(exist_ok=True)

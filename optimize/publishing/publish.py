@@ -1,9 +1,10 @@
-"""Publish a finished run: judge it again, assemble its publication, put it, and read back what was put."""
+"""Publish finished runs: judge them again, assemble their publication, put it, and read back what was put."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +23,7 @@ from optimize.publishing.publication import assemble, judged
 from optimize.publishing.receiving import open_publication, receive
 from optimize.publishing.secrets import require_no_secrets
 from optimize.publishing.signing import check_key, sign
+from optimize.publishing.variants import assemble_variants
 from optimize.request import user_path
 
 
@@ -33,7 +35,7 @@ class Published(NamedTuple):
 
 
 def publish(
-    run: Path,
+    runs: Path | Sequence[Path],
     address: str,
     terms: Terms | None = None,
     *,
@@ -42,9 +44,10 @@ def publish(
     sign_key: Path | None = None,
     progress: Progress | None = None,
 ) -> Published:
-    """Put the publication of a run folder at an address, and read it back.
+    """Put the publication of a run folder, or of several of one checkpoint, at an address, and read it back.
 
-    `layout` says for whom the model's files are arranged; one that cannot hold the model is refused.
+    `layout` says for whom the model's files are arranged; one that cannot hold the model is refused. Several models are
+    arranged as the Hub's readers look for a model's variants.
 
     Refuses a run that has not passed by its own measurements, a model that is not the manifest's, and a destination
     with other content, in the run or around it. Publishing the same run again to the same place changes nothing. With
@@ -54,15 +57,23 @@ def publish(
     terms, progress = terms or Terms(), progress or Silence()
     address = local_path(address)
     destination, arranged = destination_of(address), find_layout(layout)
-    _require_outside(run, address)
+    runs = [runs] if isinstance(runs, Path) else list(runs)
+    for run in runs:
+        _require_outside(run, address)
+    if len(runs) > 1 and layout != DEFAULT:
+        raise RequestError(f"--layout {layout}: holds one model; name one run, or leave it out")
     _require_meant(destination, address, terms)
     destination.check(address, terms)
     if sign_key:
         check_key(sign_key, "--sign-key")
-    record, final = judged(run, unverified=unverified)
-    check_layout(layout, arranged, record)
+    models = [(run, *judged(run, unverified=unverified)) for run in runs]
+    for _, record, _ in models:
+        check_layout(layout, arranged, record)
     with assembled(Path(tempfile.gettempdir()), "publication") as folder:
-        assemble(run, record, final, folder, arranged)
+        if len(models) > 1:
+            assemble_variants(models, folder)
+        else:
+            assemble(*models[0], folder, arranged)
         require_no_secrets(folder)
         if sign_key:
             sign(folder, sign_key)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from optimize.artifact import Artifact
-from optimize.errors import RequestError
+from optimize.errors import RequestError, brief
 from optimize.files.small import read_json
 from optimize.finished import judge_again, read_run
 from optimize.interfaces import Progress
 from optimize.manifest import CHECKPOINT, FILE, Manifest
 from optimize.publishing.checksums import CHECKSUMS, SIGNATURE, parse_checksums, read_checksums
-from optimize.publishing.fetching import fetch
+from optimize.publishing.fetching import fetch, fetch_all
 from optimize.publishing.provenance import BOM, STATEMENT, Digests, bom, same, statement
 from optimize.publishing.publication import JUDGED, OURS
 from optimize.publishing.signing import check_key, why_unsigned
+from optimize.publishing.variants import split, strays, variant_names
 
 GRAPHS = (".onnx", ".onnx_data", ".xml", ".bin")
 """How files end that hold a model or its weights."""
@@ -41,15 +42,31 @@ def verify(where: str, *, key: Path | None = None, progress: Progress | None = N
     """
     if key:
         check_key(key, "--key")
-    folder = fetch(where, progress=progress)
+    place, name = split(where)
+    if name is not None:
+        raise RequestError(f"{where}: is a part of a publication, which is checked whole; leave out '#{name}'")
+    folder = fetch_all(place, progress=progress)
     if not (folder / CHECKSUMS).is_file():
         raise RequestError(f"{where}: is a run, not a publication; publish it, or certify it again")
-    digests, record = read_checksums(folder), read_run(folder)
+    digests = read_checksums(folder)
     words = f"all {len(digests)} are what {CHECKSUMS} says; that somebody wrote it anew only a signature excludes"
+    names = variant_names(folder)
     findings = [Finding("files", "proven", words)]
-    findings += _of_model(folder, record, digests)
-    findings += _of_origin(folder, record, digests)
+    if names:
+        findings += [Finding("files", "wrong", f"'{brief(file)}' is of none of its models") for file in strays(folder)]
+    else:
+        findings += _of_run(folder)
+    for name in names:
+        own = fetch(f"{folder}#{name}")
+        findings += [replace(each, words=f"{name}: {each.words}") for each in _of_run(own)]
     return [*findings, _of_signature(folder, key)]
+
+
+def _of_run(folder: Path) -> Iterator[Finding]:
+    """What a run's publication says of its model."""
+    digests, record = read_checksums(folder), read_run(folder)
+    yield from _of_model(folder, record, digests)
+    yield from _of_origin(folder, record, digests)
 
 
 def published_model(folder: Path, record: Manifest, digests: Digests) -> Artifact:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optimize.data.urls import on_hub
-from optimize.manifest import Manifest, Metric, Source
+from optimize.manifest import Manifest, Source
 from optimize.report import tables
 from optimize.report.facts import fact_rows
 from optimize.report.markdown import code, code_block, plain
@@ -95,7 +95,7 @@ def card_data(manifest: Manifest) -> ModelCardData:
         tags=[*tags, "int8"] if quantized else tags,
         datasets=list(dict.fromkeys([*card.datasets, *trained])) or None,
         model_name=manifest.source.id,
-        eval_results=[_result(manifest, last.metric)] if last.metric else None,
+        eval_results=result_of(manifest) or None,
     )
     if manifest.source.kind == "hub":
         data["base_model"] = manifest.source.id
@@ -104,8 +104,8 @@ def card_data(manifest: Manifest) -> ModelCardData:
     return data
 
 
-def eval_results(manifest: Manifest) -> dict[str, str]:
-    """The score on certification data as the Hub's `.eval_results/*.yaml`, by name of the file.
+def eval_results(manifest: Manifest, of: str = "") -> dict[str, str]:
+    """The score on certification data as the Hub's `.eval_results/*.yaml`, by name of the file; `of` names the model.
 
     The Hub shows it where the data set is a benchmark there, whose task has the name of the data's config, and ignores
     it otherwise. There is none where the data are not the Hub's.
@@ -117,7 +117,7 @@ def eval_results(manifest: Manifest) -> dict[str, str]:
         return {}
     request, split = manifest.request, manifest.data["certification"]
     dataset = {"id": _data_id(manifest), "task_id": request.data_config or "default", "revision": request.data_revision}
-    notes = f"{metric.name} on {metric.examples:,} examples of the split {split.origin}"
+    notes = f"{f'{of}: ' if of else ''}{metric.name} on {metric.examples:,} examples of the split {split.origin}"
     entry = {"dataset": dataset, "value": round(metric.value, 4), "date": manifest.created, "notes": notes}
     name = re.sub(r"[^A-Za-z0-9]+", "-", f"{dataset['id']} {dataset['task_id']}").strip("-").lower()
     return {f"{name}.yaml": yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)}
@@ -130,22 +130,26 @@ def _pipeline_tag(manifest: Manifest) -> str | None:
     return "sentence-similarity" if manifest.source.sentence else manifest.request.head
 
 
-def _result(manifest: Manifest, metric: Metric) -> EvalResult:
-    """The score on certification data, as one of the Hub's evaluation results."""
+def result_of(manifest: Manifest, of: str = "") -> list[EvalResult]:
+    """The score on certification data, as one of the Hub's evaluation results; `of` names the model of several."""
     from huggingface_hub import EvalResult
 
-    request = manifest.request
-    return EvalResult(
-        task_type=request.head,
-        dataset_type=_data_id(manifest),
-        dataset_name=request.data,
-        dataset_config=request.data_config,
-        dataset_split=manifest.data["certification"].origin,
-        dataset_revision=request.data_revision,
-        metric_type=HUB_METRICS.get(metric.name, metric.name),
-        metric_value=round(metric.value, 4),
-        metric_name=metric.name,
-    )
+    request, metric = manifest.request, manifest.measurements[-1].metric
+    if metric is None:
+        return []
+    return [
+        EvalResult(
+            task_type=request.head,
+            dataset_type=_data_id(manifest),
+            dataset_name=request.data,
+            dataset_config=request.data_config,
+            dataset_split=manifest.data["certification"].origin,
+            dataset_revision=request.data_revision,
+            metric_type=HUB_METRICS.get(metric.name, metric.name),
+            metric_value=round(metric.value, 4),
+            metric_name=f"{metric.name} ({of})" if of else metric.name,
+        )
+    ]
 
 
 def _data_id(manifest: Manifest) -> str:

@@ -21,7 +21,7 @@ def suitable(manifest: Manifest) -> str:
     built = f"It was built and measured on {plain(environment.cpu)} ({plain(where)})"
     if manifest.request.target == "cuda":
         return f"It was built for NVIDIA GPUs and measured on {plain(environment.gpu or 'no GPU')}."
-    held = _held_back(manifest)
+    held = held_back(manifest)
     if held is None:
         return f"{built}. Its answers do not depend on what a CPU has; its times do."
     if held:
@@ -65,7 +65,7 @@ def made(manifest: Manifest) -> list[str]:
     return ["\n".join(steps), f"{weights}; libraries were {plain(used)}." if used else f"{weights}."]
 
 
-def _held_back(manifest: Manifest) -> bool | None:
+def held_back(manifest: Manifest) -> bool | None:
     """Whether INT8 weights cannot overflow sums of 16 bits; None where nothing is summed in integers."""
     if not manifest.measurements or not is_int8(manifest.measurements[-1]):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,16 @@ def overview_rows(manifests: Sequence[Manifest]) -> Rows:
     for manifest in manifests:
         request, outcome = manifest.request, manifest.verdict.outcome
         rows.append((request.head, request.model, *_overview_cells(manifest), outcome))
+    return rows
+
+
+def variant_rows(manifests: Mapping[str, Manifest]) -> Rows:
+    """One row for each model of one checkpoint, by its name, against the FP32 checkpoint on the machine that ran it."""
+    header = ("metric", "FP32", "result", "relative drop", "agreement", "size", "speed-up", "measured on")
+    rows: Rows = [("model", *header)]
+    for name, manifest in manifests.items():
+        environment = manifest.environment
+        rows.append((name, *_overview_cells(manifest), environment.gpu or environment.cpu))
     return rows
 
 
