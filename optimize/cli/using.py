@@ -123,6 +123,9 @@ def serve(
         int, typer.Option("--max-queue", min=1, help="Texts that wait; more are refused with 429.")
     ] = 256,
     max_body_bytes: Annotated[int, typer.Option("--max-body-bytes", min=1, help="Most bytes of a request.")] = 2**20,
+    body_seconds: Annotated[
+        float, typer.Option("--body-seconds", min=0.001, help="Seconds in which a request has to be sent.")
+    ] = 30.0,
     max_texts: Annotated[int, typer.Option("--max-texts", min=1, help="Most inputs of a request.")] = 64,
     max_characters: Annotated[
         int, typer.Option("--max-characters", min=1, help="Most characters of an input.")
@@ -157,6 +160,7 @@ def serve(
         max_body_bytes=max_body_bytes,
         max_texts=max_texts,
         max_characters=max_characters,
+        body_seconds=body_seconds,
         grace_seconds=grace_seconds,
     )
     loaded = optimize.load(model, threads=threads, allow_overflow=allow_overflow)

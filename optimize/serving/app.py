@@ -132,12 +132,17 @@ class Service:
         return await self.batcher.answer(questions)
 
     async def _body(self, request: Request) -> bytes:
-        """A request's body, of which no more is read than may be there."""
+        """A request's body, of which no more is read than may be there, and for no longer than it may take."""
         most, found = self.limits.max_body_bytes, bytearray()
-        async for chunk in request.stream():
-            found += chunk
-            if len(found) > most:
-                raise HTTPException(413, f"the body: is larger than {most} bytes; send less")
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                async for chunk in request.stream():
+                    found += chunk
+                    if len(found) > most:
+                        raise HTTPException(413, f"the body: is larger than {most} bytes; send less")
+        except TimeoutError:
+            seconds = self.limits.body_seconds
+            raise HTTPException(408, f"the body: did not come within {seconds:g} s; send it at once") from None
         return bytes(found)
 
 

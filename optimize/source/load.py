@@ -23,6 +23,8 @@ UNLOADABLE = (
     *(ImportError, NameError, ArithmeticError, AssertionError),
 )
 """What transformers and torch raise for a config that makes no sense."""
+OF_LOADING = ("is_local", "local_files_only")
+"""How a tokenizer was loaded here, which transformers 5 saves among its settings."""
 
 
 def raise_to_fp32(
@@ -61,9 +63,12 @@ def _load_tokenizer(folder: Path, *, where: str) -> PreTrainedTokenizerBase:
 
     settle(folder)
     with reading(where):
-        return transformers.AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, use_fast=True, trust_remote_code=False
         )
+    for name in OF_LOADING:
+        tokenizer.init_kwargs.pop(name, None)
+    return tokenizer
 
 
 def _load(folder: Path, head: Head, *, where: str) -> PreTrainedModel:

@@ -120,6 +120,12 @@ def test_the_card_names_each_with_its_scores_and_how_readers_name_it(pair):
         assert "PATH/model.onnx" not in card
 
 
+def test_no_file_names_a_folder_of_the_machine_that_made_it(pair, passed, tmp_path_factory):
+    for name, content in contents(pair).items():
+        assert str(tmp_path_factory.getbasetemp().parent).encode() not in content, name
+        assert str(Path.home()).encode() + b"/" not in content, name
+
+
 def test_the_same_again_changes_nothing(pair, passed):
     before = contents(pair)
     publish([passed("dynamic"), passed("openvino")], str(pair))

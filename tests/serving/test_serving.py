@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -148,6 +149,25 @@ def test_those_of_similar_length_run_together(model):
     assert [each.question for each in batcher._take()] == [questions[0], questions[2]]
     assert [each.question for each in batcher.waiting] == [questions[1]]
     batcher.close()
+
+
+def test_a_request_that_is_not_sent_in_time_is_given_up(model):
+    sent = []
+
+    async def receive():
+        if not sent:
+            await asyncio.sleep(20)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    app = make_app(model, name="mine", limits=replace(SMALL, body_seconds=0.05))
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"]) == {"error": "the body: did not come within 0.05 s; send it at once"}
 
 
 def test_requests_are_logged_and_counted_without_their_texts(client, caplog):

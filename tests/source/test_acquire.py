@@ -179,6 +179,7 @@ def test_nothing_that_is_sealed_names_a_local_folder(changed, acquire, tmp_path:
     texts = {path.name: path.read_text(encoding="utf-8") for path in entry.artifact.path.glob("*.json")}
     assert {"config.json", "tokenizer_config.json"} <= set(texts)
     assert [name for name, text in texts.items() if "/home/someone" in text or str(tmp_path) in text] == []
+    assert "local" not in texts["tokenizer_config.json"]  # how it was loaded here is no setting of it
 
 
 UNUSABLE: dict[str, tuple[Change, str | None, str]] = {
