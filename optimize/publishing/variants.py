@@ -112,13 +112,17 @@ def stated(folder: Path, name: str) -> bytes:
 def lay_out(folder: Path, name: str, out: Path) -> None:
     """Fill the empty folder `out` with what a variant's run would have published alone.
 
-    Raises RequestError where the publication lacks one of its files.
+    Raises RequestError where the publication lacks one of its files, or has less than they would take.
     """
-    where = f"{folder / FOLDER / name}"
-    places = {digest: file for file, digest in read_checksums(folder).items()}
+    where, all_files = f"{folder / FOLDER / name}", read_checksums(folder)
+    places = {digest: file for file, digest in all_files.items()}
+    left = sum((folder / file).stat().st_size for file in all_files)
     for file, digest in parse_checksums(stated(folder, name), where).items():
         if digest not in places:
             raise RequestError(f"{where}: its '{file}' is nowhere in the publication; {ADVICE}")
+        left -= (folder / places[digest]).stat().st_size
+        if left < 0:  # one large file under many names
+            raise RequestError(f"{where}: names more than the publication holds; get it from elsewhere")
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / places[digest], out / file)
     (out / CHECKSUMS).write_bytes(stated(folder, name))

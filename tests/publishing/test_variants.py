@@ -191,6 +191,15 @@ def test_checksums_that_lead_out_are_refused(pair):
         fetch(f"{pair}#openvino_model")
 
 
+def test_checksums_that_name_one_file_many_times_are_refused(pair):
+    sums = pair / "variants" / "openvino_model" / CHECKSUMS
+    (weights,) = (line for line in sums.read_text().splitlines() if line.endswith("  openvino_model.bin"))
+    sums.write_text("".join(f"{weights}{count}\n" for count in range(50)))
+    write_checksums(pair)
+    with pytest.raises(RequestError, match="names more than the publication holds"):
+        fetch(f"{pair}#openvino_model")
+
+
 def test_two_of_one_form_are_refused(passed, tmp_path):
     other = Path(shutil.copytree(passed("plain"), tmp_path / "other"))
     with pytest.raises(RequestError, match="is 'model', as another of the runs is"):
