@@ -18,7 +18,7 @@ def summary(manifest: Manifest, regression: Regression | None = None) -> str:
     words = page.command(manifest.request, chosen=bool(manifest.candidates))
     again = f"<details><summary>Reproduce</summary>\n\n{code_block(words)}\n\n</details>"
     # A level lower than on the run's own page, since it stands among what is not ours.
-    return "\n\n".join(filter(None, (f"##{page.title(manifest)}", worse(regression), models, again))) + "\n"
+    return "\n\n".join(filter(None, (f"##{page.title(manifest, regression)}", worse(regression), models, again))) + "\n"
 
 
 def worse(regression: Regression | None) -> str:

@@ -42,7 +42,7 @@ PERCENTILES = (
 def render(manifest: Manifest, pictures: Sequence[Picture] = (), regression: Regression | None = None) -> str:
     """The whole page, with pictures that lie beside it, and with what got worse, where these are given."""
     sections = (
-        title(manifest),
+        title(manifest, regression),
         regressions.section(regression),
         _models(manifest),
         classes.section(manifest),
@@ -61,8 +61,8 @@ def render(manifest: Manifest, pictures: Sequence[Picture] = (), regression: Reg
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def title(manifest: Manifest) -> str:
-    """The heading, the verdict, and each limit with its outcome."""
+def title(manifest: Manifest, regression: Regression | None = None) -> str:
+    """The heading, the verdict, what got worse, and each limit with its outcome."""
     request, verdict = manifest.request, manifest.verdict
     rows = [("limit", "set to", "measured", "outcome", "why")]
     for check in verdict.checks:
@@ -70,7 +70,7 @@ def title(manifest: Manifest) -> str:
         rows.append((check.name, f"{check.limit:.4g}", value, check.outcome, check.reason))
     lines = [
         f"# {plain(request.head)} on {plain(request.target)}: {plain(manifest.source.id)}",
-        VERDICTS[verdict.outcome],
+        " ".join(filter(None, (VERDICTS[verdict.outcome], regressions.headline(regression)))),
     ]
     lines += [markdown_table(rows)] if verdict.checks else ["No limit was checked."]
     return "\n\n".join(lines)

@@ -25,6 +25,15 @@ def section(regression: Regression | None) -> str:
     )
 
 
+def headline(regression: Regression | None) -> str:
+    """What got worse, or could not be compared, by name; nothing where all is as it was, or nothing was compared."""
+    if regression is None or regression.outcome == "passed":
+        return ""
+    names = [plain(each.name) for each in regression.changes if each.outcome == regression.outcome]
+    which = f": {', '.join(names)}" if names else ""
+    return f"**{OUTCOMES[regression.outcome]} since the last accepted run{which}.**"
+
+
 def how_compared(regression: Regression) -> str:
     """Which run it was held against, and how."""
     baseline = regression.baseline

@@ -170,6 +170,7 @@ def test_a_pull_request_is_held_against_its_base_branchs_baselines(job, tmp_path
     assert regress[0] == "regress"
     assert (Path(regress[-1]) / "x.json").read_text(encoding="utf-8") == "base"
     assert Path(regress[1], "manifest.json").is_file()
+    assert regress[2:4] == ["--junit", str(Path(regress[1], "regression.xml"))]
 
 
 def test_without_a_pull_request_it_is_held_against_the_folder_itself(job):

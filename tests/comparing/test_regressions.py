@@ -313,4 +313,5 @@ def test_the_comment_tells_of_it(tmp_path):
 
     assert text.index("### Since the last accepted run") < text.index("| model |")
     assert "| metric | 0.897 | 0.88 | +0.0170 | failed |" in text
-    assert "Since the last accepted run" not in summary(worse.record)
+    assert "**Something got worse since the last accepted run: metric" in text.split("\n\n")[1]
+    assert "last accepted run" not in summary(worse.record)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from environments.made import ROOT, moto, run_there, s3_client
 from environments.serving import free_port, serving
@@ -78,7 +79,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """A publication whose model has some size."""
-    return lay_out(tmp_path / "large", {"model.onnx": random.Random(0).randbytes(BYTES), "config.json": b"{}"})
+    return lay_out(tmp_path / "large", {"model.onnx": np.random.default_rng(0).bytes(BYTES), "config.json": b"{}"})
 
 
 @pytest.fixture(autouse=True)
