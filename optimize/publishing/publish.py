@@ -22,8 +22,8 @@ from optimize.publishing.layouts.layout import check_layout
 from optimize.publishing.publication import assemble, judged
 from optimize.publishing.receiving import open_publication, receive
 from optimize.publishing.secrets import require_no_secrets
+from optimize.publishing.several import assemble_variants
 from optimize.publishing.signing import check_key, sign
-from optimize.publishing.variants import assemble_variants
 from optimize.request import user_path
 
 

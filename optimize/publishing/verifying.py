@@ -17,9 +17,9 @@ from optimize.manifest import CHECKPOINT, FILE, Manifest
 from optimize.publishing.checksums import CHECKSUMS, SIGNATURE, parse_checksums, read_checksums
 from optimize.publishing.fetching import fetch, fetch_all
 from optimize.publishing.provenance import BOM, STATEMENT, Digests, bom, same, statement
-from optimize.publishing.publication import JUDGED, OURS
+from optimize.publishing.publication import CARD_FILE, JUDGED, OURS, RESULTS
 from optimize.publishing.signing import check_key, why_unsigned
-from optimize.publishing.variants import split, strays, variant_names
+from optimize.publishing.variants import FOLDER, split, stated, variant_names
 
 GRAPHS = (".onnx", ".onnx_data", ".xml", ".bin")
 """How files end that hold a model or its weights."""
@@ -53,13 +53,24 @@ def verify(where: str, *, key: Path | None = None, progress: Progress | None = N
     names = variant_names(folder)
     findings = [Finding("files", "proven", words)]
     if names:
-        findings += [Finding("files", "wrong", f"'{brief(file)}' is of none of its models") for file in strays(folder)]
+        findings += [Finding("files", "wrong", f"'{brief(file)}' is of none of its models") for file in _strays(folder)]
     else:
         findings += _of_run(folder)
     for name in names:
         own = fetch(f"{folder}#{name}")
         findings += [replace(each, words=f"{name}: {each.words}") for each in _of_run(own)]
     return [*findings, _of_signature(folder, key)]
+
+
+def _strays(folder: Path) -> Iterator[str]:
+    """Files of a publication of several that belong to none of its models."""
+    known = set[str]()
+    for name in variant_names(folder):
+        known |= set(parse_checksums(stated(folder, name), f"{folder / FOLDER / name}").values())
+    for file, digest in read_checksums(folder).items():
+        of_all = file == CARD_FILE or file.startswith(f"{RESULTS}/") or PurePosixPath(file).name == CHECKSUMS
+        if digest not in known and not of_all:
+            yield file
 
 
 def _of_run(folder: Path) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -181,3 +183,9 @@ def test_what_is_no_archive_is_refused(content, archive, tmp_path):
 def test_an_archive_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RequestError, match=r"nowhere\.tar\.zst: cannot be read"):
         fetch(str(tmp_path / "nowhere.tar.zst"))
+
+
+def test_fetching_needs_nothing_that_pages_are_made_with():
+    code = "import sys, optimize.publishing.fetching; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"altair", "markupsafe", "jinja2", "matplotlib", "torch"} & set(done.stdout.split())
