@@ -6,12 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from doubles import FEW, Silent
+from doubles import FEW, FEW_RUNS, Silent
 
+from optimize import running
 from optimize.planning import Options, make_plan
 from optimize.running import run
 
 PIPELINE = "target: cpu\nstages: [export]\ngates: {}\n"
+
+
+def measured_run(place: Path, name: str, pipeline: str, *, model: Path, data: Path) -> Path:
+    """The folder of a run of a pipeline's YAML on little data, with no more timings than a median needs."""
+    path = place / f"{name}.yaml"
+    path.write_text(pipeline, encoding="utf-8")
+    places = {"out": place / "runs", "cache": place / "cache", "pipeline": str(path), **FEW}
+    places |= {"model": str(model), "data": str(data), "examples": 40, "shapes": ("1x16",)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "Settings", FEW_RUNS)
+        return run(make_plan(Options(**places, threads=1)), progress=Silent())[0]
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,4 @@ def _refused(cause: BaseException, shown: str, refusal: type[RequestError], what
         return UnavailableError(f"{shown}: does not answer in time; try again later")
     if isinstance(cause, FileNotFoundError) or status in (404, 410):
         return refusal(f"{shown}: is not there; check {what}")
-    if isinstance(cause, NotImplementedError):
-        return refusal(f"{shown}: cannot do that, being of a kind that is only read; name another place")
     return UnavailableError(f"{shown}: cannot be reached ({type(cause).__name__}); check the network and {what}")

@@ -36,7 +36,11 @@ def fetch(where: str, *, progress: Progress | None = None) -> Path:
     folder = fetch_all(place, progress=progress)
     if name is None and not variant_names(folder):
         return folder
-    name = choose(folder, name, without_secrets(place))
+    return one_of(folder, choose(folder, name, without_secrets(place)))
+
+
+def one_of(folder: Path, name: str) -> Path:
+    """The folder of one model of a verified publication of several, as if it had been published alone."""
     return _kept(hashlib.sha256(stated(folder, name)).hexdigest(), lambda partial: lay_out(folder, name, partial))
 
 

@@ -16,22 +16,14 @@ from optimize.finished import as_stated, judge_again, judged_model, read_run, re
 from optimize.heads import head_of
 from optimize.manifest import Manifest
 from optimize.measure.kinds import KINDS
-from optimize.publishing.checksums import UNLISTED, file_names, write_checksums
+from optimize.publishing.checksums import file_names, write_checksums
 from optimize.publishing.layouts import DEFAULT, LAYOUTS
 from optimize.publishing.layouts.layout import Layout
+from optimize.publishing.names import CARD_FILE, JUDGED, OURS, RESULTS
 from optimize.publishing.provenance import BOM, STATEMENT, bom, dump, statement
 from optimize.report.card import eval_results, render_card
 from optimize.report.paths import without_paths
-from optimize.report.pictures.draw import FILES
 from optimize.report.write import write_pictures
-
-CARD_FILE = "README.md"
-JUDGED = "MODEL.SHA256SUMS"
-"""The files of the model as it was judged, where a layout arranged them otherwise."""
-RESULTS = ".eval_results"
-"""Where the Hub looks for scores."""
-OURS = (CARD_FILE, JUDGED, RESULTS, *UNLISTED, STATEMENT, BOM, manifest.FILE, manifest.CHECKPOINT, *FILES)
-"""What a publication has beside the files of its model."""
 
 
 def judged(run: Path, *, unverified: bool = False) -> tuple[Manifest, Artifact]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path, PurePosixPath
 
-from optimize.artifact import Artifact, file_digest, sealed_files
+from optimize.artifact import Artifact, file_digest, model_files, sealed_files
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
 from optimize.publishing.checksums import write_checksums
-from optimize.publishing.publication import CARD_FILE, OURS, RESULTS, assemble
+from optimize.publishing.names import CARD_FILE, OURS, RESULTS
+from optimize.publishing.publication import assemble
 from optimize.publishing.variants import FOLDER
 from optimize.report.card import eval_results
 from optimize.report.graph_names import graph_name
@@ -39,7 +40,7 @@ def assemble_variants(runs: Sequence[Judged], folder: Path) -> None:
         own = folder / FOLDER / graph.stem
         own.mkdir(parents=True)
         assemble(run, record, final, own, use=usage(record, graph))
-        _share(own, graph, folder, run)
+        _share(own, set(model_files(own, final.kind)), graph, folder, run)
     (folder / CARD_FILE).write_text(render_shared_card(records), encoding="utf-8")
     (folder / RESULTS).mkdir()
     for name, record in records.items():
@@ -51,13 +52,13 @@ def assemble_variants(runs: Sequence[Judged], folder: Path) -> None:
     write_checksums(folder)
 
 
-def _share(own: Path, graph: PurePosixPath, folder: Path, run: Path) -> None:
+def _share(own: Path, graphs: Set[Path], graph: PurePosixPath, folder: Path, run: Path) -> None:
     """Move the files of a run's model to the top, its graph under a name of its own."""
     for path in list(sealed_files(own)):
         inside = path.relative_to(own)
         if inside.parts[0] in OURS:
             continue
-        renamed = graph.with_suffix(inside.suffix) if inside.stem in ("model", "openvino_model") else inside
+        renamed = graph.with_suffix(inside.suffix) if path in graphs else inside
         place = folder / renamed
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ from optimize.finished import judge_again, read_run
 from optimize.interfaces import Progress
 from optimize.manifest import CHECKPOINT, FILE, Manifest
 from optimize.publishing.checksums import CHECKSUMS, SIGNATURE, parse_checksums, read_checksums
-from optimize.publishing.fetching import fetch, fetch_all
+from optimize.publishing.fetching import fetch_all, one_of
+from optimize.publishing.names import CARD_FILE, JUDGED, OURS, RESULTS
 from optimize.publishing.provenance import BOM, STATEMENT, Digests, bom, same, statement
-from optimize.publishing.publication import CARD_FILE, JUDGED, OURS, RESULTS
 from optimize.publishing.signing import check_key, why_unsigned
 from optimize.publishing.variants import FOLDER, split, stated, variant_names
 
@@ -57,7 +57,7 @@ def verify(where: str, *, key: Path | None = None, progress: Progress | None = N
     else:
         findings += _of_run(folder)
     for name in names:
-        own = fetch(f"{folder}#{name}")
+        own = one_of(folder, name)
         findings += [replace(each, words=f"{name}: {each.words}") for each in _of_run(own)]
     return [*findings, _of_signature(folder, key)]
 

@@ -18,7 +18,7 @@ from optimize.manifest import FILE, Manifest
 from optimize.measure.kinds import KINDS
 from optimize.publishing.checksums import CHECKSUMS
 from optimize.publishing.fetching import fetch
-from optimize.publishing.publication import JUDGED, OURS
+from optimize.publishing.names import JUDGED, OURS
 from optimize.quantization.weights import WIDE_SUMS
 from optimize.sentences.layout import lists_modules, read_encoder
 from optimize.targets import TARGETS

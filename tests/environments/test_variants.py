@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import FEW, FEW_RUNS, Silent
 from environments.made import optimum_intel, run_there, transformers_4
+from finished import measured_run
 
 import optimize
-from optimize import manifest, running
-from optimize.planning import Options, make_plan
+from optimize import manifest
 from optimize.publishing.publish import publish
 from optimize.report.graph_names import graph_name
-from optimize.running import run
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 
@@ -44,24 +42,8 @@ TEXT = "The train is late today."
 def runs(checkpoint, data_folder, tmp_path_factory) -> dict[str, Path]:
     """A run folder by the kind of its model."""
     place = tmp_path_factory.mktemp("runs")
-    made = {}
-    for kind, pipeline in PIPELINES.items():
-        (place / f"{kind}.yaml").write_text(pipeline, encoding="utf-8")
-        options = Options(
-            model=str(checkpoint(HEAD)),
-            data=str(data_folder(HEAD)),
-            pipeline=str(place / f"{kind}.yaml"),
-            examples=40,
-            shapes=("1x16",),
-            threads=1,
-            out=place / "runs",
-            cache=place / "cache",
-            **FEW,
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(running, "Settings", FEW_RUNS)
-            made[kind] = run(make_plan(options), progress=Silent())[0]
-    return made
+    model, data = checkpoint(HEAD), data_folder(HEAD)
+    return {kind: measured_run(place, kind, yaml, model=model, data=data) for kind, yaml in PIPELINES.items()}
 
 
 @pytest.mark.parametrize("kind", sorted(PIPELINES))

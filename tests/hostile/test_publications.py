@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from doubles import FEW, FEW_RUNS, Silent
+from finished import measured_run
 from hostile.cases import Change, remove, write
 from onnx import TensorProto, helper
 
-from optimize import cache, manifest, running
+from optimize import cache, manifest
 from optimize.artifact import folder_digest
 from optimize.interfaces import Facts, Score
-from optimize.planning import Options, make_plan
 from optimize.publishing.checksums import CHECKSUMS
 from optimize.scores import write_scores
 
@@ -31,24 +30,10 @@ STAGES = "[prune: {neuron_multiple: 8}, export, quantize_dynamic]"
 @pytest.fixture(scope="module")
 def passed(checkpoint: Callable[[str], Path], data_folder: Callable[[str], Path], tmp_path_factory: Any) -> Path:
     """A run folder with a checkpoint beside its model, whose limits are met; not to be written to."""
-    place = tmp_path_factory.mktemp("work")
-    pipeline = place / "lenient.yaml"
     gates = "{max_size_ratio: 0.5, max_metric_drop: 0.2, speedup_shape: 1x16}"
-    pipeline.write_text(f"target: cpu\nstages: {STAGES}\ngates: {gates}\n", encoding="utf-8")
-    options = Options(
-        model=str(checkpoint(HEAD)),
-        data=str(data_folder(HEAD)),
-        pipeline=str(pipeline),
-        examples=40,
-        shapes=("1x16",),
-        threads=1,
-        out=place / "runs",
-        cache=place / "cache",
-        **FEW,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", FEW_RUNS)
-        return running.run(make_plan(options), progress=Silent())[0]
+    pipeline = f"target: cpu\nstages: {STAGES}\ngates: {gates}\n"
+    place = tmp_path_factory.mktemp("work")
+    return measured_run(place, "lenient", pipeline, model=checkpoint(HEAD), data=data_folder(HEAD))
 
 
 @pytest.fixture

@@ -176,6 +176,24 @@ def test_addresses_that_name_nothing_are_refused(address, says, publication):
 # The Hub.
 
 
+class OnlyRead(fsspec.AbstractFileSystem):
+    """As the file systems of fsspec that have nothing to write with, such as github://."""
+
+    protocol = "onlyread"
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        raise FileNotFoundError(path)
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: object) -> None:
+        raise NotImplementedError
+
+
+def test_a_store_that_is_only_read_is_refused(publication):
+    fsspec.register_implementation("onlyread", OnlyRead, clobber=True)
+    with pytest.raises(RequestError, match=r"onlyread://a/b: is of a kind that cannot be written to; name another"):
+        put(publication, "onlyread://a/b")
+
+
 def test_a_repository_is_private_unless_it_is_to_be_public(here, publication):
     put(publication, "hf://me/private", message="First")
     put(publication, "hf://me/public", public=True)

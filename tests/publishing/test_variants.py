@@ -7,19 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from doubles import FEW, FEW_RUNS, Silent
+from finished import measured_run
 from publishing.conftest import contents
 
 import optimize
-from optimize import manifest, running
+from optimize import manifest
 from optimize.errors import RequestError
-from optimize.planning import Options, make_plan
 from optimize.publishing.checksums import CHECKSUMS, write_checksums
 from optimize.publishing.fetching import fetch
 from optimize.publishing.publish import publish
 from optimize.publishing.verifying import verify
 from optimize.report.graph_names import graph_name
-from optimize.running import run
 
 HEAD = "token-classification"  # its few training steps are enough to know more than one tag for every word
 PIPELINES = {
@@ -39,22 +37,7 @@ def passed(checkpoint, data_folder, tmp_path_factory):
 
     def make(name: str) -> Path:
         if name not in made:
-            path = place / f"{name}.yaml"
-            path.write_text(PIPELINES[name], encoding="utf-8")
-            options = Options(
-                model=str(checkpoint(HEAD)),
-                data=str(data_folder(HEAD)),
-                pipeline=str(path),
-                examples=40,
-                shapes=("1x16",),
-                threads=1,
-                out=place / "runs",
-                cache=place / "cache",
-                **FEW,
-            )
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(running, "Settings", FEW_RUNS)
-                made[name] = run(make_plan(options), progress=Silent())[0]
+            made[name] = measured_run(place, name, PIPELINES[name], model=checkpoint(HEAD), data=data_folder(HEAD))
         return made[name]
 
     return make

@@ -14,7 +14,7 @@ from optimize import manifest
 from optimize.errors import RequestError, UnavailableError
 from optimize.machine import environment
 from optimize.publishing.checksums import write_checksums
-from optimize.publishing.publication import JUDGED
+from optimize.publishing.names import JUDGED
 
 HEAD = "text-classification"
 LIGHT = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,16 +47,16 @@ class Store:
                 return place
         elif there and not terms.replace and not _is_unfinished(system, root, there, place):
             raise RequestError(f"{without_secrets(place)}: has other content; name a new folder, or add --replace")
-        with _asking(place):
+        with _writing(place):
             system.pipe_file(_below(root, UNFINISHED), sums)
         _remove(system, root, [CHECKSUMS] if CHECKSUMS in there else [], place)
         for done, name in enumerate(names[1:], 1):
             progress.step("upload", done - 1, len(names) - 1)
             if there.get(name) != (folder / name).stat().st_size or not _same(system, root, name, folder, place):
-                with _asking(place):
+                with _writing(place):
                     system.put_file(str(folder / name), _below(root, name))
         _remove(system, root, sorted(set(there) - set(names) - {UNFINISHED}), place)
-        with _asking(place):
+        with _writing(place):
             system.pipe_file(_below(root, CHECKSUMS), sums)
         _remove(system, root, [UNFINISHED], place)
         return place
@@ -111,7 +111,7 @@ def _content(system: AbstractFileSystem, root: str, name: str, place: str) -> by
 
 
 def _remove(system: AbstractFileSystem, root: str, names: list[str], place: str) -> None:
-    with _asking(place):
+    with _writing(place):
         for name in names:
             system.rm_file(_below(root, name))
 
@@ -133,3 +133,15 @@ def _chunks(system: AbstractFileSystem, root: str, name: str, place: str) -> Ite
 
 def _asking(place: str) -> AbstractContextManager[None]:
     return asking(without_secrets(place), refusal=RequestError, what=WHAT)
+
+
+@contextmanager
+def _writing(place: str) -> Iterator[None]:
+    """The same, where a kind of store may lack what is asked of it: fsspec has no other way to tell."""
+    with _asking(place):
+        try:
+            yield
+        except NotImplementedError:
+            raise RequestError(
+                f"{without_secrets(place)}: is of a kind that cannot be written to; name another place"
+            ) from None

@@ -17,7 +17,7 @@ from optimize.checkpoint import read_config
 from optimize.heads import head_of
 from optimize.manifest import Manifest
 from optimize.publishing.layouts.handlers import answering
-from optimize.report.usage import PROVIDERS
+from optimize.report.usage import GRAPHS, PROVIDERS
 
 HANDLERS = Path(answering.__file__).parent
 ANSWERING = "answering.py"
@@ -25,7 +25,6 @@ REQUIREMENTS = "requirements.txt"
 INPUTS = {"question-answering": ("question", "context"), "multiple-choice": ("context", "choices")}
 OPTIONAL = {"text-classification": ("text_pair",)}
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
-MODELS = {"onnx": "model.onnx", "openvino": "openvino_model.xml"}
 SPECIAL = ("mask", "unk")
 UNLIMITED = 2**30
 """What a tokenizer that has no limit of its own is at least said to take."""
@@ -70,7 +69,7 @@ def write_settings(folder: Path, record: Manifest) -> None:
         "inputs": inputs_of(record),
         "optional": OPTIONAL.get(record.request.head, ()),
         "engine": ENGINES[kind],
-        "model": MODELS[kind],
+        "model": GRAPHS[kind],
         "max_tokens": int(min(limit for limit in limits if limit and limit < UNLIMITED)),
         "prompt": sentence.prompt if sentence else "",
         "outputs": head_of(record.request.head, folder).outputs,
