@@ -169,8 +169,7 @@ class Regression(Record):
     baseline: Side = Field(description="The accepted run.")
     alpha: float = Field(description="How often, at most, the tests of answers together see a loss that is none.")
     environment: list[str] = Field(
-        description="In what machines and runtimes differ, of what times depend on; empty where they match, and times "
-        "were compared directly."
+        description="In what machines and runtimes differ, of what times depend on; empty where they match."
     )
     changes: list[Change] = Field(description="Everything that was held against the baseline.")
 

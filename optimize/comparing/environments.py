@@ -1,4 +1,9 @@
-"""Whether two runs' times can be compared as they are, or only what each gained over its own FP32 reference."""
+"""How two runs' times are compared: beside the FP32 reference that each run timed in turn with its models.
+
+A machine is not as fast today as yesterday, its own times of the same model differ by a fifth, and this cancels in the
+ratio. Where the references are of other sizes, a ratio to them says nothing of a run that is the slower one of two, and
+times are compared as they are, if environments match.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +45,21 @@ def _words(value: object) -> str:
 
 
 def compare_speed(first: Judged, second: Judged) -> list[Speed]:
-    """The ratio of two runs' times at each shape: directly where environments match, else as gains over FP32."""
-    over = _common_reference(first, second) if differences(first.record, second.record) else None
+    """The ratio of two runs' times at each shape: as gains over the same FP32, else directly."""
+    over = _common_reference(first, second)
+    direct = not differences(first.record, second.record) and _bytes(first, over) != _bytes(second, over)
     shapes = in_order([each.shape for each in run.result.latency] for run in (first, second))
-    return [_at(shape, first, second, over) for shape in shapes]
+    return [_at(shape, first, second, None if direct else over) for shape in shapes]
 
 
 def _common_reference(first: Judged, second: Judged) -> str:
     """The target's own FP32 where both have the same one: it runs in the same engine as the result."""
     ours, theirs = own_reference(first.record), own_reference(second.record)
     return ours if ours == theirs else REFERENCE
+
+
+def _bytes(run: Judged, reference: str) -> int | None:
+    return next((each.size.bytes for each in run.record.measurements if each.name == reference), None)
 
 
 def _at(shape: str, first: Judged, second: Judged, over: str | None) -> Speed:
@@ -68,7 +78,7 @@ def _at(shape: str, first: Judged, second: Judged, over: str | None) -> Speed:
 
 def _relative(shape: str, first: Latency, second: Latency, over: str) -> Speed:
     if over not in first.speedup or over not in second.speedup:
-        return _not_comparable(shape, f"environments differ, and {over} was not timed in both runs")
+        return _not_comparable(shape, f"{over} was not timed in both runs")
     return Speed(shape=shape, ratio=first.speedup[over] / second.speedup[over], over=over, not_comparable=None)
 
 

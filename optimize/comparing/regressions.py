@@ -187,7 +187,7 @@ def _latencies(baseline: Judged, run: Judged, allowed: float) -> Iterator[Change
 def _latency(baseline: Judged, run: Judged, speed: Speed, ratio: float, allowed: float) -> Change:
     over, words = speed.over, f"{ratio:.2f} times the baseline's median at {speed.shape}"
     if over is not None:
-        words = f"{words}, each beside its own {over}, since environments differ"
+        words = f"{words}, each beside its own {over}"
     old, new = (_time(each.result, shape=speed.shape, over=over) for each in (baseline, run))
     change = _held(f"latency.{speed.shape}", old, new, ratio - 1.0, allowed, words)
     if change.outcome == "failed" and over is not None and _overlap(baseline, run, speed.shape, over):

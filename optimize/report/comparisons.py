@@ -110,9 +110,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
         if pair.decisions_not_comparable:
             yield f"{name}: decisions are not comparable: {pair.decisions_not_comparable}"
         if pair.environment:
-            yield f"{name}: times are compared beside each run's own FP32, since environments differ in " + "; ".join(
-                pair.environment
-            )
+            yield f"{name}: environments differ in " + "; ".join(pair.environment)
         for speed in pair.speed:
             if speed.not_comparable:
                 yield f"{name}: times at {speed.shape} are not comparable: {speed.not_comparable}"
