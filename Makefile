@@ -40,7 +40,7 @@ WHAT = $(call option,--model,$(MODEL)) $(call option,--data,$(DATA))
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
-	@echo 'variables: TARGET=openvino|cuda HEAD=all MODEL="hub id or folder" DATA="hub id or folder" PIPELINE="name or YAML" DEVICE=GPU'
+	@echo 'variables: TARGET=openvino|cuda|auto HEAD=all MODEL="hub id or folder" DATA="hub id or folder" PIPELINE="name or YAML" DEVICE=GPU'
 	@echo '           BUILD_ONLY=1 ARGS="--seed 1 --examples 500"; all are optional'
 
 setup: $(READY)  ## build the virtual environment

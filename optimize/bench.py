@@ -58,7 +58,7 @@ def prepare(options: Options, *, progress: Progress) -> tuple[Loaded, list[Subje
     chosen = with_options(choose_pipeline(options.target, options.pipeline), options)
     pipelines, left_out = ((chosen,), {}) if chosen.stages else find_candidates(chosen, options)
     plans = [make_plan(options, replace(each, gates=Gates(), head_gates={}), progress=progress) for each in pipelines]
-    plan = replace(plans[0], left_out=left_out)
+    plan = replace(plans[0], candidates=() if chosen.stages else pipelines, left_out=left_out)
     origin = cache.fetch(
         plan.cache,
         {"source": "random", "geometry": "distilbert-base", "head": HEAD, "seed": options.seed}

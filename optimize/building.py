@@ -17,7 +17,7 @@ from typing import Any
 from optimize import cache
 from optimize.artifact import Artifact, Kind, copy_companions, folder_digest, tokenizer_digest
 from optimize.checkpoint import read_config
-from optimize.config import Step, parse_step
+from optimize.config import Pipeline, Step, parse_step
 from optimize.data.splits import load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer, tokenizer_limit
 from optimize.data.wanted import Splits
@@ -25,7 +25,7 @@ from optimize.errors import StageError
 from optimize.evaluate.judge import pad_id_of
 from optimize.evaluate.predict import run_split
 from optimize.files.copies import Files, digests_of, files_below, private_copy
-from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Text
+from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Target, Text
 from optimize.machine import environment
 from optimize.manifest import ArtifactRecord, Candidate, SourceCard, StageRecord
 from optimize.measure.kinds import KINDS
@@ -36,6 +36,7 @@ from optimize.planning import Plan
 from optimize.source.acquire import acquire_checkpoint
 from optimize.source.card import read_card
 from optimize.stages import STAGES
+from optimize.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Made:
-    """What a run made and measured; the last measurement is the model's, which runs with `runtime`.
+    """What a run made and measured; the last measurement is the model's, which `target` runs with `runtime`.
 
     `candidates` is what was chosen from; `checkpoint` what PyTorch loads, where a stage made one.
     """
@@ -144,6 +145,7 @@ class Made:
     records: list[StageRecord]
     model: Artifact
     results: Results
+    target: Target
     candidates: list[Candidate] = field(default_factory=list)
     runtime: Params = field(default_factory=Params)
     checkpoint: Artifact | None = None
@@ -210,15 +212,19 @@ def build(loaded: Loaded) -> tuple[list[StageRecord], list[Subject]]:
 
 
 def reference_subjects(loaded: Loaded) -> list[Subject]:
-    """PyTorch's references, FP32 first, and the target's own FP32 reference."""
-    target = loaded.plan.target
-    pipeline = loaded.plan.pipeline.with_runtime(target.reference_runtime, where="reference")
+    """PyTorch's references, FP32 first, and the own FP32 reference of each target that something is built for."""
+    plan = loaded.plan
+    first = [next(each for each in plan.pipelines if each.target == target) for target in plan.targets]
+    return [*pytorch_subjects(loaded), *(_own_reference(loaded, pipeline) for pipeline in first)]
+
+
+def _own_reference(loaded: Loaded, pipeline: Pipeline) -> Subject:
+    """The plain conversion for a pipeline's target, run with the pipeline's settings but for what it sets itself."""
+    target = TARGETS[pipeline.target]
+    runtime = pipeline.with_runtime(target.reference_runtime, where="reference").runtime
     steps = tuple(parse_step({name: dict(params)}, where="reference") for name, params in target.reference)
     _, artifacts = fold(loaded, steps)
-    return [
-        *pytorch_subjects(loaded),
-        Subject(f"{target.name}-fp32", artifacts[-1], target.name, pipeline.runtime, reference=True),
-    ]
+    return Subject(f"{target.name}-fp32", artifacts[-1], target.name, runtime, reference=True)
 
 
 def pytorch_subjects(loaded: Loaded) -> list[Subject]:

@@ -52,7 +52,7 @@ def certify(
     results = measure(loaded, [Subject(result_name(old), final, pipeline.target, pipeline.runtime)])
     verdict = gates.judge(pipeline.gates, results.measurements[-1])
     candidates = [each if each.chosen else each.model_copy(update={"measurement": None}) for each in old.candidates]
-    new = describe(loaded, Made(old.stages, final, results, candidates, pipeline.runtime), verdict)
+    new = describe(loaded, Made(old.stages, final, results, plan.target, candidates, pipeline.runtime), verdict)
     new = new.model_copy(update={"id": old.id, "source": old.source})
     write_evidence(new, results, folder)
     (folder / compared.FILE).unlink(missing_ok=True)  # it compared what was measured before

@@ -24,6 +24,7 @@ from optimize.errors import DataError, StageError
 from optimize.manifest import Candidate, Check, Measurement, StageRecord
 from optimize.measure.subjects import Method, Quality, Results, Subject, examples_of, measure_quality, measure_subjects
 from optimize.rule import for_a_search
+from optimize.targets import TARGETS
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,15 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
     unbuilt = {**failed, **loaded.plan.left_out}
     candidates = [describe(each, chosen) for each in tried]
     candidates += [Candidate(pipeline=name, reason=reason) for name, reason in unbuilt.items()]
-    return Made(chosen.built.records, final.artifact, results, candidates, final.runtime, chosen.built.checkpoint)
+    return Made(
+        chosen.built.records,
+        final.artifact,
+        results,
+        TARGETS[final.target],
+        candidates,
+        final.runtime,
+        chosen.built.checkpoint,
+    )
 
 
 def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
@@ -125,7 +134,8 @@ def build_candidates(loaded: Loaded) -> tuple[list[Built], dict[str, str]]:
     for pipeline in loaded.plan.candidates:
         loaded.progress.say(f"candidate {pipeline.name}")
         try:
-            records, artifacts = fold(loaded, pipeline.stages)
+            alone = replace(loaded, plan=loaded.plan.of(pipeline))
+            records, artifacts = fold(alone, pipeline.stages)
         except StageError as error:
             failed[pipeline.name] = " ".join(str(error).split())
             loaded.progress.say(f"candidate {pipeline.name}: not built: {failed[pipeline.name]}")

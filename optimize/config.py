@@ -22,7 +22,7 @@ from optimize.heads import HEADS
 from optimize.interfaces import Params, Trait, Traits
 from optimize.request import user_path
 from optimize.stages import STAGES
-from optimize.targets import TARGETS
+from optimize.targets import ANY_TARGET, TARGETS
 
 KEYS = ("target", "stages", "candidates", "runtime", "gates", "head_gates")
 SECTIONS = ("runtime", "gates")
@@ -52,7 +52,8 @@ class Pipeline:
     """What to do with a model, and what the result must meet.
 
     `runtime` are the target's settings that the result runs with. `candidates` are pipelines, by name or
-    path, of which the fastest within the limits is taken; of equals the first.
+    path, of which the fastest within the limits is taken; of equals the first. Where `target` is ANY_TARGET, they
+    may be of several targets.
     """
 
     name: str
@@ -149,10 +150,12 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
         if key not in KEYS:
             raise unknown_name(where, str(key), KEYS)
     target = content.get("target")
-    if not isinstance(target, str) or target not in TARGETS:
-        raise unknown_name(f"{where}: target", str(target), TARGETS)
+    if not isinstance(target, str) or target not in (*TARGETS, ANY_TARGET):
+        raise unknown_name(f"{where}: target", str(target), (*TARGETS, ANY_TARGET))
     candidates = parse_candidates(content.get("candidates"), where=where)
     steps = parse_stages(content.get("stages"), where=where) if "stages" in content or not candidates else ()
+    if steps and target == ANY_TARGET:
+        raise RequestError(f"{where}: stages are for one target, not '{target}'; name it, or give candidates alone")
     if steps:
         check_kinds(steps, TARGETS[target].runs, where=where)
         check_traits(steps, where=where)
@@ -188,7 +191,7 @@ def parse_candidates(content: object, *, where: str) -> tuple[str, ...]:
 
 def parse_runtime(content: object, target: str, *, where: str) -> Params:
     """Check the settings that a target runs a model with."""
-    settings = TARGETS[target].runtime
+    settings = Params if target == ANY_TARGET else TARGETS[target].runtime
     if content and not settings.model_fields:
         raise RequestError(f"{where}: target {target} has no settings; leave it out")
     return _closed(settings, content, where)
@@ -262,7 +265,9 @@ def check_gates(gates: Gates, target: str, *, where: str) -> None:
     """Refuse a speed-up over a reference that is never measured, or at a shape that is none."""
     from optimize.measure.shapes import parse_shape
 
-    references = (*TARGETS[target].pytorch(TARGETS[target].runtime()), f"{target}-fp32")
+    references = ["pytorch-fp32"]
+    if target != ANY_TARGET:
+        references = [*TARGETS[target].pytorch(TARGETS[target].runtime()), f"{target}-fp32"]
     if gates.speedup_over not in references:
         raise unknown_name(f"{where}: speedup_over", gates.speedup_over, references)
     parse_shape(gates.speedup_shape, where=f"{where}: speedup_shape")

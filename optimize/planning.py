@@ -27,7 +27,7 @@ from optimize.request import DEMO, Options, Request, Setting, declared, kept, se
 from optimize.source.finding import Found, inspect_checkpoint
 from optimize.source.geometry import values_at_once
 from optimize.stages import STAGES
-from optimize.targets import DEFAULT_TARGET, TARGETS
+from optimize.targets import ANY_TARGET, DEFAULT_TARGET, TARGETS
 from optimize.tracking import find_tracker
 
 MOST_THREADS_PER_CORE = 4
@@ -38,6 +38,8 @@ BYTES_A_FLOAT = 4
 MOST_TOKENS = 2**20
 """In one batch: 2,048 texts of 512 tokens, whose activations alone take tens of GB."""
 AUTO = "auto"  # chosen from the candidates of the target's own pipeline; see optimize.choosing
+ENGINES = "engines"
+"""The pipeline whose candidates are of several targets."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Plan:
     """A request that can be carried out, as far as can be told without doing it.
 
     Where there is something to choose from, `pipeline` holds the limits and no stages, `candidates` what is to
-    be tried, all within those limits, and `left_out` what cannot be built or run here, with the reason.
+    be tried, all within those limits, and `left_out` what cannot be built or run here, with the reason. Candidates may
+    be of several targets; `target` is the first one's until one is chosen.
     `added_shape` is measured because a limit needs it, though nobody asked for it.
     `longest` is the most tokens that what is built takes, where it takes fewer than the checkpoint.
     """
@@ -65,6 +68,20 @@ class Plan:
     added_shape: str | None = None
     junit: Path | None = None
     track: str | None = None
+
+    @property
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """What is carried out: the candidates, or else the one pipeline."""
+        return self.candidates or (self.pipeline,)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that something is built for."""
+        return tuple(dict.fromkeys(pipeline.target for pipeline in self.pipelines))
+
+    def of(self, candidate: Pipeline) -> Plan:
+        """The plan of one candidate alone."""
+        return replace(self, pipeline=candidate, target=TARGETS[candidate.target], candidates=())
 
 
 def make_plan(
@@ -86,13 +103,16 @@ def make_plan(
     if not built:  # where the machine that built had more cores, its threads are part of what is measured again
         check_threads(options.threads)
         check_places(options)
-    check_stages(pipeline)
-    check_libraries(pipeline)
-    # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it would be.
-    if not options.build_only or measures(pipeline):
-        check_runs(pipeline)
-    if not pipeline.stages:
+    if pipeline.stages:
+        check_stages(pipeline)
+        check_libraries(pipeline)
+        # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it is.
+        if not options.build_only or measures(pipeline):
+            check_runs(pipeline)
+    else:
         candidates, left_out = find_candidates(pipeline, options)
+    if pipeline.target == ANY_TARGET:
+        pipeline = replace(pipeline, target=candidates[0].target, runtime=candidates[0].runtime)
     longest = longest_text(options, (pipeline, *candidates))
     found, head = inspect_checkpoint(options.model, options.revision, options.head, progress=progress)
     for each in () if built else (pipeline, *candidates):
@@ -148,13 +168,18 @@ def wanted_data(options: Options, head: Head, *, trained: bool) -> Wanted:
 def choose_pipeline(target: str | None, pipeline: str | None) -> Pipeline:
     """The named pipeline, or the target's own; refuse one that was made for another target.
 
-    Without stages, it is to be chosen from its candidates, as `auto` always is.
+    Without stages, it is to be chosen from its candidates, as `auto` always is. Where these are of several targets,
+    naming one leaves those of that one.
     """
-    if target is not None and target not in TARGETS:
-        raise unknown_name("target", target, TARGETS)
+    if target is not None and target not in (*TARGETS, ANY_TARGET):
+        raise unknown_name("target", target, (*TARGETS, ANY_TARGET))
+    own = ENGINES if target == ANY_TARGET else target or DEFAULT_TARGET
     if pipeline == AUTO:
-        return replace(load_pipeline(target or DEFAULT_TARGET), name=AUTO, stages=())
-    loaded = load_pipeline(pipeline or target or DEFAULT_TARGET)
+        return replace(load_pipeline(own), name=AUTO, stages=())
+    loaded = load_pipeline(pipeline or own)
+    if target is not None and loaded.target == ANY_TARGET != target:
+        theirs = tuple(name for name in loaded.candidates if load_pipeline(name).target == target)
+        return replace(loaded, target=target, runtime=TARGETS[target].runtime(), candidates=theirs)
     if target is not None and loaded.target != target:
         raise RequestError(
             f"pipeline {loaded.name}: is for target '{loaded.target}', not '{target}'; leave out --target"
@@ -207,7 +232,7 @@ def _candidate(pipeline: Pipeline, name: str) -> Pipeline:
     """A pipeline that another one names; refuse one that is for another target, or is to be chosen itself."""
     where = f"pipeline {pipeline.name}: candidate {name}"
     candidate = choose_pipeline(pipeline.target, AUTO) if name == AUTO else load_pipeline(name)
-    if candidate.target != pipeline.target:
+    if pipeline.target not in (candidate.target, ANY_TARGET):
         raise RequestError(f"{where}: is for target '{candidate.target}', not '{pipeline.target}'; name another")
     if not candidate.stages:
         raise RequestError(f"{where}: has no stages of its own; name another")
@@ -225,6 +250,11 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
     left_out: dict[str, str] = {}
     settings = settings_of(options)
     candidates = [_candidate(pipeline, name) for name in pipeline.candidates]
+    if len({TARGETS[each.target].pytorch for each in candidates}) > 1:
+        raise RequestError(
+            f"pipeline {pipeline.name}: its candidates run on unlike devices, of which each has references of its own; "
+            "name those of one"
+        )
     # A setting may be of a stage that one of them alone has.
     check_settings(settings, candidates)
     for each in candidates:

@@ -239,7 +239,14 @@ class Asked:
         Option("Tokens that texts are cut to.", "Data", least=8, otherwise="what head and model take"),
     ] = None
     target: Annotated[
-        str | None, Option("Where the model will run.", "Pipeline", short="-t", otherwise="the pipeline's, or cpu")
+        str | None,
+        Option(
+            "Where the model will run; `auto`: the faster of this machine's ONNX Runtime and OpenVINO.",
+            "Pipeline",
+            short="-t",
+            otherwise="the pipeline's, or cpu",
+            kept="Where the model runs.",
+        ),
     ] = None
     pipeline: Annotated[
         str | None,

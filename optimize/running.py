@@ -74,7 +74,8 @@ def carry_out(loaded: Loaded) -> Made:
     else:
         results = Results([], {})
     checkpoint = last_checkpoint(each.artifact for each in built)
-    return Made(records, built[-1].artifact, results, runtime=loaded.plan.pipeline.runtime, checkpoint=checkpoint)
+    plan = loaded.plan
+    return Made(records, built[-1].artifact, results, plan.target, runtime=plan.pipeline.runtime, checkpoint=checkpoint)
 
 
 def measure(loaded: Loaded, built: list[Subject]) -> Results:
@@ -116,7 +117,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     splits = dict(loaded.splits.records)  # a copy: how many texts were cut is known only now
     measurements = made.results.measurements
     stages = [{each.stage: each.params} for each in made.records]
-    device = plan.target.describe(loaded.settings if plan.build_only else made.runtime) if measurements else {}
+    device = made.target.describe(loaded.settings if plan.build_only else made.runtime) if measurements else {}
     if measurements:
         judged, split = loaded.certification, splits["certification"]
         known = {"truncated": judged.truncated, "left_out": split.count - len(judged.gold)}
@@ -124,7 +125,9 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
     return Manifest(
         id=secrets.token_hex(4),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        request=replace(plan.request, stages=stages, runtime=made.runtime.model_dump(mode="json")),
+        request=replace(
+            plan.request, target=made.target.name, stages=stages, runtime=made.runtime.model_dump(mode="json")
+        ),
         environment=environment.detect().model_copy(update={"device": device}),
         source=Source(
             kind=plan.found.kind,

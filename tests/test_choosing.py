@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doubles import FEW, Heard
+from libraries import needs
 
 from optimize import config
 from optimize.artifact import Artifact, seal
@@ -42,7 +43,7 @@ PIPELINES = {
     "lacking": "[export, absent]",
 }
 ALL = ("whole", "broken", "slow", "good", "raising", "lacking")
-MILLISECONDS = {"pytorch-fp32": 8.0, "cpu-fp32": 4.0, "broken": 1.0, "good": 2.0, "slow": 3.0}
+MILLISECONDS = {"pytorch-fp32": 8.0, "cpu-fp32": 4.0, "openvino-fp32": 1.5, "broken": 1.0, "good": 2.0, "slow": 3.0}
 
 
 def shuffle(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -339,3 +340,28 @@ def test_the_manifest_on_disk_is_what_the_run_returned(finished):
     assert read(finished.folder) == finished.manifest
     assert "## Candidates" in (finished.folder / "report.md").read_text(encoding="utf-8")
     assert "## Candidates" in render(finished.manifest)
+
+
+@needs("openvino")
+def test_the_fastest_may_be_of_another_target(world, options, pipelines, tmp_path):
+    """Its run is as one of that target: measured beside the references of both, and certified as such."""
+    world()
+    (pipelines / "elsewhere.yaml").write_text("target: openvino\nstages: [export, convert_openvino]\n")
+    mine = tmp_path / "mine.yaml"
+    limits = "{max_metric_drop: 0.1, min_speedup: 1.5, speedup_shape: 1x16}"
+    mine.write_text(f"target: auto\ncandidates: [good, elsewhere]\ngates: {limits}\n", encoding="utf-8")
+
+    folder, made = run(make_plan(replace(options, pipeline=str(mine))), progress=Heard())
+
+    assert [each.name for each in made.measurements] == [
+        "pytorch-fp32",
+        "cpu-fp32",
+        "openvino-fp32",
+        "good",
+        "elsewhere",
+    ]
+    assert (made.request.target, made.stages[-1].stage) == ("openvino", "convert_openvino")
+    assert made.environment.device["device"] == "CPU"
+    assert "--target openvino" in render(made)
+    _, again = certify(folder, model=None, data=None, cache=options.cache, progress=Heard())
+    assert [each.name for each in again.measurements] == ["pytorch-fp32", "openvino-fp32", "elsewhere"]

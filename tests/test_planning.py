@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from libraries import needs
@@ -10,7 +11,7 @@ from libraries import needs
 from optimize import config
 from optimize.errors import RequestError, UnavailableError
 from optimize.planning import AUTO, Options, make_plan
-from optimize.targets import TARGETS
+from optimize.targets import ANY_TARGET, TARGETS
 
 
 def test_all_candidates_are_judged_by_the_targets_own_limits_for_the_head():
@@ -101,6 +102,66 @@ def test_a_missing_target_refuses_auto_as_any_pipeline(monkeypatch):
 
     with pytest.raises(UnavailableError, match="no such processor"):
         make_plan(Options(pipeline=AUTO))
+
+
+def mine(folder: Path, candidates: str, target: str = "auto") -> str:
+    path = folder / "mine.yaml"
+    path.write_text(f"target: {target}\ncandidates: [{candidates}]\n", encoding="utf-8")
+    return str(path)
+
+
+@needs("openvino", "nncf")
+@pytest.mark.parametrize(
+    "changes", [{"target": ANY_TARGET}, {"target": ANY_TARGET, "pipeline": AUTO}, {"pipeline": "engines"}]
+)
+def test_candidates_may_be_of_several_targets(changes):
+    made = make_plan(Options(**changes))
+
+    assert made.targets == ("cpu", "openvino")
+    assert {each.gates for each in made.candidates} == {config.load_pipeline("engines").gates}
+    assert all(made.of(each).target.name == each.target for each in made.candidates)
+
+
+@needs("openvino", "nncf")
+def test_a_named_target_leaves_its_own_of_them():
+    made = make_plan(Options(pipeline="engines", target="openvino"))
+
+    assert made.targets == ("openvino",)
+    assert made.request.target == "openvino"
+
+
+def test_engines_that_are_not_installed_are_left_out(monkeypatch):
+    monkeypatch.setitem(TARGETS, "openvino", replace(TARGETS["openvino"], unavailable=lambda _: "none here"))
+    made = make_plan(Options(target=ANY_TARGET))
+
+    assert made.targets == ("cpu",)
+    assert "none here" in made.left_out["openvino-int8"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pipeline": "cpu-static"}, "pipeline cpu-static: is for target 'cpu', not 'auto'"),
+        ({"settings": {"runtime.hint": "latency"}}, "target auto has no settings"),
+        ({"build_only": True}, "'engines' has to measure to choose"),
+    ],
+)
+def test_what_goes_with_one_target_alone_is_refused_of_any(changes, words):
+    with pytest.raises(RequestError, match=words):
+        make_plan(Options(target=ANY_TARGET, **changes))
+
+
+def test_targets_on_unlike_devices_are_not_compared(tmp_path):
+    with pytest.raises(RequestError, match="run on unlike devices"):
+        make_plan(Options(pipeline=mine(tmp_path, "cpu-static, cuda")))
+
+
+def test_stages_are_of_one_target(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("target: auto\nstages: [export]\n", encoding="utf-8")
+
+    with pytest.raises(RequestError, match="stages are for one target"):
+        make_plan(Options(pipeline=str(path)))
 
 
 def test_plan_shows_every_candidate(optimize, capsys):

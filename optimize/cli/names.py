@@ -14,7 +14,7 @@ from optimize.gates import Gates
 from optimize.heads import HEADS
 from optimize.planning import AUTO
 from optimize.stages import STAGES
-from optimize.targets import TARGETS
+from optimize.targets import ANY_TARGET, TARGETS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 # Functions, since the shell asks for one of them at each press of the key, and files of pipelines are read for it.
 KNOWN: dict[str, Callable[[], Iterable[str]]] = {
-    "target": lambda: TARGETS,
+    "target": lambda: [*TARGETS, ANY_TARGET],
     "head": lambda: [*HEADS, "all"],
     "pipeline": lambda: [*shipped_pipelines(), AUTO],
     "show": lambda: dict.fromkeys([*STAGES, *shipped_pipelines(), *TARGETS, *HEADS, *SECTIONS[1:]]),

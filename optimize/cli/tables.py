@@ -126,13 +126,14 @@ def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] =
 def show_plan(plan: Plan) -> None:
     """What `run` would do."""
     from optimize.foresight import foresee
+    from optimize.targets import TARGETS
 
     request = plan.request
     added = f" ({plan.added_shape} for the limit on the speed-up)" if plan.added_shape else ""
     rows = [
         ("model", f"{request.model} ({plan.found.kind})" + (f" at {request.revision}" if request.revision else "")),
         ("head", request.head),
-        ("target", f"{request.target}: {plan.target.summary}"),
+        ("target", "; ".join(f"{name}: {TARGETS[name].summary}" for name in plan.targets)),
         ("data", f"{request.data}, at most {request.examples} examples certify"),
         ("latency", f"{', '.join(request.shapes)} with {request.threads} threads{added}"),
     ]
