@@ -51,6 +51,7 @@ __all__ = [
     "publish",
     "regress",
     "run",
+    "track",
     "verify",
 ]
 __version__ = "0.1.0"
@@ -150,6 +151,17 @@ def regress(
     from optimize.comparing.regressions import regress as hold_against
 
     return hold_against(Path(folder), Path(baselines), name=name, tolerances=tolerances or USUAL)
+
+
+def track(*folders: str | Path, to: str) -> list[str]:
+    """Record finished runs in a tracker, as `Options.track` does at once; where each is.
+
+    `to` is "mlflow" or "mlflow:URI". Raises RequestError where a run does not come out of its measurements as it says,
+    and UnavailableError where the tracker is not there.
+    """
+    from optimize.delivering import track_runs
+
+    return [where for _, where in track_runs([Path(folder) for folder in folders], to)]
 
 
 def load(where: str | Path, *, threads: int | None = None, allow_overflow: bool = False) -> Model:

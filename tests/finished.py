@@ -1,4 +1,4 @@
-"""Finished runs of small checkpoints whose models are FP32, so that they answer as the checkpoint does."""
+"""Finished runs of small checkpoints: FP32, which answer as the checkpoint does, and one of INT8 that passed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from optimize.planning import Options, make_plan
 from optimize.running import run
 
 PIPELINE = "target: cpu\nstages: [export]\ngates: {}\n"
+INT8 = "target: cpu\nstages: [export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n"
 
 
 def measured_run(place: Path, name: str, pipeline: str, *, model: Path, data: Path) -> Path:
@@ -24,6 +25,17 @@ def measured_run(place: Path, name: str, pipeline: str, *, model: Path, data: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "Settings", FEW_RUNS)
         return run(make_plan(Options(**places, threads=1)), progress=Silent())[0]
+
+
+@pytest.fixture(scope="session")
+def passed_run(checkpoint, data_folder, made_once) -> Path:
+    """The folder of a token classifier's run whose dynamic INT8 passed; never to be written to."""
+    head = "token-classification"
+
+    def fill(folder: Path) -> None:
+        measured_run(folder, "mine", INT8, model=checkpoint(head), data=data_folder(head))
+
+    return next((made_once("passed", INT8, fill) / "runs").iterdir())
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, commenting, comparing, inspecting, publishing, using, verbosity
+from optimize.cli import caching, commenting, comparing, inspecting, publishing, tracking, using, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -263,6 +263,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     comparing.accept,
     comparing.regress,
     commenting.comment,
+    tracking.track,
     request_command(bench, BENCH_OPTIONS, {"shapes": BENCH_SHAPES}, calibration=(CalibrationOption, True)),
     inspecting.list_names,
     inspecting.show,

@@ -11,10 +11,10 @@ from optimize.tracking.mlflow import Mlflow
 TRACKERS: Mapping[str, Tracker] = {"mlflow": Mlflow()}
 
 
-def find_tracker(words: str) -> tuple[Tracker, str | None]:
-    """The tracker and the place of NAME[:PLACE]; refuses an unknown name, and what its tracker cannot do here."""
+def find_tracker(words: str, flag: str = "--track") -> tuple[Tracker, str | None]:
+    """The tracker and the place of NAME[:PLACE], as `flag` has it; refuses unknown names, and what cannot be done."""
     name, _, place = words.partition(":")
     if name not in TRACKERS:
-        raise unknown_name("--track", name, TRACKERS)
+        raise unknown_name(flag, name, TRACKERS)
     TRACKERS[name].check(place or None)
     return TRACKERS[name], place or None

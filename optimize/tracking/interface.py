@@ -14,7 +14,8 @@ class Tracked:
 
     `params` are what was asked for, stages' parameters by `stage.parameter`. `metrics` are numbers by the name of the
     model that was measured, in the order of the measurements, the judged one last. `tags` are what runs are looked for
-    by. All of `folder` is to be kept: model, report, scores and manifest.
+    by. `description` is the run in short, in Markdown, what matters most first. All of `folder` is to be kept: model,
+    report, scores and manifest.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Tracked:
     params: Mapping[str, str]
     metrics: Mapping[str, Mapping[str, float]]
     tags: Mapping[str, str]
+    description: str
     folder: Path
 
 

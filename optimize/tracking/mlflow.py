@@ -33,6 +33,10 @@ SETTINGS = {
 """Where the environment says nothing else. MLflow would try for minutes, and print between our JSON."""
 FOREIGN = re.compile(r"[^\w\-./ ]")
 """What MLflow takes in no name."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's pages show as a run's description, as Markdown."""
+MOST_OF_NOTE, CUT = 5000, "\n\nThe rest is in `report.md`, among the artifacts."
+"""Letters of a tag's value that any MLflow keeps, and what stands at the end where some are left out."""
 MOST_LETTERS, MOST_PARAMS, MOST_METRICS = 250, 100, 1000
 """Of a name or a value, and in one request; MLflow 3 takes longer values, and MLflow 2 does not."""
 Item = TypeVar("Item")
@@ -45,9 +49,7 @@ class Mlflow:
     def check(self, place: str | None) -> None:
         """Refuse where MLflow is not installed or its server does not answer."""
         if importlib.util.find_spec("mlflow") is None:
-            raise UnavailableError(
-                "--track mlflow: MLflow is not installed; pip install 'distilbert-optimize[mlflow]', or leave it out"
-            )
+            raise UnavailableError("tracker mlflow: MLflow is not installed; pip install 'distilbert-optimize[mlflow]'")
         _asked(place, lambda client: client.get_experiment_by_name(_experiment()))
 
     def track(self, run: Tracked, place: str | None) -> str:
@@ -67,9 +69,7 @@ def _asked(place: str | None, ask: Callable[[MlflowClient], Result]) -> Result:
     # OSError is what requests raises, too; a store of files or a database asks for more than mlflow-skinny has.
     except (MlflowException, OSError, ImportError) as error:
         said = brief(redacted(first_line(error)), 160)
-        raise UnavailableError(
-            f"--track mlflow: {said}; look at the server and its address, or leave it out"
-        ) from error
+        raise UnavailableError(f"tracker mlflow: {said}; look at the server and its address") from error
 
 
 def _experiment() -> str:
@@ -79,7 +79,7 @@ def _experiment() -> str:
 def _track(client: MlflowClient, run: Tracked) -> str:
     found = client.get_experiment_by_name(_experiment())
     number = found.experiment_id if found else client.create_experiment(_experiment())
-    tags = {**dict(_named(run.tags)), "mlflow.source.name": "optimize"}
+    tags = {**dict(_named(run.tags)), "mlflow.source.name": "optimize", NOTE: _note(run.description)}
     made = client.create_run(number, tags=tags, run_name=run.name).info.run_id
     whole = False
     try:
@@ -101,6 +101,14 @@ def _log(client: MlflowClient, made: str, run: Tracked) -> None:
     for some in _batches(metrics, MOST_METRICS):
         client.log_batch(made, metrics=some)
     client.log_artifacts(made, str(run.folder))
+
+
+def _note(text: str) -> str:
+    """As many whole lines as are kept."""
+    if len(text) <= MOST_OF_NOTE:
+        return text
+    kept = text[: MOST_OF_NOTE - len(CUT)]
+    return (kept.rpartition("\n")[0] or kept) + CUT
 
 
 def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, float]]:

@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from optimize.compared import Regression
 from optimize.errors import printable
 from optimize.manifest import Manifest, Measurement
+from optimize.report import page, regressions, tables
 from optimize.request import words_of
 from optimize.tracking.interface import Tracked
 
 
-def tracked(folder: Path, manifest: Manifest) -> Tracked:
-    """What a tracker is told of a run."""
+def tracked(folder: Path, manifest: Manifest, regression: Regression | None = None) -> Tracked:
+    """What a tracker is told of a run, and of what got worse in it, where that is given."""
     return Tracked(
         name=folder.resolve().name,
         created=manifest.created,
         params=dict(_params(manifest)),
         metrics={each.name: dict(_numbers(each)) for each in manifest.measurements},
         tags=dict(_tags(manifest)),
+        description=_description(manifest, regression),
         folder=folder,
     )
+
+
+def _description(manifest: Manifest, regression: Regression | None) -> str:
+    """Verdict and limits, what got worse, and the models: the parts that the run's page begins with."""
+    models = tables.markdown_table(tables.model_rows(manifest)) if manifest.measurements else ""
+    return "\n\n".join(filter(None, (page.title(manifest, regression), regressions.section(regression), models)))
 
 
 def _params(manifest: Manifest) -> Iterator[tuple[str, str]]:

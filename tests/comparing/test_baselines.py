@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import FEW, FEW_RUNS, Silent
+from doubles import FEW_RUNS, Silent
 
 import optimize
 from optimize import compared, manifest, running
@@ -17,31 +17,14 @@ from optimize.certifying import certify
 from optimize.comparing.baselines import accept, baseline_name
 from optimize.comparing.regressions import Tolerances
 from optimize.errors import RequestError
-from optimize.planning import Options, make_plan
-from optimize.running import run
 from optimize.scores import FILE, Kept, read_scores, write_kept
 
 HEAD = "token-classification"
-PIPELINE = "target: cpu\nstages: [export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n"
-
-
-@pytest.fixture(scope="module")
-def passed(checkpoint, data_folder, tmp_path_factory) -> Path:
-    """A run that passed; not to be written to."""
-    place = tmp_path_factory.mktemp("work")
-    (place / "mine.yaml").write_text(PIPELINE, encoding="utf-8")
-    options = Options(
-        model=str(checkpoint(HEAD)), data=str(data_folder(HEAD)), examples=40, shapes=("1x16",), threads=1,
-        out=place / "runs", cache=place / "cache", pipeline=str(place / "mine.yaml"), **FEW,
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "Settings", FEW_RUNS)
-        return run(make_plan(options), progress=Silent())[0]
 
 
 @pytest.fixture
-def copy(passed, tmp_path) -> Path:
-    return Path(shutil.copytree(passed, tmp_path / "run"))
+def copy(passed_run, tmp_path) -> Path:
+    return Path(shutil.copytree(passed_run, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -55,12 +38,12 @@ def rewrite(copy) -> Callable[..., Path]:
     return make
 
 
-def test_a_baseline_is_small_and_goes_by_its_question(passed, tmp_path):
-    place = accept(passed, tmp_path / "accepted")
+def test_a_baseline_is_small_and_goes_by_its_question(passed_run, tmp_path):
+    place = accept(passed_run, tmp_path / "accepted")
 
-    assert place.name == f"checkpoint.{HEAD}.cpu.mine" == baseline_name(manifest.read(passed))
+    assert place.name == f"checkpoint.{HEAD}.cpu.mine" == baseline_name(manifest.read(passed_run))
     assert {path.name for path in place.iterdir()} == {manifest.FILE, FILE}
-    assert (place / manifest.FILE).read_bytes() == (passed / manifest.FILE).read_bytes()
+    assert (place / manifest.FILE).read_bytes() == (passed_run / manifest.FILE).read_bytes()
     assert [path.name for path in (tmp_path / "accepted").iterdir()] == [place.name]
     scores = read_scores(place)
     assert {"pytorch-fp32", "cpu-fp32", "export", "quantize_dynamic"} == set(scores)
@@ -88,19 +71,19 @@ def test_the_baseline_of_another_question_is_not_replaced(copy, rewrite, tmp_pat
     }
 
 
-def test_what_is_no_baseline_is_not_replaced(passed, tmp_path):
+def test_what_is_no_baseline_is_not_replaced(passed_run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it", encoding="utf-8")
 
     with pytest.raises(RequestError, match="is no baseline"):
-        accept(passed, tmp_path, name="mine")
+        accept(passed_run, tmp_path, name="mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
 @pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "x" * 201])
-def test_a_name_that_is_none_is_refused(passed, tmp_path, name):
+def test_a_name_that_is_none_is_refused(passed_run, tmp_path, name):
     with pytest.raises(RequestError, match="--name: "):
-        accept(passed, tmp_path, name=name)
+        accept(passed_run, tmp_path, name=name)
 
 
 def test_a_run_that_did_not_pass_is_accepted_only_if_that_is_said(copy, rewrite, tmp_path):
@@ -175,20 +158,20 @@ def test_a_run_that_is_measured_anew_loses_what_was_compared_before(copy, monkey
     assert not (copy / compared.FILE).exists()
 
 
-def test_a_run_without_a_baseline_is_told_what_there_is(passed, optimize, tmp_path, capsys):
-    assert optimize("regress", str(passed), "--baselines", str(tmp_path)) == 2
+def test_a_run_without_a_baseline_is_told_what_there_is(passed_run, optimize, tmp_path, capsys):
+    assert optimize("regress", str(passed_run), "--baselines", str(tmp_path)) == 2
     assert "there are none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tolerance", ["nan", "-1%", "inf", "some"])
-def test_a_tolerance_that_nothing_could_exceed_is_refused(passed, optimize, tolerance, capsys):
-    assert optimize("regress", str(passed), "--size-tolerance", tolerance) == 2
+def test_a_tolerance_that_nothing_could_exceed_is_refused(passed_run, optimize, tolerance, capsys):
+    assert optimize("regress", str(passed_run), "--size-tolerance", tolerance) == 2
     assert "--size-tolerance" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("alpha", ["0", "1", "nan", "-5%"])
-def test_a_level_at_which_nothing_or_everything_is_proven_is_refused(passed, optimize, alpha, capsys):
-    assert optimize("regress", str(passed), "--alpha", alpha) == 2
+def test_a_level_at_which_nothing_or_everything_is_proven_is_refused(passed_run, optimize, alpha, capsys):
+    assert optimize("regress", str(passed_run), "--alpha", alpha) == 2
     assert "--alpha" in capsys.readouterr().err
 
 
@@ -198,13 +181,13 @@ def test_a_publication_is_not_written_to(copy, optimize, capsys):
     assert "is a publication" in capsys.readouterr().err
 
 
-def test_a_program_accepts_compares_and_holds_against_it(passed, copy, tmp_path):
-    place = optimize.accept(str(passed), str(tmp_path / "accepted"), name="mine")
+def test_a_program_accepts_compares_and_holds_against_it(passed_run, copy, tmp_path):
+    place = optimize.accept(str(passed_run), str(tmp_path / "accepted"), name="mine")
 
     found = optimize.regress(copy, tmp_path / "accepted", name="mine", tolerances=Tolerances(latency=None))
-    both = optimize.compare(str(passed), copy)
+    both = optimize.compare(str(passed_run), copy)
 
     assert place == tmp_path / "accepted" / "mine"
     assert (found.outcome, (copy / compared.FILE).exists()) == ("passed", True)
-    assert [each.name for each in both.runs] == [passed.name, copy.name]
+    assert [each.name for each in both.runs] == [passed_run.name, copy.name]
     assert both.pairs[0].answers.difference == 0.0

@@ -18,6 +18,7 @@ from report.conftest import make_manifest
 
 from optimize import manifest
 from optimize.machine.privacy import SWITCHES
+from optimize.tracking.record import tracked
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environments are installed
 DELIVER = """
@@ -82,6 +83,7 @@ def test_a_run_is_in_mlflow_with_its_numbers_and_files(server, folder):
     assert (params["pipeline"], params["export.opset"], params["gates.min_speedup"]) == ("cpu", "17", "1.5")
     tags = {each["key"]: each["value"] for each in run["data"]["tags"]}
     assert (tags["verdict"], tags["limit.min_speedup"], tags["run"]) == ("passed", "passed", "deadbeef")
+    assert tags["mlflow.note.content"] == tracked(folder, make_manifest()).description
     files = ask(server, f"artifacts/list?run_id={run['info']['run_id']}")["files"]
     assert {each["path"] for each in files} == {"manifest.json", "model", "report.md"}
 
@@ -97,7 +99,7 @@ def test_a_server_that_is_gone_loses_no_run(folder):
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
-    assert done.stderr.startswith("3 --track mlflow: ")
+    assert done.stderr.startswith("3 tracker mlflow: ")
     assert f"the run is kept in {folder}" in done.stderr
     assert "secret" not in done.stderr
     assert sorted(folder.rglob("*")) == before

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ci.test_junit import check, judged
+from comparing.cases import judged as judged_run
+from comparing.cases import right_but
 from report.conftest import document, make_manifest
 
-from optimize import tracking
+import optimize as api
+from optimize import compared, manifest, tracking
 from optimize.cli.commands import main
+from optimize.comparing.regressions import hold_against
 from optimize.delivering import deliver
 from optimize.errors import RequestError, UnavailableError
 from optimize.planning import check_delivery
@@ -72,8 +78,56 @@ def test_a_request_whose_tracker_is_absent_is_refused_before_anything_is_done(mo
     monkeypatch.setattr(ours.importlib.util, "find_spec", lambda _: None)
 
     assert optimize("run", "--track", "mlflow", "--out", str(tmp_path / "runs")) == 3
-    assert capsys.readouterr().err.startswith("optimize: --track mlflow: MLflow is not installed; ")
+    assert capsys.readouterr().err.startswith("optimize: tracker mlflow: MLflow is not installed; ")
     assert not (tmp_path / "runs").exists()
+
+
+def test_finished_runs_are_told_as_runs_tell_of_themselves(book, passed_run, optimize, capsys):
+    assert optimize("track", str(passed_run), str(passed_run), "--to", "book:x") == 0
+
+    assert capsys.readouterr().out == f"{passed_run}: page 1\n" * 2
+    (told, place), again = book.runs
+    assert (told, place) == again == (tracked(passed_run, manifest.read(passed_run)), "x")
+
+
+def test_finished_runs_are_told_as_json_or_to_a_program(book, passed_run, optimize, capsys):
+    assert optimize("track", str(passed_run), "--to", "book", "--json") == 0
+
+    assert json.loads(capsys.readouterr().out) == {"run": str(passed_run), "tracked": "page 1"}
+    assert api.track(passed_run, to="book") == ["page 1"]
+
+
+@pytest.fixture
+def copy(passed_run, tmp_path) -> Path:
+    return Path(shutil.copytree(passed_run, tmp_path / "copy"))
+
+
+def claim(run: Path) -> None:
+    """Say of a run that it has no limits to meet."""
+    record = manifest.read(run)
+    manifest.write(record.model_copy(update={"verdict": record.verdict.model_copy(update={"checks": []})}), run)
+
+
+SPOILT = {
+    "check 'max_size_ratio' is missing": claim,
+    "is not what the manifest says": lambda run: (run / "model" / "more.txt").write_text("x"),
+    "is neither a file nor a folder of the run": lambda run: (run / "more").symlink_to("/etc/hostname"),
+    "not a record of a regression": lambda run: (run / compared.FILE).write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("why", SPOILT)
+def test_a_run_that_is_not_what_it_says_is_refused_and_none_is_told(why, book, passed_run, copy, optimize, capsys):
+    SPOILT[why](copy)
+
+    assert optimize("track", str(passed_run), str(copy), "--to", "book") == 2
+    assert why in capsys.readouterr().err
+    assert book.runs == []
+
+
+def test_finished_runs_for_an_unknown_tracker_are_refused_with_the_nearest(book, optimize, capsys):
+    assert optimize("track", "runs/one", "--to", "bok") == 2
+    assert capsys.readouterr().err == "optimize: --to: unknown name 'bok'; did you mean 'book'?\n"
 
 
 def test_each_run_is_told_to_the_tracker(book):
@@ -129,10 +183,28 @@ def test_a_run_is_told_with_what_was_asked_measured_and_judged():
     )
 
 
+def test_the_description_has_the_verdict_the_limits_and_the_models():
+    lines = tracked(FOLDER, make_manifest()).description.splitlines()
+
+    assert lines[2] == "**PASSED**: every limit is met."
+    assert any(line.startswith("| min_speedup | 1.5 |") for line in lines)
+    assert any(line.startswith("| quantize_dynamic | 0.8950 |") for line in lines)
+
+
+def test_the_description_says_what_got_worse():
+    baseline, run = judged_run("baseline"), judged_run(answers={"quantize_dynamic": right_but(range(120))})
+
+    description = tracked(FOLDER, run.record, hold_against(baseline, run)).description
+
+    assert "**Something got worse since the last accepted run: metric" in description
+    assert "\n\n## Since the last accepted run\n\n" in description
+
+
 def test_what_was_not_measured_is_not_told():
     told = tracked(FOLDER, judged("unverified", measurements=[]))
 
     assert told.metrics == {}
+    assert "| model |" not in told.description
     assert told.tags["verdict"] == "unverified"
     bare = {**document()["measurements"][1], "metric": None, "drift": None, "latency": [], "load_seconds": None}
     numbers = tracked(FOLDER, make_manifest(measurements=[bare])).metrics["quantize_dynamic"]
@@ -153,6 +225,7 @@ class Client:
         return f"new {name}"
 
     def create_run(self, number: str, *, tags: dict[str, str], run_name: str) -> Any:
+        assert tags["mlflow.note.content"].startswith("# ")
         self.said.append(("run", number, tags["verdict"], run_name))
         return type("Run", (), {"info": type("Info", (), {"run_id": "r1"})})
 
@@ -187,6 +260,16 @@ def test_the_judged_models_numbers_stand_once_more_and_no_other_than_finite_ones
 
     assert list(ours._metrics(metrics)) == [("a/x", 1.0), ("b/x", 2.0), ("x", 2.0)]
     assert list(ours._metrics({})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("x" * 5000, "x" * 5000), ("a\n" * 2501, "a\n" * 2474 + "a"), ("x" * 5001, "x" * 4950)]
+)
+def test_a_description_ends_with_a_whole_line_where_not_all_of_it_is_kept(text, kept):
+    found = ours._note(text)
+
+    assert found == kept + ("" if kept == text else ours.CUT)
+    assert len(found) <= 5000
 
 
 @pytest.mark.parametrize(
