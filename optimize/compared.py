@@ -134,8 +134,9 @@ class Change(Record):
     """One number beside the baseline's."""
 
     name: str = Field(
-        description="`metric`, `agreement`, `size`, `drift.NAME` for a number of the manifest's drift, "
-        "`latency.SHAPE`; or `comparable`, where the runs cannot be held against each other."
+        description="`metric`, `agreement`, `macro_f1`, `class_f1` of the class that stands worst, `size`, "
+        "`drift.NAME` for a number of the manifest's drift, `latency.SHAPE`; or `comparable`, where the runs cannot be "
+        "held against each other."
     )
     baseline: float | None = Field(description="The baseline's; null where it has none.")
     value: float | None = Field(description="The run's; null where it was not measured.")

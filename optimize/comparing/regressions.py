@@ -16,6 +16,7 @@ from optimize.compared import Change, Regression, Speed, write_regression
 from optimize.comparing.answers import Paired, agreement_p, pair, why_not_the_same
 from optimize.comparing.baselines import read_baseline
 from optimize.comparing.blame import Read, find_blame
+from optimize.comparing.classes import classes_of, compare_classes
 from optimize.comparing.environments import compare_speed, differences
 from optimize.comparing.judged import Judged, own_reference, read_judged, side_of
 from optimize.errors import RequestError
@@ -87,12 +88,15 @@ def _changes(baseline: Judged, run: Judged, tolerances: Tolerances) -> Iterator[
 
 
 def _answers(baseline: Judged, run: Judged, alpha: float) -> Iterator[Change]:
-    """Metric and agreement, each by a test, which together are wrong as seldom as one."""
-    found = [_metric(baseline, run), _agreement(baseline, run)]
-    tested = [(place, each.p_value) for place, each in enumerate(found) if each.p_value is not None]
-    for (place, _), adjusted in zip(tested, holm([p for _, p in tested]), strict=True):
-        found[place] = _decide(found[place].model_copy(update={"allowed": alpha}), adjusted, baseline, run)
-    yield from found
+    """Metric, agreement and F1 by class, each by a test, which together are wrong as seldom as one."""
+    found = [(_metric(baseline, run), _value), (_agreement(baseline, run), _agreed), *_f1(baseline, run)]
+    adjusted = iter(holm([change.p_value for change, _ in found if change.p_value is not None]))
+    for change, read in found:
+        if change.p_value is None:
+            yield change
+        else:
+            decided = _decide(change.model_copy(update={"allowed": alpha}), next(adjusted))
+            yield _blamed(decided, baseline, run, _minus(read))
 
 
 def _metric(baseline: Judged, run: Judged) -> Change:
@@ -122,6 +126,25 @@ def _agreement(baseline: Judged, run: Judged) -> Change:
     return _tested("agreement", old, new, p_value, f"agreement with FP32 {new:.4f}, the baseline's {old:.4f}")
 
 
+def _f1(baseline: Judged, run: Judged) -> Iterator[tuple[Change, Read]]:
+    """Macro F1, and the class that stands worst, however many there are; nothing where answers are no classes."""
+    old, new = _macro(baseline.result), _macro(run.result)
+    if old is None and new is None:
+        return
+    found = compare_classes(baseline, run)
+    if isinstance(found, str):
+        yield _unverified("macro_f1", old, new, f"not comparable: {found}"), _macro
+        return
+    yield _tested("macro_f1", old, new, found.macro_p, f"macro F1 {new:.4f}, the baseline's {old:.4f}"), _macro
+    before, after = (classes_of(each)[found.worst] for each in (baseline, run))
+    reason = (
+        f"F1 {after.value:.4f}, the baseline's {before.value:.4f}, of class '{after.name}', the worst of "
+        f"{len(classes_of(run)):,}, on {after.support:,} right answers"
+    )
+    read = partial(_class, place=found.worst)
+    yield _tested("class_f1", before.value, after.value, found.class_p, reason), read
+
+
 def _tested(name: str, old: float | None, new: float | None, p_value: float, reason: str) -> Change:
     """A change with its test, which Holm's correction then decides."""
     loss = old - new if old is not None and new is not None else None
@@ -130,15 +153,14 @@ def _tested(name: str, old: float | None, new: float | None, p_value: float, rea
     )
 
 
-def _decide(change: Change, adjusted: float, baseline: Judged, run: Judged) -> Change:
+def _decide(change: Change, adjusted: float) -> Change:
     """A tested change with its outcome at the level that it allows."""
     p = f"one-sided p = {adjusted:.3g} after Holm's correction"
     if change.allowed is None or adjusted >= change.allowed:
         reason = f"{change.reason}: no worse, or chance ({p})"
         return change.model_copy(update={"adjusted_p": adjusted, "reason": reason})
-    read: Read = _minus_value if change.name == "metric" else _minus_agreement
     update = {"outcome": "failed", "adjusted_p": adjusted, "reason": f"{change.reason}: worse, not by chance ({p})"}
-    return _blamed(change.model_copy(update=update), baseline, run, read)
+    return change.model_copy(update=update)
 
 
 def _size(baseline: Judged, run: Judged, allowed: float) -> Change:
@@ -257,9 +279,20 @@ def _agreed(measurement: Measurement) -> float | None:
     return measurement.drift.agreement if measurement.drift else None
 
 
-def _minus_value(measurement: Measurement) -> float | None:
-    return -measurement.metric.value if measurement.metric else None
+def _macro(measurement: Measurement) -> float | None:
+    return measurement.metric.macro_f1.value if measurement.metric and measurement.metric.macro_f1 else None
 
 
-def _minus_agreement(measurement: Measurement) -> float | None:
-    return -measurement.drift.agreement if measurement.drift else None
+def _class(measurement: Measurement, *, place: int) -> float | None:
+    classes = measurement.metric.classes if measurement.metric else []
+    return classes[place].value if place < len(classes) else None
+
+
+def _minus(read: Read) -> Read:
+    """A number of which less is worse, turned round."""
+
+    def turned(measurement: Measurement) -> float | None:
+        value = read(measurement)
+        return None if value is None else -value
+
+    return turned

@@ -39,9 +39,9 @@ def how_compared(regression: Regression) -> str:
     baseline = regression.baseline
     return (
         f"Held against {baseline.name}, run {baseline.id} of {baseline.created}. Answers are compared on the same "
-        f"examples: metric and agreement count as worse where paired tests say so, at {regression.alpha:.0%} for both "
-        'together. The other numbers are held to tolerances, times beside FP32. "Where" is the part of the run at '
-        "which most of it came about."
+        "examples: metric, agreement and F1 by class count as worse where paired tests say so, at "
+        f"{regression.alpha:.0%} for all together. The other numbers are held to tolerances, times beside FP32. "
+        '"Where" is the part of the run at which most of it came about.'
     )
 
 

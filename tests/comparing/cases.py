@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from report.conftest import REQUEST, document, latency, measurement
 
 from optimize import manifest
 from optimize.comparing.judged import Judged
+from optimize.evaluate.classes import compare_classes
+from optimize.heads._metrics import counts_of
 from optimize.manifest import Manifest
 from optimize.scores import Kept, write_kept
 
@@ -28,6 +31,7 @@ def right_but(*wrong: int | range) -> np.ndarray[Any, Any]:
     return right
 
 
+CLASSES = ("joy", "anger", "fear")
 FP32 = right_but(range(100))
 """The first tenth is wrong."""
 INT8 = right_but(range(103))
@@ -64,6 +68,23 @@ def judged(
         kept = Kept(right[:, None].astype(float), right, right.astype(int) if recorded else None)
         scores[model] = kept
     return Judged(name, Manifest.model_validate(content), scores)
+
+
+def classed(name: str, predicted: np.ndarray[Any, Any], *, recorded: bool = True) -> Judged:
+    """A run of INT8 that answers with one of three classes, the last of which has 20 right answers."""
+    gold = np.repeat([0, 1, 2], [600, 380, 20])
+    counts = {model: counts_of(gold, gold, CLASSES) for model in MODELS[:-1]}
+    counts["quantize_dynamic"] = counts_of(predicted, gold, CLASSES)
+    run = judged(name, answers={"quantize_dynamic": predicted == gold, **dict.fromkeys(MODELS[:-1], gold == gold)})
+    measurements = []
+    for each in run.record.measurements:
+        classes, macro = compare_classes(counts[each.name], counts["export"], confidence=0.95, seed=0, resamples=20)
+        metric = each.metric.model_copy(update={"classes": classes, "macro_f1": macro})
+        measurements.append(each.model_copy(update={"metric": metric}))
+    scores = dict(run.scores)
+    if recorded:
+        scores = {model: replace(kept, classes=counts[model].counts) for model, kept in scores.items()}
+    return Judged(name, run.record.model_copy(update={"measurements": measurements}), scores)
 
 
 def request(**changes: Any) -> dict[str, Any]:

@@ -48,6 +48,10 @@ def test_a_baseline_is_small_and_goes_by_its_question(passed_run, tmp_path):
     scores = read_scores(place)
     assert {"pytorch-fp32", "cpu-fp32", "export", "quantize_dynamic"} == set(scores)
     assert all(kept.decisions is not None for kept in scores.values())
+    counts = scores["quantize_dynamic"].classes
+    metric = manifest.read(passed_run).measurements[-1].metric
+    assert counts[..., 2].sum(axis=0).tolist() == [each.support for each in metric.classes]
+    assert counts.dtype == np.uint8
 
 
 def test_the_same_question_takes_the_place_of_its_baseline(copy, rewrite, tmp_path):
@@ -116,6 +120,13 @@ def test_a_run_that_claims_what_was_not_measured_is_refused(copy, rewrite, tmp_p
 def test_another_model_than_was_judged_is_refused(copy, tmp_path):
     (copy / "model" / "added.txt").write_text("x", encoding="utf-8")
     with pytest.raises(RequestError, match="is not what the manifest says"):
+        accept(copy, tmp_path / "accepted")
+
+
+@pytest.mark.parametrize("counts", [np.zeros((40, 2)), np.zeros((40, 2, 2), np.uint8), np.zeros((40, 2, 3))])
+def test_counts_of_classes_that_are_none_are_refused(counts, copy, tmp_path):
+    write_kept({"quantize_dynamic": Kept(classes=counts)}, copy)
+    with pytest.raises(RequestError, match=r"scores.npz: cannot be read \(its classes are no table of counts\)"):
         accept(copy, tmp_path / "accepted")
 
 

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from comparing.cases import COUNT, FP32, INT8, TIMES, judged, metric_of, put, request, right_but
+from comparing.cases import COUNT, FP32, INT8, MODELS, TIMES, classed, judged, metric_of, put, request, right_but
 from report.conftest import DIGEST, ENVIRONMENT, STAGES
 
 from optimize.ci.summary import summary
 from optimize.compared import FILE, Regression, read_regression
 from optimize.comparing.regressions import Tolerances, hold_against, regress
+from optimize.errors import RequestError
 from optimize.scores import Kept
 
 CLEARLY_WORSE = right_but(range(120))
@@ -236,6 +238,59 @@ def test_a_metric_that_is_no_mean_is_tested_by_a_bootstrap():
     assert outcomes(hold_against(baseline, worse))["metric"] == "failed"
     assert outcomes(hold_against(baseline, worse))["agreement"] == "failed"
     assert outcomes(hold_against(baseline, same))["metric"] == "passed"
+
+
+ALL_RIGHT = np.repeat([0, 1, 2], [600, 380, 20])
+FEAR_LOST = np.where(np.arange(COUNT) >= COUNT - 8, 0, ALL_RIGHT)
+"""Eight of the 20 texts of a class, and of all 1,000 texts no more."""
+
+
+def test_a_class_that_is_lost_is_named_with_its_stage():
+    found = hold_against(classed("baseline", ALL_RIGHT), classed("run", FEAR_LOST))
+
+    lost = change(found, "class_f1")
+    assert (lost.baseline, lost.value) == (1.0, pytest.approx(2 * 12 / 32))
+    assert "of class 'fear', the worst of 3, on 20 right answers" in lost.reason
+    assert (lost.outcome, lost.blame.stage) == ("failed", "quantize_dynamic")
+    assert lost.blame.change == pytest.approx(0.25)
+    assert change(found, "macro_f1").outcome == "failed"
+    assert lost.adjusted_p <= 4 * lost.p_value, "one test of four, however many classes there are"
+
+
+def test_a_loss_of_a_class_that_may_be_chance_is_none():
+    predicted = np.where(np.arange(COUNT) >= COUNT - 4, 0, ALL_RIGHT)
+    found = hold_against(classed("baseline", ALL_RIGHT), classed("run", predicted))
+
+    assert change(found, "class_f1").loss == pytest.approx(1 - 32 / 36)
+    assert found.outcome == "passed"
+
+
+def test_answers_that_are_no_classes_have_no_f1_of_classes():
+    assert not {"macro_f1", "class_f1"} & set(outcomes(hold_against(judged("baseline"), judged())))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "why"),
+    [
+        (classed("baseline", ALL_RIGHT, recorded=False), "was not recorded in baseline"),
+        (judged("baseline", answers=dict.fromkeys(MODELS, ALL_RIGHT == ALL_RIGHT)), "was not measured in baseline"),
+    ],
+)
+def test_a_baseline_without_f1_of_classes_is_not_passed(baseline, why):
+    found = hold_against(baseline, classed("run", ALL_RIGHT))
+
+    assert (outcomes(found)["metric"], outcomes(found)["macro_f1"]) == ("passed", "unverified")
+    assert change(found, "macro_f1").reason.startswith("not comparable: ")
+    assert why in change(found, "macro_f1").reason
+
+
+def test_counts_that_are_not_the_manifests_are_refused():
+    run, other = (classed("run", each).scores for each in (ALL_RIGHT, FEAR_LOST))
+    mixed = {name: replace(kept, classes=other[name].classes) for name, kept in run.items()}
+    spoilt = replace(classed("run", ALL_RIGHT), scores=mixed)
+
+    with pytest.raises(RequestError, match=r"^run: its scores.npz is not of its manifest's F1 by class; certify"):
+        hold_against(classed("baseline", ALL_RIGHT), spoilt)
 
 
 def test_vectors_without_right_answers_say_that_they_cannot_be_compared():

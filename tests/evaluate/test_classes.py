@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from optimize.evaluate.classes import compare_classes
+from optimize.evaluate.classes import compare_classes, f1_p_values
 from optimize.heads._metrics import NO_CLASS, counts_of
 from optimize.interfaces import ClassCounts
 
@@ -83,3 +83,43 @@ def test_sets_and_entities_count_several_an_example():
     classes, _ = compare_classes(*[ClassCounts(("a", "b"), counts)] * 2, confidence=0.9, seed=0, resamples=20)
 
     assert [(each.support, each.value) for each in classes] == [(4, pytest.approx(4 / 6)), (1, pytest.approx(2 / 3))]
+
+
+def counted(*sides: np.ndarray) -> list[np.ndarray]:
+    return [counts_of(each, GOLD, NAMES).counts[:, :3] for each in sides]
+
+
+def test_losses_of_a_class_are_as_likely_as_tosses_of_a_coin():
+    """Four texts of class 2 are lost, and none won: one in 16, by as many swaps."""
+    worse = GOLD.copy()
+    worse[-4:] = 3
+
+    macro, classes = f1_p_values(*counted(worse, GOLD), seed=0)
+
+    assert [macro, classes[2]] == pytest.approx([1 / 16, 1 / 16], abs=0.01)
+    assert classes[:2].tolist() == [1.0, 1.0]
+
+
+def test_a_class_that_is_lost_is_told_from_those_that_are_not():
+    macro, classes = f1_p_values(*counted(CANDIDATE, REFERENCE), seed=0)
+
+    assert classes[2] < 0.01
+    assert macro < 0.01
+    assert classes[1] > 0.5
+
+
+def test_models_that_answer_alike_are_no_worse():
+    macro, classes = f1_p_values(*counted(REFERENCE, REFERENCE), seed=0)
+    assert (macro, classes.tolist()) == (1.0, [1.0, 1.0, 1.0])
+
+
+def test_models_that_are_alike_are_told_apart_as_seldom_as_is_said():
+    """Of 400 pairs whose answers are drawn alike; more than 31 were chance in one of 200."""
+    rng, found = np.random.default_rng(0), []
+    for seed in range(400):
+        sides = [np.where(rng.random(300) < 0.9, GOLD, rng.integers(0, 4, 300)) for _ in range(2)]
+        macro, classes = f1_p_values(*counted(*sides), seed=seed, swaps=99)
+        found.append([macro, classes.min()])
+    told_apart = (np.array(found) <= 0.05).sum(axis=0)
+    assert (told_apart > 5).all()
+    assert (told_apart <= 31).all()
