@@ -130,7 +130,7 @@ def moto() -> Path:
 def store_clients() -> Path:
     """fsspec with s3fs, whose pins exclude ours, gcsfs and adlfs, and what puts, reads and asks a publication."""
     fsspec = importlib.metadata.version("fsspec")
-    versions = [f"{name}=={importlib.metadata.version(name)}" for name in ("huggingface_hub", "pydantic")]
+    versions = [f"{name}=={importlib.metadata.version(name)}" for name in ("huggingface_hub", "onnx", "pydantic")]
     light = ["platformdirs", "psutil", "pyyaml", "aiohttp", "zstandard", "typer", "rich", *ENGINE]
     clients = [f"fsspec=={fsspec}", f"s3fs=={fsspec}", "gcsfs==2026.10.1", "adlfs==2026.8.0"]
     return environment("store-clients", [*versions, *light, *clients])
