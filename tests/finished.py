@@ -16,12 +16,12 @@ PIPELINE = "target: cpu\nstages: [export]\ngates: {}\n"
 INT8 = "target: cpu\nstages: [export, quantize_dynamic]\ngates: {max_size_ratio: 0.5}\n"
 
 
-def measured_run(place: Path, name: str, pipeline: str, *, model: Path, data: Path) -> Path:
+def measured_run(place: Path, name: str, pipeline: str, *, model: Path, data: Path, examples: int = 40) -> Path:
     """The folder of a run of a pipeline's YAML on little data, with no more timings than a median needs."""
     path = place / f"{name}.yaml"
     path.write_text(pipeline, encoding="utf-8")
     places = {"out": place / "runs", "cache": place / "cache", "pipeline": str(path), **FEW}
-    places |= {"model": str(model), "data": str(data), "examples": 40, "shapes": ("1x16",)}
+    places |= {"model": str(model), "data": str(data), "examples": examples, "shapes": ("1x16",)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "Settings", FEW_RUNS)
         return run(make_plan(Options(**places, threads=1)), progress=Silent())[0]

@@ -33,6 +33,9 @@ def publish(
         ),
     ] = "optimum",
     replace: Annotated[bool, typer.Option("--replace", help="Replace other content that is there.")] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Put the models beside those of the publication that is there.")
+    ] = False,
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Publish a run that is unverified, too; its card says so.")
     ] = False,
@@ -61,7 +64,14 @@ def publish(
     terms = Terms(replace=replace, public=public, pull_request=pull_request, message=message)
     with progress() as shown:
         done = put(
-            run_folders, destination, terms, layout=layout, unverified=unverified, sign_key=sign_key, progress=shown
+            run_folders,
+            destination,
+            terms,
+            add=add,
+            layout=layout,
+            unverified=unverified,
+            sign_key=sign_key,
+            progress=shown,
         )
     if as_json:
         print_json([{"address": done.address, "files": dict(done.files)}])

@@ -13,14 +13,15 @@ from optimize.errors import RequestError
 LOG = logging.getLogger("optimize")
 # transformers imports torchao where it is installed, which complains of GPU libraries and of torch's own renamings.
 # matplotlib does of a home that it cannot write to, and does without.
-NOISY = ("torchao", "torch.utils._pytree", "matplotlib")
+# Clients of stores log the traceback of what they raise.
+NOISY = ("torchao", "torch.utils._pytree", "matplotlib", "azure", "gcsfs")
 
 
 def be_usual() -> None:
     """Show progress, results and errors."""
     LOG.setLevel(logging.INFO)
     for name in NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def be_verbose(asked: bool) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -35,9 +35,20 @@ OWN = (
     ("aiohttp", "ClientError"),
     ("azure.core.exceptions", "AzureError"),
     ("botocore.exceptions", "BotoCoreError"),
+    ("gcsfs.retry", "ChecksumError"),
     ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
 )
 """Errors that are of no other kind."""
+UNKNOWN_USER = (
+    ("azure.core.exceptions", "ClientAuthenticationError"),
+    ("botocore.exceptions", "NoCredentialsError"),
+    ("google.auth.exceptions", "DefaultCredentialsError"),
+    ("google.auth.exceptions", "RefreshError"),
+)
+"""Those of them that say that no credentials were found, or that these are not good."""
+STATUS = ("status", "status_code", "code")
+"""Where errors of aiohttp, azure and gcsfs have the status of an answer; botocore's have it in the answer itself."""
 
 
 def open_store(
@@ -51,34 +62,56 @@ def open_store(
     scheme = address.partition("://")[0].lower()
     try:
         urlsplit(address)
-        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(address, **options)
+        fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         library = LIBRARIES.get(scheme, f"what fsspec reads {scheme} with")
         raise UnavailableError(f"{shown}: needs {library}, which is not installed; install {library}") from error
     except ValueError as error:
         raise refusal(f"{shown}: is no address of a kind that is known; check {what}") from error
+    try:
+        found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(address, **options)
+    except ValueError as error:
+        raise refusal(
+            f"{shown}: needs an account or credentials that are not set; set them, and check {what}"
+        ) from error
     return found
 
 
 @contextmanager
 def asking(shown: str, *, refusal: type[RequestError], what: str) -> Iterator[None]:
     """Say in our words what libraries raise meanwhile: `refusal`, or UnavailableError for what may pass."""
-    own = tuple(getattr(sys.modules[module], name) for module, name in OWN if module in sys.modules)
+    known: tuple[type[Exception], ...] = (*BUILT_IN, *_known(OWN))
     try:
         yield
-    except (*BUILT_IN, *own) as error:
+    except known as error:
         raise_if_full(error)
         raise _refused(error.__cause__ or error, shown, refusal, what) from None
 
 
+def _known(names: Iterable[tuple[str, str]]) -> tuple[type[Exception], ...]:
+    """Classes of errors, of the libraries that are in use."""
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
+
+
 def _refused(cause: BaseException, shown: str, refusal: type[RequestError], what: str) -> OptimizeError:
-    status = getattr(cause, "status", None)
-    if status in (401, 403) or isinstance(cause, PermissionError):
+    status = _status(cause)
+    # gcsfs makes an OSError without a number of a 403.
+    forbidden = isinstance(cause, (PermissionError, *_known(UNKNOWN_USER))) or str(cause).startswith("Forbidden: ")
+    if status in (401, 403) or forbidden:
         return refusal(f"{shown}: these credentials do not allow that; check them and {what}")
-    if isinstance(status, int) and status >= 500:
+    if status >= 500:
         return UnavailableError(f"{shown}: is out of order ({status}); try again later")
     if isinstance(cause, TimeoutError):
         return UnavailableError(f"{shown}: does not answer in time; try again later")
     if isinstance(cause, FileNotFoundError) or status in (404, 410):
         return refusal(f"{shown}: is not there; check {what}")
     return UnavailableError(f"{shown}: cannot be reached ({type(cause).__name__}); check the network and {what}")
+
+
+def _status(cause: BaseException) -> int:
+    """The status of the answer that an error is about: of aiohttp, azure, gcsfs and botocore; 0 where it has none."""
+    answer = getattr(cause, "response", None)
+    if isinstance(answer, dict):
+        return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    found = (getattr(cause, name, None) for name in STATUS)
+    return next((each for each in found if isinstance(each, int)), 0)

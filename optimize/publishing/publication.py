@@ -58,11 +58,19 @@ def assemble(
         head = head_of(record.request.head, checkpoint.path, record.request.head_code)
         KINDS[checkpoint.kind].require_whole(checkpoint, head)
         copy_sealed(checkpoint, folder / manifest.CHECKPOINT)
-    with as_stated(run):
+    describe(folder, record, use=arranged or use, where=run)
+
+
+def describe(folder: Path, record: Manifest, *, use: str, where: Path) -> None:
+    """Write into a folder that holds a model, and maybe its checkpoint, what a publication has beside them.
+
+    `where` is the place that the manifest was read from.
+    """
+    with as_stated(where):
         record = without_paths(record)
         manifest.write(record, folder)
         pictures = write_pictures(record, folder)
-        card = render_card(record, pictures, checkpoint=checkpoint is not None, use=arranged or use)
+        card = render_card(record, pictures, checkpoint=(folder / manifest.CHECKPOINT).exists(), use=use)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     for name, content in eval_results(record).items():
         (folder / RESULTS).mkdir(exist_ok=True)

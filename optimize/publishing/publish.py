@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +17,15 @@ from optimize.interfaces import Progress, Silence
 from optimize.publishing.checksums import read_checksums
 from optimize.publishing.destinations import destination_of
 from optimize.publishing.destinations.interface import Destination, Terms
+from optimize.publishing.earlier import earlier_variants
 from optimize.publishing.layouts import DEFAULT, find_layout
 from optimize.publishing.layouts.layout import check_layout
 from optimize.publishing.publication import assemble, judged
 from optimize.publishing.receiving import open_publication, receive
 from optimize.publishing.secrets import require_no_secrets
-from optimize.publishing.several import assemble_variants
+from optimize.publishing.several import assemble_variants, variant_of
 from optimize.publishing.signing import check_key, sign
+from optimize.report.paths import without_paths
 from optimize.request import user_path
 
 
@@ -39,6 +41,7 @@ def publish(
     address: str,
     terms: Terms | None = None,
     *,
+    add: bool = False,
     layout: str = DEFAULT,
     unverified: bool = False,
     sign_key: Path | None = None,
@@ -47,7 +50,7 @@ def publish(
     """Put the publication of a run folder, or of several of one checkpoint, at an address, and read it back.
 
     `layout` says for whom the model's files are arranged; one that cannot hold the model is refused. Several models are
-    arranged as the Hub's readers look for a model's variants.
+    arranged as the Hub's readers look for a model's variants. With `add`, they go beside those that are there already.
 
     Refuses a run that has not passed by its own measurements, a model that is not the manifest's, and a destination
     with other content, in the run or around it. Publishing the same run again to the same place changes nothing. With
@@ -60,8 +63,10 @@ def publish(
     runs = [runs] if isinstance(runs, Path) else list(runs)
     for run in runs:
         _require_outside(run, address)
-    if len(runs) > 1 and layout != DEFAULT:
+    if (len(runs) > 1 or add) and layout != DEFAULT:
         raise RequestError(f"--layout {layout}: holds one model; name one run, or leave it out")
+    if add and terms.replace:
+        raise RequestError("--replace: lets go what is there, and --add keeps it; give one of the two")
     _require_meant(destination, address, terms)
     destination.check(address, terms)
     if sign_key:
@@ -69,15 +74,18 @@ def publish(
     models = [(run, *judged(run, unverified=unverified)) for run in runs]
     for _, record, _ in models:
         check_layout(layout, arranged, record)
+    kept = earlier_variants(address, sign=sign_key is not None, progress=progress) if add else []
+    known = [each.record for each in kept]
+    variants = [*kept, *(variant_of(*model) for model in models if without_paths(model[1]) not in known)]
     with assembled(Path(tempfile.gettempdir()), "publication") as folder:
-        if len(models) > 1:
-            assemble_variants(models, folder)
+        if len(models) > 1 or add:
+            assemble_variants(variants, folder)
         else:
             assemble(*models[0], folder, arranged)
         require_no_secrets(folder)
         if sign_key:
             sign(folder, sign_key)
-        put = destination.put(folder, address, terms, progress)
+        put = destination.put(folder, address, replace(terms, replace=terms.replace or add), progress)
         with closing(destination.read(put, progress)) as sent:
             receive(*open_publication(sent, put), where=put, progress=progress)
         return Published(put, read_checksums(folder))

@@ -1,8 +1,9 @@
-"""The publication of several runs of one checkpoint, whose graphs lie where the Hub's readers look for variants."""
+"""The publication of several models of one checkpoint, whose graphs lie where the Hub's readers look for variants."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from optimize.artifact import Artifact, file_digest, model_files, sealed_files
@@ -17,30 +18,45 @@ from optimize.report.graph_names import graph_name
 from optimize.report.usage import usage
 from optimize.report.variants import render_shared_card
 
-Judged = tuple[Path, Manifest, Artifact]
-"""A run folder, its manifest with the verdict that follows from it, and its model."""
+
+@dataclass(frozen=True)
+class Variant:
+    """One of several models, from `where`; `fill` puts into an empty folder what would be published of it alone."""
+
+    where: str
+    record: Manifest
+    fill: Callable[[Path], None]
 
 
-def assemble_variants(runs: Sequence[Judged], folder: Path) -> None:
-    """Fill the empty `folder` with the publication of several runs.
+def variant_of(run: Path, record: Manifest, final: Artifact) -> Variant:
+    """The model of a run that was judged, whose card says how it is used beside others."""
+    use = usage(record, graph_name(record))
+    return Variant(str(run), record, lambda folder: assemble(run, record, final, folder, use=use))
+
+
+def assemble_variants(variants: Sequence[Variant], folder: Path) -> None:
+    """Fill the empty `folder` with the publication of several models, which is the same in whatever order they come.
 
     Raises RequestError where they are not of one checkpoint, or two would have one name.
     """
-    records: dict[str, Manifest] = {}
-    for run, record, final in runs:
-        graph = graph_name(record)
-        if graph.stem in records:
+    named: dict[str, Manifest] = {}
+    for each in variants:
+        record, graph = each.record, graph_name(each.record)
+        if graph.stem in named:
             raise RequestError(
-                f"{run}: is '{graph.stem}', as another of the runs is; publish one of them to a place of its own"
+                f"{each.where}: is '{graph.stem}', as another of the models is; publish one to a place of its own"
             )
-        first = next(iter(records.values()), record)
-        if (record.source.digest, record.request.head) != (first.source.digest, first.request.head):
-            raise RequestError(f"{run}: is of another checkpoint than {runs[0][0]}; publish each to a place of its own")
-        records[graph.stem] = record
+        first = variants[0]
+        if (record.source.digest, record.request.head) != (first.record.source.digest, first.record.request.head):
+            raise RequestError(
+                f"{each.where}: is of another checkpoint than {first.where}; publish each to a place of its own"
+            )
+        named[graph.stem] = record
         own = folder / FOLDER / graph.stem
         own.mkdir(parents=True)
-        assemble(run, record, final, own, use=usage(record, graph))
-        _share(own, set(model_files(own, final.kind)), graph, folder, run)
+        each.fill(own)
+        _share(own, set(model_files(own, record.stages[-1].artifact.kind)), graph, folder, each.where)
+    records = dict(sorted(named.items()))
     (folder / CARD_FILE).write_text(render_shared_card(records), encoding="utf-8")
     (folder / RESULTS).mkdir()
     for name, record in records.items():
@@ -52,8 +68,8 @@ def assemble_variants(runs: Sequence[Judged], folder: Path) -> None:
     write_checksums(folder)
 
 
-def _share(own: Path, graphs: Set[Path], graph: PurePosixPath, folder: Path, run: Path) -> None:
-    """Move the files of a run's model to the top, its graph under a name of its own."""
+def _share(own: Path, graphs: Set[Path], graph: PurePosixPath, folder: Path, where: str) -> None:
+    """Move the files of a model to the top, its graph under a name of its own."""
     for path in list(sealed_files(own)):
         inside = path.relative_to(own)
         if inside.parts[0] in OURS:
@@ -67,6 +83,6 @@ def _share(own: Path, graphs: Set[Path], graph: PurePosixPath, folder: Path, run
             path.unlink()
         else:
             raise RequestError(
-                f"{run}: its {inside} is not the one of the runs before it, and readers know one for all; "
+                f"{where}: its {inside} is not the one of the models before it, and readers know one for all; "
                 "publish it to a place of its own"
             )

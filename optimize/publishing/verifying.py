@@ -55,10 +55,10 @@ def verify(where: str, *, key: Path | None = None, progress: Progress | None = N
     if names:
         findings += [Finding("files", "wrong", f"'{brief(file)}' is of none of its models") for file in _strays(folder)]
     else:
-        findings += _of_run(folder)
+        findings += findings_of(folder)
     for name in names:
         own = one_of(folder, name)
-        findings += [replace(each, words=f"{name}: {each.words}") for each in _of_run(own)]
+        findings += [replace(each, words=f"{name}: {each.words}") for each in findings_of(own)]
     return [*findings, _of_signature(folder, key)]
 
 
@@ -73,8 +73,8 @@ def _strays(folder: Path) -> Iterator[str]:
             yield file
 
 
-def _of_run(folder: Path) -> Iterator[Finding]:
-    """What a run's publication says of its model."""
+def findings_of(folder: Path) -> Iterator[Finding]:
+    """What the publication of one model, whose files were found to be what its checksums say, says of the model."""
     digests, record = read_checksums(folder), read_run(folder)
     yield from _of_model(folder, record, digests)
     yield from _of_origin(folder, record, digests)

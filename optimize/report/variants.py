@@ -12,6 +12,7 @@ from optimize.report.markdown import code, code_block, plain
 from optimize.report.paths import without_paths
 from optimize.report.suited import suitable
 from optimize.report.tables import markdown_table, variant_rows
+from optimize.report.usage import gives_tokens
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -42,9 +43,9 @@ def render_shared_card(manifests: Mapping[str, Manifest]) -> str:
 def _section(name: str, record: Manifest) -> str:
     graph, kind = graph_name(record), record.stages[-1].artifact.kind
     readers = f'Optimum takes `subfolder="{graph.parent}", file_name="{graph.name}"`'
-    if record.source.sentence is not None:
+    if gives_tokens(record):
         readers += f', sentence-transformers `backend="{kind}", model_kwargs={{"file_name": "{graph}"}}`'
-    elif kind == "onnx":
+    elif kind == "onnx" and record.source.sentence is None:
         readers += f', transformers.js `{{ dtype: "fp32", model_file_name: "{name}" }}`'
     own = f"variants/{name}"
     return (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -125,11 +127,59 @@ def moto() -> Path:
     return environment("moto", ["moto[server,s3]==5.2.5"])
 
 
-def s3_client() -> Path:
-    """fsspec with s3fs, whose pins exclude ours, and what puts and reads a publication."""
-    versions = [f"{name}=={importlib.metadata.version(name)}" for name in ("fsspec", "huggingface_hub", "pydantic")]
-    light = ["platformdirs", "psutil", "pyyaml", "numpy", "aiohttp", "zstandard", "typer"]
-    return environment("s3-client", [*versions, *light, f"s3fs=={importlib.metadata.version('fsspec')}"])
+def store_clients() -> Path:
+    """fsspec with s3fs, whose pins exclude ours, gcsfs and adlfs, and what puts, reads and asks a publication."""
+    fsspec = importlib.metadata.version("fsspec")
+    versions = [f"{name}=={importlib.metadata.version(name)}" for name in ("huggingface_hub", "onnx", "pydantic")]
+    light = ["platformdirs", "psutil", "pyyaml", "aiohttp", "zstandard", "typer", "rich", *ENGINE]
+    clients = [f"fsspec=={fsspec}", f"s3fs=={fsspec}", "gcsfs==2026.10.1", "adlfs==2026.8.0"]
+    return environment("store-clients", [*versions, *light, *clients])
+
+
+def gcs_emulator() -> Path:
+    """A server of the protocol of Google Cloud Storage."""
+    return environment("gcs-emulator", ["gcp-storage-emulator==2026.7.19"])
+
+
+def node_package(name: str, requirement: str) -> Path:
+    """The `node_modules` with a package of npm, installed once; skips where there is no Node or npm."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed here")
+    home = cache_root() / "environments" / name
+    made = home / "made-of"
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{home}.lock"):
+        if made.exists() and made.read_text() == requirement:
+            return home / "node_modules"
+        # Scripts would fetch what is for GPUs and for keyrings, which tests need not.
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", home, requirement]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=PATIENCE)
+        if done.returncode:
+            pytest.skip(f"{name} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+        made.write_text(requirement)
+    return home / "node_modules"
+
+
+def transformers_js() -> Path:
+    """The library for Node that runs ONNX graphs as the Hub lays them out."""
+    package = "@huggingface/transformers"
+    return node_package("transformers-js", f"{package}@4.3.2") / package / "dist" / "transformers.node.mjs"
+
+
+def ask_transformers_js(folder: Path, asked: Sequence[tuple[str, str, Mapping[str, str], list[Any]]]) -> list[Any]:
+    """Its answers to the inputs of each: a model below a folder, the task, the options of `pipeline`, the inputs."""
+    words = ["node", Path(__file__).parent / "servers" / "transformers_js.mjs", transformers_js(), folder]
+    done = subprocess.run(
+        [*map(str, words), json.dumps(asked)], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+def azurite() -> Path:
+    """The program that serves Azure's protocol of blobs."""
+    return node_package("azurite", "azurite@3.37.0") / ".bin" / "azurite-blob"
 
 
 def run_there(python: Path, *words: object, accepted: Sequence[int] = (0,)) -> str:

@@ -24,9 +24,18 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    command: Sequence[object], log: Path, ready: str, environment: Mapping[str, str], cwd: Path | None = None
+    command: Sequence[object],
+    log: Path,
+    ready: str,
+    environment: Mapping[str, str],
+    cwd: Path | None = None,
+    *,
+    refusal: int | None = None,
 ) -> Iterator[None]:
-    """A server that answers at the address `ready`; what it says goes into `log`."""
+    """A server that answers at the address `ready`; what it says goes into `log`.
+
+    `refusal` is the status with which a server that is ready refuses to answer just anybody.
+    """
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*map(str, command)],
@@ -38,7 +47,7 @@ def serving(
         )
         try:
             deadline = time.monotonic() + STARTED_SECONDS
-            while not answers(ready):
+            while not answers(ready, refusal):
                 assert process.poll() is None, log.read_text()[-3000:]
                 assert time.monotonic() < deadline, log.read_text()[-3000:]
                 time.sleep(0.2)
@@ -48,9 +57,11 @@ def serving(
             process.wait()
 
 
-def answers(address: str) -> bool:
+def answers(address: str, refusal: int | None = None) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=10):
             return True
+    except urllib.error.HTTPError as error:
+        return error.code == refusal
     except OSError:
         return False

@@ -1,42 +1,54 @@
-"""Publications in Debian's docker-registry and, by s3fs, in moto's S3 server: put, killed, fetched."""
+"""Publications in Debian's docker-registry, and by fsspec's clients in servers of S3, of Google's and Azure's protocol.
+
+They are put, killed while they are put, replaced, fetched, verified and asked, each in the client's own environment.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from environments.made import ROOT, moto, run_there, s3_client
+from environments.made import ROOT, azurite, gcs_emulator, moto, run_there, store_clients
 from environments.serving import free_port, serving
+from finished import PIPELINE, measured_run
 from publishing.conftest import contents, lay_out
 
+import optimize
 from optimize.errors import RequestError
 from optimize.interfaces import Silence
 from optimize.machine.environment import cache_root
 from optimize.publishing.destinations import destination_of
 from optimize.publishing.destinations.interface import Terms
 from optimize.publishing.fetching import fetch
+from optimize.publishing.publish import publish
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environments are installed
 BYTES = int(os.environ.get("OPTIMIZE_TEST_UPLOAD_BYTES", "25165824"))
 KILLS = int(os.environ.get("OPTIMIZE_TEST_KILLS", "2"))
+TEXT = "The train is late today."
+MAKE_BUCKET = "import fsspec, sys; fsspec.filesystem(sys.argv[1]).mkdir(sys.argv[2])"
 PUT = """
 import sys
 from pathlib import Path
+from optimize.errors import OptimizeError
 from optimize.interfaces import Silence
 from optimize.publishing.destinations import destination_of
 from optimize.publishing.destinations.interface import Terms
+folder, place, *replace = sys.argv[1:]
 print("begins", flush=True)
-destination_of(sys.argv[2]).put(Path(sys.argv[1]), sys.argv[2], Terms(), Silence())
+try:
+    print(destination_of(place).put(Path(folder), place, Terms(replace=bool(replace)), Silence()))
+except OptimizeError as error:
+    print(error)
 """
 FETCH = """
 import sys
@@ -62,18 +74,45 @@ def registry(tmp_path: Path) -> Iterator[str]:
         yield host
 
 
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty bucket; the environment names its server."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
+AZURITE = "devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Name and key of the account that every Azurite has."""
+
+
+def moto_server(port: int) -> tuple[list[object], dict[str, str], str, int | None]:
+    """Command, what clients need to know, where it answers once it is ready, and with which status if that is none."""
     command = [moto().parent / "moto_server", "-H", "127.0.0.1", "-p", port]
-    named = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    for name, value in {**named, "AWS_DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    with serving(command, tmp_path / "moto.log", f"{address}/moto-api", {}):
-        with urllib.request.urlopen(urllib.request.Request(f"{address}/bucket", method="PUT"), timeout=10):
-            pass
-        yield "s3://bucket/publication"
+    known = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    known |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    return command, known, "moto-api", None
+
+
+def google_server(port: int) -> tuple[list[object], dict[str, str], str, int | None]:
+    program = gcs_emulator().parent / "gcp-storage-emulator"
+    command = [program, "start", "--host", "127.0.0.1", "--port", port, "--in-memory"]
+    return command, {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}, "", None
+
+
+def azure_server(port: int) -> tuple[list[object], dict[str, str], str, int | None]:
+    command = [azurite(), "--blobPort", port, "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck"]
+    name, key = AZURITE
+    address = f"DefaultEndpointsProtocol=http;BlobEndpoint=http://127.0.0.1:{port}/{name}"
+    known = {"AZURE_STORAGE_CONNECTION_STRING": f"{address};AccountName={name};AccountKey={key}"}
+    return command, known, f"{name}?comp=list", 403
+
+
+STORES = {"s3": moto_server, "gs": google_server, "az": azure_server}
+
+
+@pytest.fixture(scope="module", params=STORES)
+def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a bucket of each kind; the environment names its server."""
+    command, known, path, refusal = STORES[request.param](port := free_port())
+    ready, place = f"http://127.0.0.1:{port}/{path}", tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch, serving(command, place / "log", ready, {}, place, refusal=refusal):
+        for name, value in known.items():
+            patch.setenv(name, value)
+        run_there(store_clients(), "-c", MAKE_BUCKET, request.param, "bucket")
+        yield f"{request.param}://bucket"
 
 
 @pytest.fixture
@@ -121,10 +160,52 @@ def test_a_layer_that_was_swapped_is_refused(registry, large, tmp_path):
         fetch(place)
 
 
-def test_uploads_to_s3_that_are_killed_at_random_moments_are_never_half_seen(bucket, large, tmp_path):
-    python = s3_client()
+def put_there(folder: Path, place: str, *replace: str) -> str:
+    """What a client says at the end: the place, or why it refuses."""
+    return run_there(store_clients(), "-c", PUT, folder, place, *replace).splitlines()[-1]
+
+
+def fetched_there(place: str) -> dict[str, bytes]:
+    return contents(Path(run_there(store_clients(), "-c", FETCH, place).strip()))
+
+
+def test_a_store_keeps_what_it_has_unless_it_may_be_replaced(bucket, large, tmp_path):
+    place, other = (
+        f"{bucket}/some/model",
+        lay_out(tmp_path / "other", {"model.onnx": b"another", "new/file.json": b"[]"}),
+    )
+    assert put_there(large, place) == put_there(large, place) == place
+    assert put_there(other, place) == f"{place}: has other content; name a new folder, or add --replace"
+    assert fetched_there(place) == contents(large)
+
+    assert put_there(other, place, "replace") == place
+    assert fetched_there(place) == contents(other)
+
+
+def test_a_bucket_that_is_not_there_is_no_fault_of_the_network(bucket, large):
+    assert "is not there; check the address" in put_there(large, f"{bucket}2/model")
+
+
+@pytest.fixture(scope="module")
+def run_folder(checkpoint, data_folder, tmp_path_factory) -> Path:
+    """A finished run, which no limit judges."""
+    model, data = checkpoint("text-classification"), data_folder("text-classification")
+    return measured_run(tmp_path_factory.mktemp("run"), "export", PIPELINE, model=model, data=data)
+
+
+def test_a_model_in_a_store_is_verified_and_asked(bucket, run_folder, tmp_path):
+    publish(run_folder, str(tmp_path / "published"), unverified=True)
+    place = put_there(tmp_path / "published", f"{bucket}/model")
+
+    assert "model: proven" in run_there(store_clients(), "-m", "optimize", "verify", place)
+    said = json.loads(run_there(store_clients(), "-m", "optimize", "predict", place, TEXT))
+    assert said["score"] == pytest.approx(optimize.load(run_folder, threads=1)(TEXT)[0]["score"], abs=1e-4)
+
+
+def test_uploads_to_stores_that_are_killed_at_random_moments_are_never_half_seen(bucket, large):
+    python = store_clients()
     began = time.monotonic()
-    run_there(python, "-c", PUT, large, f"{bucket}/whole")
+    put_there(large, f"{bucket}/whole")
     seconds, moments = time.monotonic() - began, random.Random(1)
     expected = contents(large)
 
@@ -140,5 +221,5 @@ def test_uploads_to_s3_that_are_killed_at_random_moments_are_never_half_seen(buc
 
         seen = run_there(python, "-c", FETCH, place).strip()
         assert "no publication is there" in seen or "not finished" in seen or contents(Path(seen)) == expected
-        run_there(python, "-c", PUT, large, place)
-        assert contents(Path(run_there(python, "-c", FETCH, place).strip())) == expected
+        assert put_there(large, place) == place
+        assert fetched_there(place) == expected

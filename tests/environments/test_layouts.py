@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sysconfig
 import tarfile
 import urllib.error
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from environments.made import PATIENCE, kserve, mlserver, run_there, sagemaker, triton, vertex
+from environments.made import ask_transformers_js, kserve, mlserver, run_there, sagemaker, triton, vertex
 from environments.serving import free_port, serving
 from layouts.test_answering import same
 from served import TEXTS, record_of
@@ -28,7 +27,6 @@ pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environmen
 SERVERS = Path(__file__).parent / "servers"
 HEADS = ("text-classification", "token-classification", "question-answering", "multiple-choice")
 """Those whose inputs have different forms."""
-TRANSFORMERS_JS = "@huggingface/transformers@4.3.2"
 
 
 def named(head: str) -> Any:
@@ -186,19 +184,16 @@ def test_vertexs_server_answers(head, arranged, expected):
 
 
 def test_transformers_js_answers_in_node(arranged, expected, tmp_path):
-    library, models, asked = transformers_js(), tmp_path / "models", []
+    models, asked = tmp_path / "models", []
     models.mkdir()
     heads = ("feature-extraction", "fill-mask", "question-answering", "text-classification", "token-classification")
     for head in heads:
         arranged("transformers.js", head).rename(models / head)
         inputs = [list(given.values()) if isinstance(given, dict) else given for given in TEXTS[head]]
-        asked.append([head, head, "fp32", inputs])
+        asked.append((head, head, {"dtype": "fp32"}, inputs))
 
-    words = ["node", SERVERS / "transformers_js.mjs", library, models, json.dumps(asked)]
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    said = dict(zip(heads, ask_transformers_js(models, asked), strict=True))
 
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.splitlines()[-1])
     same(said["feature-extraction"], expected("feature-extraction"))
     for ours, theirs in zip(said["text-classification"], expected("text-classification"), strict=True):
         same(ours, [theirs])
@@ -211,21 +206,3 @@ def test_transformers_js_answers_in_node(arranged, expected, tmp_path):
     for ours, theirs in zip(said["question-answering"], expected("question-answering"), strict=True):
         # The library's own pipeline knows no longest answer, and joins word pieces with spaces between them.
         assert theirs["answer"].lower() in ours["answer"].replace(" ,", ",")
-
-
-def transformers_js() -> Path:
-    """transformers.js in the user's cache, installed once; skips where there is no Node or npm."""
-    from optimize.machine.environment import cache_root
-
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed here")
-    home = cache_root() / "environments" / "transformers-js"
-    entry = home / "node_modules/@huggingface/transformers/dist/transformers.node.mjs"
-    if not entry.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        # Install scripts would fetch kernels for GPUs; those for CPUs are in the package.
-        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", home, TRANSFORMERS_JS]
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=PATIENCE)
-        if done.returncode:
-            pytest.skip(f"transformers.js cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-    return entry

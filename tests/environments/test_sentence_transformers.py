@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import FEW, Silent
 from environments.made import optimum_intel, transformers_4
+from finished import measured_run
 
-from optimize import running
-from optimize.planning import make_plan
+from optimize import manifest
 from optimize.publishing.publish import publish
-from optimize.request import Options
 
 PYTHONS = {"onnx": transformers_4, "openvino": optimum_intel}
 PIPELINES = {
@@ -47,7 +45,7 @@ numpy.save(sys.argv[2], model.encode(json.loads(sys.argv[1])))
 """
 TEXTS = ["The train is late.", "A cat sits on the old bridge and waits for the rain to stop.", "late " * 60]
 
-pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800), pytest.mark.usefixtures("few_runs")]
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 
 
 def call(kind: str, code: str, *words: object) -> None:
@@ -65,13 +63,13 @@ def encode(kind: str, loaded: str, place: Path) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.fixture(scope="module", params=sorted(PYTHONS))
-def encoder(request, checkpoint, tmp_path_factory) -> tuple[str, Path]:
-    """A kind of model, and an encoder that sentence-transformers wrote."""
+@pytest.fixture(scope="module")
+def encoder(checkpoint, tmp_path_factory) -> Path:
+    """An encoder that sentence-transformers wrote."""
     folder = tmp_path_factory.mktemp("made") / "encoder"
     # What transformers 5 writes of a tokenizer, 4.57 cannot read.
     call("onnx", MAKE, checkpoint("feature-extraction"), folder)
-    return request.param, folder
+    return folder
 
 
 def same_or_others(source: Path, folder: Path) -> Path:
@@ -88,30 +86,42 @@ def same_or_others(source: Path, folder: Path) -> Path:
     return folder
 
 
-def test_the_published_encoder_is_loaded_as_its_card_says_and_gives_the_same_vectors(encoder, data_folder, tmp_path):
-    kind, folder = encoder
-    (tmp_path / "small.yaml").write_text(PIPELINES[kind] + "gates: {max_size_ratio: 0.9}\n", encoding="utf-8")
-    options = Options(
-        model=str(folder),
-        data=str(same_or_others(data_folder("feature-extraction"), tmp_path / "data")),
-        pipeline=str(tmp_path / "small.yaml"),
-        examples=60,
-        shapes=("1x16",),
-        threads=1,
-        out=tmp_path / "runs",
-        cache=tmp_path / "cache",
-        **FEW,
-    )
-    run, manifest = running.run(make_plan(options), progress=Silent())
-    assert manifest.verdict.outcome == "passed", manifest.verdict.checks
-    assert manifest.source.sentence.modules.startswith("cls → Dense 128 to 64")
-    publish(run, str(tmp_path / "published"))
+@pytest.fixture(scope="module")
+def runs(encoder, data_folder, tmp_path_factory) -> dict[str, Path]:
+    """A run folder that passed, by the kind of its model."""
+    place = tmp_path_factory.mktemp("runs")
+    data = same_or_others(data_folder("feature-extraction"), place / "data")
+    made = {}
+    for kind, stages in PIPELINES.items():
+        yaml = f"{stages}gates: {{max_size_ratio: 0.9}}\n"
+        made[kind] = measured_run(place, kind, yaml, model=encoder, data=data, examples=60)
+        record = manifest.read(made[kind])
+        assert record.verdict.outcome == "passed", record.verdict.checks
+        assert record.source.sentence.modules.startswith("cls → Dense 128 to 64")
+    return made
+
+
+def assert_alike(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Of this encoder, 128 wide and hardly trained; one of 384 on STS-B came to 0.997 with either backend."""
+    assert ours.shape == theirs.shape == (3, 64)
+    assert np.sum(ours * theirs, axis=1).min() >= 0.98
+
+
+@pytest.mark.parametrize("kind", sorted(PYTHONS))
+def test_the_published_encoder_is_loaded_as_its_card_says_and_gives_the_same_vectors(kind, encoder, runs, tmp_path):
+    publish(runs[kind], str(tmp_path / "published"))
 
     card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
     (words,) = re.findall(r"= SentenceTransformer\((.*)\)\n", card)
     ours = encode(kind, words.replace("PATH", str(tmp_path / "published")), tmp_path / "ours.npy")
-    theirs = encode(kind, f'"{folder}"', tmp_path / "theirs.npy")
+    assert_alike(ours, encode(kind, f'"{encoder}"', tmp_path / "theirs.npy"))
 
-    assert ours.shape == theirs.shape == (3, 64)
-    # Of this encoder, 128 wide and hardly trained; one of 384 on STS-B came to 0.997 with either backend.
-    assert np.sum(ours * theirs, axis=1).min() >= 0.98
+
+@pytest.mark.parametrize("kind", sorted(PYTHONS))
+def test_of_several_it_is_loaded_by_the_file_that_the_card_names(kind, encoder, runs, tmp_path):
+    publish(list(runs.values()), str(tmp_path / "published"))
+
+    card = (tmp_path / "published" / "README.md").read_text(encoding="utf-8")
+    (words,) = re.findall(rf"sentence-transformers `(backend=\"{kind}\", .*)`\. Its", card)
+    ours = encode(kind, f'"{tmp_path / "published"}", {words}', tmp_path / "ours.npy")
+    assert_alike(ours, encode(kind, f'"{encoder}"', tmp_path / "theirs.npy"))

@@ -1,4 +1,4 @@
-"""Several models in one publication, as Optimum reads them by its own words: a subfolder, and the name of a file."""
+"""Several models in one publication, as Optimum and transformers.js read them, each by its own words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from environments.made import optimum_intel, run_there, transformers_4
+from environments.made import ask_transformers_js, optimum_intel, run_there, transformers_4
 from finished import measured_run
 
 import optimize
@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 HEAD = "text-classification"
 PIPELINES = {
     "onnx": "target: cpu\nstages: [export, quantize_dynamic]\ngates: {}\n",
+    "plain": "target: cpu\nstages: [export]\ngates: {}\n",
     "openvino": "target: openvino\nstages: [export, convert_openvino]\ngates: {}\n",
 }
 READERS = {
@@ -40,23 +41,44 @@ TEXT = "The train is late today."
 
 @pytest.fixture(scope="module")
 def runs(checkpoint, data_folder, tmp_path_factory) -> dict[str, Path]:
-    """A run folder by the kind of its model."""
+    """A run folder by what its model is."""
     place = tmp_path_factory.mktemp("runs")
     model, data = checkpoint(HEAD), data_folder(HEAD)
     return {kind: measured_run(place, kind, yaml, model=model, data=data) for kind, yaml in PIPELINES.items()}
 
 
-@pytest.mark.parametrize("kind", sorted(PIPELINES))
-def test_optimum_takes_a_subfolder_and_a_file(kind, runs, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    publish(list(runs.values()), str(tmp_path / "both"), unverified=True)
+@pytest.fixture(scope="module")
+def published(runs, tmp_path_factory) -> Path:
+    """All of them in one place."""
+    folder = tmp_path_factory.mktemp("published") / "all"
+    publish(list(runs.values()), str(folder), unverified=True)
+    return folder
+
+
+def expected(run: Path) -> float:
+    """How sure this package's own callable is of its answer."""
+    (answer,) = optimize.load(run, threads=1, allow_overflow=True)(TEXT)
+    return float(answer["score"])
+
+
+@pytest.mark.parametrize("kind", sorted(READERS))
+def test_optimum_takes_a_subfolder_and_a_file(kind, runs, published):
     graph = graph_name(manifest.read(runs[kind]))
     python, module, name = READERS[kind]
 
-    monkeypatch.undo()  # environments are kept in the user's own cache
-    said = run_there(python(), "-c", ASK, module, name, tmp_path / "both", graph.parent, graph.name, TEXT)
+    said = run_there(python(), "-c", ASK, module, name, published, graph.parent, graph.name, TEXT)
 
     (logits,) = json.loads(said.splitlines()[-1])
     scores = np.exp(logits) / np.exp(logits).sum()
-    (answer,) = optimize.load(runs[kind], threads=1, allow_overflow=True)(TEXT)
-    assert answer["score"] == pytest.approx(scores.max(), abs=1e-3)
+    assert expected(runs[kind]) == pytest.approx(scores.max(), abs=1e-3)
+
+
+def test_transformers_js_takes_the_name_of_a_file_and_the_plain_one_by_itself(runs, published):
+    name = graph_name(manifest.read(runs["onnx"])).stem
+    options = {"plain": {"dtype": "fp32"}, "onnx": {"dtype": "fp32", "model_file_name": name}}
+
+    said = ask_transformers_js(published.parent, [(published.name, HEAD, each, [TEXT]) for each in options.values()])
+
+    assert f'`{{ dtype: "fp32", model_file_name: "{name}" }}`' in (published / "README.md").read_text(encoding="utf-8")
+    for kind, ((answer,),) in zip(options, said, strict=True):
+        assert answer["score"] == pytest.approx(expected(runs[kind]), abs=1e-3)

@@ -141,14 +141,32 @@ def test_an_upload_to_a_store_that_is_killed_is_no_publication_and_is_right_afte
         except KeyboardInterrupt:
             done = False
     if not done:
-        visible = fsspec.filesystem("memory").exists(f"{place.partition('://')[2]}/{CHECKSUMS}")
-        assert visible == (replaced and count < 2) or contents(fetch(place)) == contents(publication)
+        if fsspec.filesystem("memory").exists(f"{place.partition('://')[2]}/{CHECKSUMS}"):
+            # Of what was there all can be read until its own files change: not before two new ones are there.
+            assert contents(fetch(place)) == contents(other if replaced and count <= 3 else publication)
+        else:
+            assert not replaced or count > 3
+            with pytest.raises(RequestError, match=r"an upload that was not finished is there|no publication is there"):
+                fetch(place)
 
     put(publication, place, replace=replaced)
 
     assert contents(fetch(place)) == contents(publication)
     names = {path.rpartition(f"{place.rpartition('/')[2]}/")[2] for path in fsspec.filesystem("memory").find(place)}
     assert names == {*FILES, CHECKSUMS}
+
+
+def test_what_was_to_be_replaced_is_left_alone_by_others_until_it_is_no_longer_whole(publication, other, monkeypatch):
+    place = f"memory://bucket/{next(NUMBERS)}"
+    put(publication, place)
+    with monkeypatch.context() as patch:
+        killed_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            put(other, place, replace=True)
+
+    with pytest.raises(RequestError, match="has other content"):
+        put(other, place)
+    assert contents(fetch(place)) == contents(publication)
 
 
 def test_an_unfinished_upload_is_not_fetched(publication):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -14,8 +16,10 @@ import optimize
 from optimize import manifest
 from optimize.errors import RequestError
 from optimize.publishing.checksums import CHECKSUMS, write_checksums
-from optimize.publishing.fetching import fetch
+from optimize.publishing.destinations.interface import Terms
+from optimize.publishing.fetching import fetch, fetch_all
 from optimize.publishing.publish import publish
+from optimize.publishing.variants import variant_names
 from optimize.publishing.verifying import verify
 from optimize.report.graph_names import graph_name
 
@@ -185,19 +189,87 @@ def test_checksums_that_name_one_file_many_times_are_refused(pair):
 
 def test_two_of_one_form_are_refused(passed, tmp_path):
     other = Path(shutil.copytree(passed("plain"), tmp_path / "other"))
-    with pytest.raises(RequestError, match="is 'model', as another of the runs is"):
+    with pytest.raises(RequestError, match="is 'model', as another of the models is"):
         publish([passed("plain"), other], str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_models_of_other_shapes_are_refused(passed, tmp_path):
-    with pytest.raises(RequestError, match=r"its config\.json is not the one of the runs before it"):
+    with pytest.raises(RequestError, match=r"its config\.json is not the one of the models before it"):
         publish([passed("dynamic"), passed("pruned")], str(tmp_path / "out"))
 
 
 def test_layouts_for_servers_hold_one(passed, tmp_path):
     with pytest.raises(RequestError, match="--layout triton: holds one model"):
         publish([passed("dynamic"), passed("plain")], str(tmp_path / "out"), layout="triton")
+
+
+# One added to those that are there.
+
+PLACES = {"folder": "{}/there", "archive": "{}/there.tar.zst", "store": "memory://added/{}", "hub": "hf://me/added"}
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An address of each kind."""
+    if request.param == "hub":
+        request.getfixturevalue("here")
+    return PLACES[request.param].format(tmp_path)
+
+
+def test_one_that_is_added_makes_what_publishing_all_at_once_does(place, pair, passed):
+    publish(passed("openvino"), place)
+    publish(passed("dynamic"), place, add=True)
+    assert contents(fetch_all(place)) == contents(pair)
+
+    publish(passed("plain"), place, add=True)
+    assert {each.outcome for each in verify(place) if each.what != "signature"} == {"proven"}
+    assert variant_names(fetch_all(place)) == sorted([*PAIR, "model"])
+    for name, content in contents(pair).items():
+        if name.startswith("variants/"):
+            assert (fetch_all(place) / name).read_bytes() == content
+
+
+def test_the_same_run_added_again_changes_nothing(passed, pair):
+    before = contents(pair)
+    publish(passed("openvino"), str(pair), add=True)
+    assert contents(pair) == before
+
+
+def test_what_clashes_is_not_added(passed, pair, tmp_path):
+    before = contents(pair)
+    with pytest.raises(RequestError, match=r"its config\.json is not the one of the models before it"):
+        publish(passed("pruned"), str(pair), add=True)
+
+    other = Path(shutil.copytree(passed("dynamic"), tmp_path / "other"))
+    record = manifest.read(other)
+    manifest.write(record.model_copy(update={"created": "2020-01-01T00:00:00+00:00"}), other)
+    with pytest.raises(RequestError, match="other: is 'model_qint8_avx2', as another of the models is"):
+        publish(other, str(pair), add=True)
+    assert contents(pair) == before
+
+
+def test_nothing_is_added_to_what_is_wrong_or_not_there(passed, pair, tmp_path):
+    with pytest.raises(RequestError, match="no such folder"):
+        publish(passed("plain"), str(tmp_path / "nothing"), add=True)
+    with pytest.raises(RequestError, match="is a run, not a publication"):
+        publish(passed("plain"), str(passed("dynamic")), add=True)
+    with pytest.raises(RequestError, match="--replace: lets go what is there, and --add keeps it"):
+        publish(passed("plain"), str(pair), Terms(replace=True), add=True)
+    (pair / "config.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"'config\.json' is not what its SHA256SUMS says"):
+        publish(passed("plain"), str(pair), add=True)
+
+
+def test_an_edited_earlier_model_is_not_carried_on(passed, pair):
+    edited = manifest.read(pair / "variants" / PAIR[0])
+    manifest.write(edited.model_copy(update={"id": "00000000"}), pair / "variants" / PAIR[0])
+    sums = pair / "variants" / PAIR[0] / CHECKSUMS
+    digest = hashlib.sha256((sums.parent / manifest.FILE).read_bytes()).hexdigest()
+    sums.write_text(re.sub(rf"[0-9a-f]{{64}}  {manifest.FILE}", f"{digest}  {manifest.FILE}", sums.read_text()))
+    write_checksums(pair)
+    with pytest.raises(RequestError, match=r"#model_qint8_avx2: provenance: .*; publish its run again"):
+        publish(passed("plain"), str(pair), add=True)
 
 
 @pytest.mark.parametrize(

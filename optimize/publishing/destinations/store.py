@@ -1,7 +1,8 @@
 """An object store, or whatever else fsspec writes to: s3://, gs://, az://, abfs://, memory:// and others.
 
-Objects appear one by one, so SHA256SUMS is put last and taken away first: without it, what is there is no publication.
-Until then, SHA256SUMS.unfinished says whose files these are, so that an upload that was killed goes on where it was.
+Objects appear one by one, so SHA256SUMS is put last: without it, what is there is no publication. Until then,
+SHA256SUMS.unfinished says whose files these are, so that an upload that was killed goes on where it was. What is
+replaced loses its SHA256SUMS once all files of new names are there, and can be read until then.
 """
 
 from __future__ import annotations
@@ -49,12 +50,16 @@ class Store:
             raise RequestError(f"{without_secrets(place)}: has other content; name a new folder, or add --replace")
         with _writing(place):
             system.pipe_file(_below(root, UNFINISHED), sums)
-        _remove(system, root, [CHECKSUMS] if CHECKSUMS in there else [], place)
-        for done, name in enumerate(names[1:], 1):
-            progress.step("upload", done - 1, len(names) - 1)
-            if there.get(name) != (folder / name).stat().st_size or not _same(system, root, name, folder, place):
-                with _writing(place):
-                    system.put_file(str(folder / name), _below(root, name))
+        new = [name for name in names if name not in there and name not in UNLISTED]
+        old = [name for name in names if name not in new and name != CHECKSUMS]
+        for together in (new, old):
+            if together is old:  # From here on, what was there is no longer whole.
+                _remove(system, root, [CHECKSUMS] if CHECKSUMS in there else [], place)
+            for done, name in enumerate(together, 0 if together is new else len(new)):
+                progress.step("upload", done, len(new) + len(old))
+                if there.get(name) != (folder / name).stat().st_size or not _same(system, root, name, folder, place):
+                    with _writing(place):
+                        system.put_file(str(folder / name), _below(root, name))
         _remove(system, root, sorted(set(there) - set(names) - {UNFINISHED}), place)
         with _writing(place):
             system.pipe_file(_below(root, CHECKSUMS), sums)
@@ -68,8 +73,18 @@ class Store:
         if CHECKSUMS not in there:
             what = "an upload that was not finished is there" if UNFINISHED in there else "no publication is there"
             raise RequestError(f"{without_secrets(place)}: {what}; check the address, or publish to it again")
-        for name in ordered(set(there) - {UNFINISHED}):
+        for name in ordered(set(there) - {UNFINISHED} - _begun(system, root, there, place)):
             yield Sent(name, there[name], _chunks(system, root, name, place))
+
+
+def _begun(system: AbstractFileSystem, root: str, there: Mapping[str, int], place: str) -> set[str]:
+    """The files that are of an upload alone which was not finished, and not of the publication that is there."""
+    if UNFINISHED not in there:
+        return set()
+    begun, whole = (
+        parse_checksums(_content(system, root, name, place), without_secrets(place)) for name in (UNFINISHED, CHECKSUMS)
+    )
+    return set(begun) - set(whole)
 
 
 def _opened(place: str) -> tuple[AbstractFileSystem, str]:
@@ -98,7 +113,7 @@ def _listed(system: AbstractFileSystem, root: str, place: str) -> dict[str, int]
 
 def _is_unfinished(system: AbstractFileSystem, root: str, there: Mapping[str, int], place: str) -> bool:
     """Whether all that is there was put by an upload that was not finished."""
-    if UNFINISHED not in there:
+    if UNFINISHED not in there or CHECKSUMS in there:
         return False
     begun = parse_checksums(_content(system, root, UNFINISHED, place), without_secrets(place))
     return set(there) <= {*begun, *UNLISTED, UNFINISHED}
