@@ -35,7 +35,7 @@ def judged(run: Path, *, unverified: bool = False) -> tuple[Manifest, Artifact]:
     record = read_run(run)
     final = judged_model(run, record)
     if not (unverified and record.verdict.outcome == "unverified"):
-        require_passed(run, record, "published")
+        require_passed(run, record, "published (or an unverified one, with --unverified)")
     return record.model_copy(update={"verdict": judge_again(run, record, final)}), final
 
 

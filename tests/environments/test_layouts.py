@@ -10,7 +10,7 @@ import sysconfig
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environmen
 SERVERS = Path(__file__).parent / "servers"
 HEADS = ("text-classification", "token-classification", "question-answering", "multiple-choice")
 """Those whose inputs have different forms."""
+LONG = "Ada lives in London, and Bob lives in Rome. " * 2000
 TRANSFORMERS_JS = "@huggingface/transformers@4.3.2"
 
 
@@ -41,9 +42,9 @@ def named(head: str) -> Any:
 def expected(arranged) -> Any:
     """What the code beside a model answers, which default tests hold against transformers."""
 
-    def answers(head: str) -> list[Any]:
+    def answers(head: str, inputs: Sequence[Any] | None = None) -> list[Any]:
         predict = answering.open_model(arranged("vertex", head) / "vertex" / "model")
-        return [predict(given) for given in TEXTS[head]]
+        return [predict(given) for given in inputs or TEXTS[head]]
 
     return answers
 
@@ -106,9 +107,17 @@ def test_triton_serves_texts_to_answers(arranged, expected, tmp_path):
         status, said = infer(address, HEADS[0], {name: {"shape": [1, 1], "data": [pair[name]]} for name in pair})
         assert status == 200
         assert said[0]["score"] != expected(HEADS[0])[0]["score"]
-        long = {"question": "Who?", "context": "Ada lives in London. " * 300}
-        status, said = infer(address, HEADS[2], {name: {"shape": [1, 1], "data": [long[name]]} for name in long})
-        assert (status, "of a window; send it in parts" in said) == (500, True)
+        long, longer = ({"question": "Where?", "context": LONG[:size]} for size in (4000, None))
+        columns = {name: {"shape": [1, 1], "data": [long[name]]} for name in long}
+        status, said = infer(address, HEADS[2], columns)
+        assert status == 200, said
+        same(said[0], expected(HEADS[2], [long])[0])
+        both = {name: {"shape": [2, 1], "data": [TEXTS[HEADS[2]][0][name], long[name]]} for name in long}
+        status, said = infer(address, HEADS[2], both)
+        assert status == 200, said
+        same(said, expected(HEADS[2], [TEXTS[HEADS[2]][0], long]))
+        status, said = infer(address, HEADS[2], {name: {"shape": [1, 1], "data": [longer[name]]} for name in long})
+        assert (status, "windows of at most 64; send its contexts in parts" in said) == (500, True)
     batches = (repository / f"{HEADS[0]}-model" / "1" / "batches.txt").read_text().splitlines()
     assert batches[:2] == ["1 (1, 16)", "8 (8, 128)"], "it was warmed up"
 
