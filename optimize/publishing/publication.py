@@ -47,11 +47,11 @@ def assemble(
     `use` is the Markdown that says how the model is used, where neither the layout nor the card knows.
     """
     copy_sealed(final, folder)
-    arranged = layout.arrange(folder, record)
     for path in folder.iterdir():
         if path.name in OURS:
             raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
-    if arranged:
+    arranged = layout.arrange(folder, record)
+    if layout.moves:
         write_checksums(final.path, folder / JUDGED)
     checkpoint = manifest.kept_checkpoint(run, record)
     if checkpoint:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 STARTED_SECONDS = 300
 
@@ -37,15 +38,21 @@ def serving(
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + STARTED_SECONDS
-            while not answers(ready):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.2)
+            wait_until(ready, process, log)
             yield
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def wait_until(ready: str, process: subprocess.Popen[Any], log: Path | None = None) -> None:
+    """Wait until a server answers at the address `ready`."""
+    deadline = time.monotonic() + STARTED_SECONDS
+    while not answers(ready):
+        said = log.read_text()[-3000:] if log else ""
+        assert process.poll() is None, said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
 
 
 def answers(address: str) -> bool:
