@@ -13,7 +13,7 @@ All that is heavy is imported by the functions that need it, so that importing t
 are those of `optimize.errors`; each has the exit code that the command line would end with.
 
 Import it before onnxruntime, datasets and their like: it turns off what they report of their use, as
-`optimize.machine.privacy` says.
+`optimize.machine.privacy` says, and what some log though nothing is wrong, as `optimize.machine.noise` does.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from optimize.errors import OptimizeError
+from optimize.machine.noise import hush
 from optimize.machine.privacy import report_nothing
 from optimize.request import Options
 
@@ -57,6 +58,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 report_nothing()
+hush()
 
 
 class Run(NamedTuple):

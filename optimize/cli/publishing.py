@@ -29,7 +29,8 @@ def publish(
         str,
         typer.Option(
             metavar="NAME",
-            help="For what its files are arranged: optimum, transformers.js, triton, ovms, kserve, sagemaker, vertex.",
+            help="For what its files are arranged: optimum, transformers.js, triton, ovms, kserve, sagemaker, vertex, "
+            "docker.",
         ),
     ] = "optimum",
     replace: Annotated[bool, typer.Option("--replace", help="Replace other content that is there.")] = False,

@@ -8,19 +8,19 @@ from __future__ import annotations
 import logging
 
 from optimize.errors import RequestError
+from optimize.machine.noise import hush, unhush
 
 # Not the root logger: what a library logs at its own level must not depend on how much of ours is wanted.
 LOG = logging.getLogger("optimize")
-# transformers imports torchao where it is installed, which complains of GPU libraries and of torch's own renamings.
-# matplotlib does of a home that it cannot write to, and does without.
 # Clients of stores log the traceback of what they raise.
-NOISY = ("torchao", "torch.utils._pytree", "matplotlib", "azure", "gcsfs")
+CLIENTS = ("azure", "gcsfs")
 
 
 def be_usual() -> None:
     """Show progress, results and errors."""
     LOG.setLevel(logging.INFO)
-    for name in NOISY:
+    hush()
+    for name in CLIENTS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -30,7 +30,8 @@ def be_verbose(asked: bool) -> bool:
         _refuse_both(is_quiet())
         LOG.setLevel(logging.DEBUG)
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-        for name in NOISY:
+        unhush()
+        for name in CLIENTS:
             logging.getLogger(name).setLevel(logging.NOTSET)
     return asked
 

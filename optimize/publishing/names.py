@@ -12,5 +12,7 @@ JUDGED = "MODEL.SHA256SUMS"
 """The files of the model as it was judged, where a layout arranged them otherwise."""
 RESULTS = ".eval_results"
 """Where the Hub looks for scores."""
-OURS = (CARD_FILE, JUDGED, RESULTS, *UNLISTED, STATEMENT, BOM, manifest.FILE, manifest.CHECKPOINT, *FILES)
+IMAGE = "docker"
+"""What makes an image that serves the publication."""
+OURS = (CARD_FILE, JUDGED, RESULTS, IMAGE, *UNLISTED, STATEMENT, BOM, manifest.FILE, manifest.CHECKPOINT, *FILES)
 """What a publication has beside the files of its model."""

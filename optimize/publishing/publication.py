@@ -35,7 +35,7 @@ def judged(run: Path, *, unverified: bool = False) -> tuple[Manifest, Artifact]:
     record = read_run(run)
     final = judged_model(run, record)
     if not (unverified and record.verdict.outcome == "unverified"):
-        require_passed(run, record, "published")
+        require_passed(run, record, "published (or an unverified one, with --unverified)")
     return record.model_copy(update={"verdict": judge_again(run, record, final)}), final
 
 
@@ -47,11 +47,11 @@ def assemble(
     `use` is the Markdown that says how the model is used, where neither the layout nor the card knows.
     """
     copy_sealed(final, folder)
-    arranged = layout.arrange(folder, record)
     for path in folder.iterdir():
         if path.name in OURS:
             raise RequestError(f"{final.path / path.name}: has a name that publications need; run it again")
-    if arranged:
+    arranged = layout.arrange(folder, record)
+    if layout.moves:
         write_checksums(final.path, folder / JUDGED)
     checkpoint = manifest.kept_checkpoint(run, record)
     if checkpoint:

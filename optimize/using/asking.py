@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from optimize.checkpoint import read_config
 from optimize.errors import DataError, shown
 from optimize.heads import _encoding
 from optimize.interfaces import Array, Feature, Feed, Params
-from optimize.using.tokens import Tokens
+from optimize.manifest import Manifest
+from optimize.sentences.layout import lists_modules, read_encoder
+from optimize.using.tokens import Tokens, read_tokens
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,18 @@ class Known:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes by id."""
         return _encoding.class_names(self.config)
+
+
+def read_known(folder: Path, record: Manifest) -> Known:
+    """What the model's folder and the manifest say of how it is asked."""
+    config = read_config(folder)
+    tokens = read_tokens(folder, int(config["vocab_size"]))
+    prompt, most = "", [record.request.max_tokens, config.get("max_position_embeddings")]
+    if lists_modules(folder):
+        encoder = read_encoder(folder, where=str(folder))
+        prompt = encoder.prompt
+        most.append(encoder.max_tokens)
+    return Known(tokens, config, min(int(each) for each in most if each), prompt, record.thresholds)
 
 
 @dataclass(frozen=True)

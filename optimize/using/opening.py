@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimize.artifact import Artifact, digest_of, sealed_files
-from optimize.checkpoint import read_config
 from optimize.config import parse_runtime
 from optimize.errors import RequestError, UnavailableError
 from optimize.evaluate.predict import token_limit
@@ -20,12 +19,10 @@ from optimize.publishing.checksums import CHECKSUMS
 from optimize.publishing.fetching import fetch
 from optimize.publishing.names import JUDGED, OURS
 from optimize.quantization.weights import WIDE_SUMS
-from optimize.sentences.layout import lists_modules, read_encoder
 from optimize.targets import TARGETS
-from optimize.using.asking import Known
+from optimize.using.asking import read_known
 from optimize.using.model import Model
 from optimize.using.tasks import task_of
-from optimize.using.tokens import read_tokens
 
 
 def load(where: str | Path, *, threads: int | None = None, allow_overflow: bool = False) -> Model:
@@ -51,7 +48,7 @@ def load(where: str | Path, *, threads: int | None = None, allow_overflow: bool 
         raise UnavailableError(f"{folder}: {reason}")
     if not allow_overflow:
         _require_wide_sums(folder, record, target, runtime)
-    known = _known(final.path, record)
+    known = read_known(final.path, record)
     session = target.open(final.path, threads or usable_cores(), head, runtime)
     # Run here, a short text says how much output a token gives, and the first caller waits no longer than others.
     probe = _encoding.feature(known.tokens.whole("a").ids, 0)
@@ -73,18 +70,6 @@ def _published_model(folder: Path, record: Manifest) -> Artifact:
     final = Artifact(kind=stated.kind, path=folder, digest=stated.digest, size_bytes=stated.size_bytes)
     KINDS[final.kind].require_whole(final, head_of(record.request.head, folder))
     return final
-
-
-def _known(folder: Path, record: Manifest) -> Known:
-    """What the model's folder and the manifest say of how it is asked."""
-    config = read_config(folder)
-    tokens = read_tokens(folder, int(config["vocab_size"]))
-    prompt, most = "", [record.request.max_tokens, config.get("max_position_embeddings")]
-    if lists_modules(folder):
-        encoder = read_encoder(folder, where=str(folder))
-        prompt = encoder.prompt
-        most.append(encoder.max_tokens)
-    return Known(tokens, config, min(int(each) for each in most if each), prompt, record.thresholds)
 
 
 def _require_wide_sums(folder: Path, record: Manifest, target: Target, runtime: Params) -> None:

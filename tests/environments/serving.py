@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 STARTED_SECONDS = 300
 
@@ -46,15 +47,21 @@ def serving(
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + STARTED_SECONDS
-            while not answers(ready, refusal):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.2)
+            wait_until(ready, process, log, refusal)
             yield
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def wait_until(ready: str, process: subprocess.Popen[Any], log: Path | None = None, refusal: int | None = None) -> None:
+    """Wait until a server answers at the address `ready`, be it with the status `refusal`."""
+    deadline = time.monotonic() + STARTED_SECONDS
+    while not answers(ready, refusal):
+        said = log.read_text()[-3000:] if log else ""
+        assert process.poll() is None, said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.2)
 
 
 def answers(address: str, refusal: int | None = None) -> bool:

@@ -9,60 +9,82 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
+import tarfile
 import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
-from environments.made import ROOT, environment
+from environments.made import environment, hadolint
+from environments.serving import free_port, wait_until
 
 import optimize
+from optimize import manifest
+from optimize.publishing.checksums import write_checksums
+from optimize.publishing.layouts import LAYOUTS, docker
+from optimize.publishing.layouts.served import HANDLERS
 
 pytestmark = [pytest.mark.environments, pytest.mark.timeout(600)]
 
-DOCKER = ROOT / "docs" / "examples" / "docker"
+DOCKERFILE = HANDLERS / docker.DOCKERFILE
+TEXT = DOCKERFILE.read_text()
 MOST_BYTES = 450 * 10**6
 BASE_BYTES = 135 * 10**6
 """Of python:3.11-slim; stated by others, not measured here."""
-WRITABLE = frozenset({"__pycache__"})
+MODEL_BYTES = 67 * 10**6
+"""Of distilbert-base in INT8."""
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
+def publication(exported_run, tmp_path_factory) -> Path:
+    """What an image is made of."""
+    run = exported_run("text-classification")
+    folder = tmp_path_factory.mktemp("docker") / "publication"
+    shutil.copytree(run / "model", folder)
+    LAYOUTS["docker"].arrange(folder, manifest.read(run))
+    shutil.copy(run / manifest.FILE, folder)
+    write_checksums(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(publication) -> Path:
     """The interpreter of what the image installs."""
-    asked = ["-c", str(ROOT / "constraints.txt"), "-r", str(DOCKER / "requirements.txt")]
-    return environment("docker-serve", asked)
+    return environment("docker-serve", ["-r", str(publication / "docker" / "requirements.txt")])
+
+
+@pytest.fixture(scope="module")
+def source(publication, tmp_path_factory) -> Path:
+    """What the image has of this package, and nothing else of this tree."""
+    folder = tmp_path_factory.mktemp("source")
+    with tarfile.open(publication / "docker" / docker.SOURCE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 def entry_point() -> list[str]:
     """The words of ENTRYPOINT and CMD."""
-    text = (DOCKER / "Dockerfile").read_text()
-    found = [re.findall(rf"^{name} (\[.*\])$", text, re.MULTILINE)[-1] for name in ("ENTRYPOINT", "CMD")]
+    found = [re.findall(rf"^{name} (\[.*\])$", TEXT, re.MULTILINE)[-1] for name in ("ENTRYPOINT", "CMD")]
     return [word for each in found for word in json.loads(each)]
 
 
 @pytest.fixture
-def server(python, exported_run):
-    command, folder, host, *rest = entry_point()[1:]
-    words = ["-m", "optimize", command, exported_run("text-classification"), host, *rest, "--port", "0"]
-    known = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    assert (entry_point()[0], folder) == ("optimize", "/model")
-    started = subprocess.Popen([python, *words], env=known, stderr=subprocess.PIPE, text=True)
-    yield started
+def server(python, publication, source):
+    """The address of the server that the image's words start, and its process."""
+    program, *words = [publication if word == "/model" else word for word in entry_point()]
+    assert program == "python"
+    assert publication in words
+    known = {"PATH": os.environ["PATH"], "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    port = free_port()
+    started = subprocess.Popen([python, *words, "--port", str(port)], env=known, cwd=source)
+    address = f"http://127.0.0.1:{port}"
+    yield address, started
     started.kill()
     started.wait()
-    started.stderr.close()
-
-
-def address_of(server: subprocess.Popen[str]) -> str:
-    """Where it says that it listens."""
-    for line in server.stderr:
-        if found := re.search(r"http://[0-9.]+:(\d+)", line):
-            return f"http://127.0.0.1:{found[1]}"
-    raise AssertionError("it ended before it listened")
 
 
 def ask(address: str, content: object) -> object:
@@ -74,35 +96,44 @@ def ask(address: str, content: object) -> object:
 def test_it_answers_without_torch_and_finishes_what_it_answers_when_it_is_told_to_end(python, server, exported_run):
     lacks = "import importlib.util as u; print([n for n in ('torch', 'transformers', 'datasets') if u.find_spec(n)])"
     assert subprocess.run([python, "-c", lacks], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    address, found = address_of(server), []
-    deadline = time.monotonic() + 60
-    while not found and time.monotonic() < deadline:
-        try:
-            found.append(ask(address, {"inputs": "the train is late"}))
-        except ConnectionError:
-            time.sleep(0.1)
+    address, process = server
+    wait_until(f"{address}/v2/health/ready", process)
     label = optimize.load(exported_run("text-classification"))("the train is late")[0]["label"]
-    assert found[0][0]["label"] == label
+    assert ask(address, {"inputs": "the train is late"})[0]["label"] == label
 
-    many = {"inputs": ["the train is late " * 30] * 64}
+    found, many = [], {"inputs": ["the train is late " * 30] * 64}
     caller = threading.Thread(target=lambda: found.append(ask(address, many)))
     caller.start()
     time.sleep(0.05)
-    server.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     caller.join(60)
-    assert (len(found[1]), server.wait(60)) == (64, 0)
+    assert (len(found[0]), process.wait(60)) == (64, 0)
 
 
-def test_what_it_installs_fits_into_the_image(python):
-    home = python.parent.parent
-    files = [path for path in home.rglob("*") if path.is_file() and not WRITABLE & set(path.parts)]
-    package = sum(path.stat().st_size for path in (ROOT / "optimize").rglob("*.py"))
-    assert BASE_BYTES + package + sum(path.lstat().st_size for path in files) <= MOST_BYTES
+def test_what_it_installs_fits_into_the_image(python, publication):
+    home, added = python.parent.parent, publication / "docker"
+    files = [path for path in home.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    with tarfile.open(added / docker.SOURCE) as archive:
+        package = sum(each.size for each in archive)
+    own = package + sum(path.stat().st_size for path in added.iterdir())
+    assert BASE_BYTES + MODEL_BYTES + own + sum(path.lstat().st_size for path in files) <= MOST_BYTES
+
+
+def test_hadolint_has_nothing_to_say_of_the_dockerfile_and_would_say_it(tmp_path):
+    program = hadolint().parent / "hadolint"
+    (tmp_path / "Dockerfile").write_text(TEXT.replace("USER 10001", "USER root"))
+
+    done, worse = (
+        subprocess.run([program, each], capture_output=True, text=True, check=False)
+        for each in (DOCKERFILE, tmp_path / "Dockerfile")
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "DL3002" in worse.stdout
 
 
 def test_the_image_is_run_by_nobody_in_particular_and_says_whether_it_is_well():
-    text = (DOCKER / "Dockerfile").read_text()
-    assert re.search(r"^USER [1-9]\d*$", text, re.MULTILINE)
-    assert "HEALTHCHECK" in text
-    assert "/v2/health/ready" in text
-    assert shlex.split(re.findall(r"^#   docker run (.*)$", text, re.MULTILINE)[0])[0] == "--read-only"
+    assert re.search(r"^USER [1-9]\d*$", TEXT, re.MULTILINE)
+    assert "HEALTHCHECK" in TEXT
+    assert "/v2/health/ready" in TEXT
+    assert shlex.split(re.findall(r"^#   docker run (.*)$", TEXT, re.MULTILINE)[0])[0] == "--read-only"

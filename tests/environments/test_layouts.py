@@ -9,7 +9,7 @@ import sysconfig
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]  # environmen
 SERVERS = Path(__file__).parent / "servers"
 HEADS = ("text-classification", "token-classification", "question-answering", "multiple-choice")
 """Those whose inputs have different forms."""
+LONG = "Ada lives in London, and Bob lives in Rome. " * 90
+"""A context of many windows."""
+QUESTION = {"question": "Where?", "context": LONG}
+ASKED = {**TEXTS, "question-answering": [*TEXTS["question-answering"], QUESTION]}
 
 
 def named(head: str) -> Any:
@@ -39,9 +43,9 @@ def named(head: str) -> Any:
 def expected(arranged) -> Any:
     """What the code beside a model answers, which default tests hold against transformers."""
 
-    def answers(head: str) -> list[Any]:
+    def answers(head: str, inputs: Sequence[Any] | None = None) -> list[Any]:
         predict = answering.open_model(arranged("vertex", head) / "vertex" / "model")
-        return [predict(given) for given in TEXTS[head]]
+        return [predict(given) for given in inputs or ASKED[head]]
 
     return answers
 
@@ -92,7 +96,7 @@ def test_triton_serves_texts_to_answers(arranged, expected, tmp_path):
     }
     with serving(command, tmp_path / "log", f"{address}/v2/health/ready", environ):
         for head in HEADS:
-            for given, answer in zip(TEXTS[head], expected(head), strict=True):
+            for given, answer in zip(ASKED[head], expected(head), strict=True):
                 columns = {}
                 for name, value in fields_of(head, given).items():
                     data = value if isinstance(value, list) else [value]
@@ -104,9 +108,13 @@ def test_triton_serves_texts_to_answers(arranged, expected, tmp_path):
         status, said = infer(address, HEADS[0], {name: {"shape": [1, 1], "data": [pair[name]]} for name in pair})
         assert status == 200
         assert said[0]["score"] != expected(HEADS[0])[0]["score"]
-        long = {"question": "Who?", "context": "Ada lives in London. " * 300}
-        status, said = infer(address, HEADS[2], {name: {"shape": [1, 1], "data": [long[name]]} for name in long})
-        assert (status, "of a window; send it in parts" in said) == (500, True)
+        both = {name: {"shape": [2, 1], "data": [each[name] for each in ASKED[HEADS[2]]]} for name in QUESTION}
+        status, said = infer(address, HEADS[2], both)
+        assert status == 200, said
+        same(said, expected(HEADS[2]))
+        longer = {"question": {"shape": [1, 1], "data": ["Where?"]}, "context": {"shape": [1, 1], "data": [LONG * 20]}}
+        status, said = infer(address, HEADS[2], longer)
+        assert (status, "windows of at most 64; send its contexts in parts" in said) == (500, True)
     batches = (repository / f"{HEADS[0]}-model" / "1" / "batches.txt").read_text().splitlines()
     assert batches[:2] == ["1 (1, 16)", "8 (8, 128)"], "it was warmed up"
 
@@ -139,7 +147,7 @@ def test_mlserver_serves_models_of_all_forms_at_once(arranged, expected, tmp_pat
     command = [python, "-m", "mlserver.cli.main", "start", models]
     with serving(command, tmp_path / "log", f"{address}/v2/health/ready", environ):
         for head in HEADS:
-            for given, answer in zip(TEXTS[head], expected(head), strict=True):
+            for given, answer in zip(ASKED[head], expected(head), strict=True):
                 columns = {}
                 for name, value in fields_of(head, given).items():
                     columns[name] = {"shape": [1], "data": [json.dumps(value) if name == "choices" else value]}
@@ -164,7 +172,7 @@ def test_sagemakers_toolkit_answers(head, arranged, expected, tmp_path):
     with tarfile.open(arranged("sagemaker", head) / "sagemaker" / "model.tar.gz") as archive:
         archive.extractall(tmp_path / "opt", filter="data")
 
-    said = json.loads(run_there(sagemaker(), SERVERS / "sagemaker_asks.py", tmp_path / "opt", json.dumps(TEXTS[head])))
+    said = json.loads(run_there(sagemaker(), SERVERS / "sagemaker_asks.py", tmp_path / "opt", json.dumps(ASKED[head])))
 
     assert said["status"] == 200
     same(said["said"], expected(head))
@@ -176,7 +184,7 @@ def test_sagemakers_toolkit_answers(head, arranged, expected, tmp_path):
 def test_vertexs_server_answers(head, arranged, expected):
     folder = arranged("vertex", head, named(head)) / "vertex"
 
-    said = json.loads(run_there(vertex(), SERVERS / "vertex_asks.py", folder, json.dumps(TEXTS[head])).splitlines()[-1])
+    said = json.loads(run_there(vertex(), SERVERS / "vertex_asks.py", folder, json.dumps(ASKED[head])).splitlines()[-1])
 
     same(said["said"], expected(head))
     assert said["wrong"][0] == 500
@@ -203,6 +211,8 @@ def test_transformers_js_answers_in_node(arranged, expected, tmp_path):
         ]
     for ours, theirs in zip(said["fill-mask"][:1], expected("fill-mask"), strict=False):
         assert [each["token"] for each in ours] == [each["token"] for each in theirs]
-    for ours, theirs in zip(said["question-answering"], expected("question-answering"), strict=True):
+    for ours, theirs in zip(
+        said["question-answering"], expected("question-answering", TEXTS["question-answering"]), strict=True
+    ):
         # The library's own pipeline knows no longest answer, and joins word pieces with spaces between them.
         assert theirs["answer"].lower() in ours["answer"].replace(" ,", ",")

@@ -98,7 +98,7 @@ def test_a_context_of_several_windows_is_looked_at_whole(arranged):
         ("text-classification", 3, "an input has to be a text"),
         ("text-classification", {"text": 3}, "text: has to be a text"),
         ("question-answering", "Who?", "an input has to be an object of question, context"),
-        ("multiple-choice", {"context": "A.", "choices": []}, "choices: has to be a list of texts"),
+        ("multiple-choice", {"context": "A.", "choices": []}, "choices: has to be a list of two texts or more"),
         ("fill-mask", "No mask.", r"text: has no \[MASK\]"),
     ],
 )

@@ -86,8 +86,8 @@ resource "aws_iam_role_policy" "model" {
   policy = data.aws_iam_policy_document.allowed.json
 }
 
+# Without a name of its own, a new model is made before the old one goes.
 resource "aws_sagemaker_model" "model" {
-  name_prefix        = "${var.name}-"
   execution_role_arn = aws_iam_role.model.arn
 
   primary_container {

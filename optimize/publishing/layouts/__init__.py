@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optimize.errors import unknown_name
-from optimize.publishing.layouts import kserve, optimum, ovms, sagemaker, transformers_js, triton, vertex
+from optimize.publishing.layouts import docker, kserve, optimum, ovms, sagemaker, transformers_js, triton, vertex
 from optimize.publishing.layouts.layout import Layout
 
 LAYOUTS: dict[str, Layout] = {
@@ -14,6 +14,7 @@ LAYOUTS: dict[str, Layout] = {
     "kserve": kserve.LAYOUT,
     "sagemaker": sagemaker.LAYOUT,
     "vertex": vertex.LAYOUT,
+    "docker": docker.LAYOUT,
 }
 DEFAULT = "optimum"
 

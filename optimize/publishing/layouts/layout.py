@@ -29,7 +29,7 @@ class Layout:
     `arrange` takes a folder that holds a model and nothing else, arranges it, and gives the Markdown that says how to
     serve it; an empty text leaves that to the card. `kinds` and `heads` are those it can hold, and `refuses` says of a
     run what else it cannot, with what to do about it. `whole` layouts are read by the libraries of users, so that they
-    hold custom heads as well.
+    hold custom heads as well. One that `moves` nothing leaves the model's files to whoever opens publications.
     """
 
     arrange: Callable[[Path, Manifest], str]
@@ -38,6 +38,7 @@ class Layout:
     heads: tuple[str, ...] = tuple(HEADS)
     refuses: Callable[[Manifest], str | None] = lambda _: None
     whole: bool = False
+    moves: bool = True
 
 
 def check_layout(name: str, layout: Layout, record: Manifest) -> None:

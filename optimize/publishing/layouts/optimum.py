@@ -14,4 +14,6 @@ def arrange(folder: Path, record: Manifest) -> str:
     return ""
 
 
-LAYOUT = Layout(arrange=arrange, summary="Files as Optimum, ONNX Runtime and OpenVINO load them", whole=True)
+LAYOUT = Layout(
+    arrange=arrange, summary="Files as Optimum, ONNX Runtime and OpenVINO load them", whole=True, moves=False
+)

@@ -45,15 +45,21 @@ def arrange(folder: Path, record: Manifest) -> str:
     return text
 
 
-def pack(folder: Path, path: Path) -> None:
-    """Write the files of a folder as a `.tar.gz` that depends on nothing but them."""
+def pack(folder: Path, path: Path, *, below: str = "", leave_out: str = "") -> None:
+    """Write the files of a folder as a `.tar.gz` that depends on nothing but them.
+
+    Their names begin with `below` there; folders that are called `leave_out` are not packed.
+    """
     with (
         path.open("wb") as stream,
         gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=COMPRESSION, mtime=0, filename="") as packer,
         tarfile.open(fileobj=packer, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for file in sealed_files(folder):
-            entry = tarfile.TarInfo(file.relative_to(folder).as_posix())
+            name = file.relative_to(folder)
+            if leave_out in name.parts:
+                continue
+            entry = tarfile.TarInfo((below / name).as_posix())
             entry.size, entry.mode = file.stat().st_size, 0o644
             with file.open("rb") as content:
                 archive.addfile(entry, content)

@@ -13,24 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from optimize.artifact import model_files
-from optimize.checkpoint import read_config
 from optimize.heads import head_of
+from optimize.heads.question_answering import NO_ANSWER
 from optimize.manifest import Manifest
 from optimize.publishing.layouts.handlers import answering
 from optimize.report.usage import GRAPHS, PROVIDERS
+from optimize.using.asking import read_known
+from optimize.using.tasks import TASKS
 
 HANDLERS = Path(answering.__file__).parent
 ANSWERING = "answering.py"
 REQUIREMENTS = "requirements.txt"
-INPUTS = {"question-answering": ("question", "context"), "multiple-choice": ("context", "choices")}
-OPTIONAL = {"text-classification": ("text_pair",)}
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
-SPECIAL = ("mask", "unk")
-UNLIMITED = 2**30
-"""What a tokenizer that has no limit of its own is at least said to take."""
+SPECIAL = ("mask", "pad", "unk")
 EXAMPLES: dict[str, Any] = {
     "text": "A sentence.",
-    "text_pair": "Another one.",
     "question": "Who wrote it?",
     "context": "Ada wrote it.",
     "choices": ["One.", "Two."],
@@ -39,7 +36,13 @@ EXAMPLES: dict[str, Any] = {
 
 def inputs_of(record: Manifest) -> tuple[str, ...]:
     """The fields that an input has."""
-    return INPUTS.get(record.request.head, ("text",))
+    task = TASKS[record.request.head]
+    return task.needed or task.fields[:1]
+
+
+def optional_of(record: Manifest) -> tuple[str, ...]:
+    """The fields that an input may have beside those."""
+    return tuple(name for name in TASKS[record.request.head].fields if name not in inputs_of(record))
 
 
 def example_of(record: Manifest) -> Any:
@@ -52,34 +55,23 @@ def example_of(record: Manifest) -> Any:
 
 
 def write_settings(folder: Path, record: Manifest) -> None:
-    """Write `serving.json` into the folder of a model."""
-    from tokenizers import Tokenizer
-
-    config, kind = read_config(folder), record.stages[-1].artifact.kind
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    sentence = record.source.sentence
-    limits = [
-        config.get("max_position_embeddings"),
-        tokenizer.get("model_max_length"),
-        sentence and sentence.max_tokens,
-    ]
+    """Write `serving.json` into the folder of a model: what `optimize.using` knows of it beside the folder's files."""
+    known, kind = read_known(folder, record), record.stages[-1].artifact.kind
     settings: dict[str, Any] = {
         "task": record.request.head,
         "inputs": inputs_of(record),
-        "optional": OPTIONAL.get(record.request.head, ()),
+        "optional": optional_of(record),
         "engine": ENGINES[kind],
         "model": GRAPHS[kind],
-        "max_tokens": int(min(limit for limit in limits if limit and limit < UNLIMITED)),
-        "prompt": sentence.prompt if sentence else "",
+        "max_tokens": known.max_tokens,
+        "side": known.tokens.side,
+        "prompt": known.prompt,
+        "no_answer": known.thresholds.get(NO_ANSWER),
         "outputs": head_of(record.request.head, folder).outputs,
     }
     if kind == "onnx":
         settings["provider"] = PROVIDERS[record.request.target]
-    for name in SPECIAL:
-        token = tokenizer.get(f"{name}_token")
-        token = token["content"] if isinstance(token, dict) else token
-        settings[name] = None if token is None else words.token_to_id(token)
+    settings |= {name: known.tokens.id_of(f"{name}_token") for name in SPECIAL}
     _write_json(folder / answering.SETTINGS, settings)
 
 

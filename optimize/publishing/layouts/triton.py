@@ -1,8 +1,8 @@
 """A model repository of NVIDIA Triton: texts in, answers out, as an ensemble of three models.
 
 The first tokenizes and the last answers, in Triton's Python backend with numpy and tokenizers alone; between them the
-graph runs in the ONNX Runtime backend, where requests are put into batches. What is written is `ModelConfig` in
-protobuf's text form.
+graph runs in the ONNX Runtime backend, where requests are put into batches. The graph has a row for each input, or for
+each window over a context. What is written is `ModelConfig` in protobuf's text form.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from optimize.manifest import Manifest
 from optimize.publishing.layouts.layout import VERSION, Layout, model_name, move_into
 from optimize.publishing.layouts.served import (
     EXAMPLES,
-    OPTIONAL,
     inputs_of,
+    optional_of,
     tokenizing_files,
     write_handler,
     write_settings,
@@ -29,10 +29,13 @@ from optimize.report.markdown import code_block
 
 FOLDER = "triton"
 CONFIG = "config.pbtxt"
-MOST_ROWS = 32
+MOST_ROWS = 64
+"""Inputs of a request, and windows of their contexts."""
 BATCHES = "dynamic_batching { max_queue_delay_microseconds: 1000 }"
 WARM_SHAPES = ((1, 16), (8, 128))
 """Inputs and tokens that the model is run with before it takes requests."""
+GIVEN = "given"
+"""The tensor by which inputs go past the graph, beside their rows."""
 CHOICES = 4
 TYPES = {1: "TYPE_FP32", 10: "TYPE_FP16"}
 """ONNX's element types of outputs, in Triton's words."""
@@ -58,19 +61,17 @@ def arrange(folder: Path, record: Manifest) -> str:
     inner, root, name = move_into(folder, ".model"), folder / FOLDER, model_name(record)
     write_settings(inner, record)
     first, middle, last = names = (f"{name}-tokenize", f"{name}-model", f"{name}-answer")
-    fields, tokens, outputs = (
-        _fields(record),
-        _tokens(record),
-        _outputs(inner / "model.onnx", head_of(record.request.head, inner).outputs),
-    )
+    fields, tokens, given = _fields(record), _tokens(record), Port(GIVEN, "TYPE_STRING", [1])
+    outputs = _outputs(inner / "model.onnx", head_of(record.request.head, inner).outputs)
     answers = [Port("answer", "TYPE_STRING", [1])]
     python, onnx = 'backend: "python"', 'platform: "onnxruntime_onnx"'
-    _write(root / first, python, fields, tokens, [BATCHES, _instances("KIND_CPU", 2)])
-    _write(root / last, python, [*fields, *outputs], answers, [BATCHES, _instances("KIND_CPU", 2)])
+    _write(root / first, python, fields, [given, *tokens], [BATCHES, _instances("KIND_CPU", 2)])
+    _write(root / last, python, [given, *outputs], answers, [BATCHES, _instances("KIND_CPU", 2)])
     device = "KIND_GPU" if record.request.target == "cuda" else "KIND_CPU"
     warm = [_warm_up(*shape, tokens) for shape in WARM_SHAPES]
     _write(root / middle, onnx, tokens, outputs, [BATCHES, _instances(device, 1), *warm])
-    _write(root / name, 'platform: "ensemble"', fields, answers, [_steps(names, fields, tokens, outputs)])
+    ways = (fields, [given, *tokens]), (tokens, outputs), ([given, *outputs], answers)
+    _write(root / name, 'platform: "ensemble"', fields, answers, [_steps(names, ways)])
     for model, handler in ((first, "triton_tokenize.py"), (last, "triton_answer.py")):
         write_handler(root / model / VERSION, f"{handler}>model.py", "triton_requests.py")
         for path in tokenizing_files(inner):
@@ -87,7 +88,7 @@ def arrange(folder: Path, record: Manifest) -> str:
 def _fields(record: Manifest) -> list[Port]:
     """The texts of an input."""
     ports = [Port(name, "TYPE_STRING", [-1 if name == "choices" else 1]) for name in inputs_of(record)]
-    return ports + [Port(name, "TYPE_STRING", [1], optional=True) for name in OPTIONAL.get(record.request.head, ())]
+    return ports + [Port(name, "TYPE_STRING", [1], optional=True) for name in optional_of(record)]
 
 
 def _tokens(record: Manifest) -> list[Port]:
@@ -134,9 +135,8 @@ def _warm_up(rows: int, length: int, tokens: Sequence[Port]) -> str:
     return f'model_warmup {{ name: "{rows}x{length}" batch_size: {rows} {" ".join(inputs)} }}'
 
 
-def _steps(names: Sequence[str], fields: Sequence[Port], tokens: Sequence[Port], outputs: Sequence[Port]) -> str:
-    """The three models one after the other; every tensor goes by one name throughout."""
-    ways = (fields, tokens), (tokens, outputs), ([*fields, *outputs], [Port("answer", "TYPE_STRING", [1])])
+def _steps(names: Sequence[str], ways: Iterable[tuple[Sequence[Port], Sequence[Port]]]) -> str:
+    """The models one after the other, each with its inputs and outputs; every tensor goes by one name throughout."""
     lines = []
     for name, (inputs, made) in zip(names, ways, strict=True):
         maps = [f'input_map {{ key: "{each.name}" value: "{each.name}" }}' for each in inputs]
@@ -151,7 +151,7 @@ def _usage(record: Manifest, name: str) -> str:
         found = EXAMPLES[each] if record.request.head != "fill-mask" else "A [MASK]."
         data = found if isinstance(found, list) else [found]
         texts.append({"name": each, "shape": [1, len(data)], "datatype": "BYTES", "data": data})
-    window = "\n\nA context has to fit into one window of the model." if "context" in inputs_of(record)[1:] else ""
+    window = f"\n\nContexts of a request make up to {MOST_ROWS} windows." if "context" in inputs_of(record)[1:] else ""
     return (
         f"`{FOLDER}/` is a model repository: `{name}` takes texts and gives answers as JSON. Its Python models need "
         "`pip install tokenizers` in Triton's image.\n\n"

@@ -1,16 +1,16 @@
-"""Answers of a published model as `transformers.pipeline` gives them, by numpy, tokenizers and the model's engine.
+"""Answers of a published model as `optimize.using` gives them, by numpy, tokenizers and the model's engine.
 
-This file is copied beside a model and stands by itself. `serving.json` says what the model is for. An input is a text,
-or, where the task has several fields, a mapping of them. Each input is run by itself, since models of dynamic INT8
-answer otherwise in a batch; its choices or windows are run together. Question answering is that of transformers 4.57,
-the last version with such a pipeline; multiple choice has none and answers with the choice that fits best.
+This file is copied beside a model and stands by itself; a test holds it to `optimize.using`. `serving.json` says what
+the model is for. An input is a text, or, where the task has several fields, a mapping of them. Each input is run by
+itself, since models of dynamic INT8 answer otherwise in a batch; its choices are run together, and so are its windows.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 SETTINGS = "serving.json"
-WINDOW_TOKENS, OVERLAP_TOKENS, ANSWER_TOKENS, CANDIDATES = 384, 128, 15, 12
+MOST_ROWS = 8
+"""Windows that are run at a time."""
+OVERLAP_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS, CANDIDATES = 128, 64, 15, 12
+DECIDING_TOKENS, DECIDING_BEST = 30, 20
+"""Longest answer, and best starts and ends, of the spans that no answer is held against."""
 BEST_WORDS = 5
 OUTSIDE = "O"
 
@@ -31,21 +35,42 @@ Run = Callable[[Feed], Feed]
 
 @dataclass(frozen=True)
 class Known:
-    """What answers are made by besides outputs: the settings, the checkpoint's config, the tokenizer, what pads."""
+    """What answers are made by besides outputs: the settings, the checkpoint's config, the tokenizer.
+
+    How the library cuts is kept in its tokenizer, so `cutting` is a second one, for one thread at a time, with `lock`.
+    """
 
     settings: Mapping[str, Any]
     config: Mapping[str, Any]
     tokenizer: Tokenizer
-    pad: int
+    cutting: Tokenizer
+    lock: Any = field(default_factory=threading.Lock)
 
     @property
     def task(self) -> str:
         """The task's name, as transformers has it."""
         return str(self.settings["task"])
 
+    @property
+    def pad(self) -> int:
+        """The token that pads."""
+        return int(self.settings["pad"] or 0)
+
     def label(self, index: int) -> str:
         """The name of a class."""
-        return str(self.config.get("id2label", {}).get(str(index), f"LABEL_{index}"))
+        return str((self.config.get("id2label") or {}).get(str(index), f"LABEL_{index}"))
+
+    def encode(
+        self, first: str, second: str | None = None, *, strategy: str = "longest_first", stride: int = 0
+    ) -> list[Encoding]:
+        """A text, or a pair, in windows of the longest text that the model takes, which share `stride` tokens."""
+        whole, most = self.tokenizer.encode(first, second), int(self.settings["max_tokens"])
+        if len(whole) <= most:
+            return [whole]
+        with self.lock:
+            self.cutting.enable_truncation(most, stride=stride, strategy=strategy, direction=self.settings["side"])
+            found = self.cutting.encode(first, second)
+        return [found, *found.overflowing]
 
 
 def read_known(folder: Path) -> Known:
@@ -54,16 +79,13 @@ def read_known(folder: Path) -> Known:
 
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    limit, stride, strategy = int(settings["max_tokens"]), 0, "longest_first"
-    if settings["task"] == "question-answering":
-        limit = min(limit, WINDOW_TOKENS)
-        stride, strategy = min(limit // 2, OVERLAP_TOKENS), "only_second"
-    if settings["task"] == "multiple-choice":
-        strategy = "only_first"  # choices without their ends may be the same
-    tokenizer.enable_truncation(limit, stride=stride, strategy=strategy)
-    return Known(settings, config, tokenizer, int(config.get("pad_token_id") or 0))
+    tokenizers = []
+    for _ in range(2):
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizers.append(tokenizer)
+    return Known(settings, config, *tokenizers)
 
 
 def open_model(folder: Path) -> Callable[[Any], Any]:
@@ -73,9 +95,17 @@ def open_model(folder: Path) -> Callable[[Any], Any]:
 
     def predict(given: Any) -> Any:
         rows = encode(known, given)
-        return answer(known, given, rows, run(feed_of(known, rows)))
+        return answer(known, given, rows, _in_batches(run, feed_of(known, rows)))
 
     return predict
+
+
+def _in_batches(run: Run, feed: Feed) -> Feed:
+    """Outputs of a feed, of which so many rows are run at a time as memory surely takes."""
+    parts = []
+    for at in range(0, len(feed["input_ids"]), MOST_ROWS):
+        parts.append(run({name: array[at : at + MOST_ROWS] for name, array in feed.items()}))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _open_onnxruntime(folder: Path, settings: Mapping[str, Any]) -> Run:
@@ -113,10 +143,42 @@ def encode(known: Known, given: Any) -> list[Encoding]:
     """The rows of an input: one, or one a choice, or one a window. Raises ValueError for what is no such input."""
     fields = fields_of(known, given)
     if known.task == "multiple-choice":
-        return [known.tokenizer.encode(fields["context"], choice) for choice in fields["choices"]]
+        return [_choice_row(known, fields["context"], each) for each in _continuations(fields)]
+    if known.task == "question-answering":
+        return _windows(known, fields["question"], fields["context"])
     first, *second = fields.values()
-    encoding = known.tokenizer.encode(known.settings["prompt"] + first, *second)
-    return [encoding, *encoding.overflowing] if known.task == "question-answering" else [encoding]
+    return known.encode(known.settings["prompt"] + first, *second)[:1]
+
+
+def _continuations(fields: Mapping[str, Any]) -> list[str]:
+    """What each choice makes of what goes on from the context: after a start, or in or after a question."""
+    start, question = fields.get("start"), fields.get("question")
+    if start:
+        return [f"{start} {choice}" for choice in fields["choices"]]
+    if not question:
+        return list(fields["choices"])
+    gap = question if "_" in question else f"{question} _"
+    return [gap.replace("_", choice) for choice in fields["choices"]]
+
+
+def _choice_row(known: Known, context: str, choice: str) -> Encoding:
+    """A choice, whose context is cut first, since choices without their ends may be the same."""
+    others = sum(sequence != 0 for sequence in known.tokenizer.encode(context, choice).sequence_ids)
+    strategy = "only_first" if others < known.settings["max_tokens"] else "longest_first"
+    return known.encode(context, choice, strategy=strategy)[0]
+
+
+def _windows(known: Known, question: str, context: str) -> list[Encoding]:
+    """Windows over a context, each behind its question, of which no more than half of the tokens are left."""
+    for name, text in (("question", question), ("context", context)):
+        if not text:
+            raise ValueError(f"{name}: is empty; give text")
+    most = int(known.settings["max_tokens"])
+    asked = known.tokenizer.encode(question, add_special_tokens=False)
+    if len(asked) > most // 2:
+        question = question[: asked.offsets[min(QUESTION_TOKENS, most // 4) - 1][1]]
+    room, stride = most - len(known.tokenizer.encode(question, "")), min(most // 2, OVERLAP_TOKENS)
+    return known.encode(question, context, strategy="only_second", stride=stride if stride < room else room // 2)
 
 
 def fields_of(known: Known, given: Any) -> dict[str, Any]:
@@ -130,8 +192,11 @@ def fields_of(known: Known, given: Any) -> dict[str, Any]:
     found = {name: given[name] for name in (*needed, *optional) if name in given}
     for name, value in found.items():
         texts = value if name == "choices" else [value]
-        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{name}: has to be {'a list of texts' if name == 'choices' else 'a text'}")
+        least = 2 if name == "choices" else 1
+        if not isinstance(texts, list) or len(texts) < least or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{name}: has to be {'a list of two texts or more' if least > 1 else 'a text'}")
+        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+            raise ValueError(f"{name}: has half a character; write it as UTF-8")
     return found
 
 
@@ -157,7 +222,8 @@ def _classify(known: Known, _: Mapping[str, Any], __: Sequence[Encoding], output
     if kind == "regression":
         scores = logits
     elif kind == "multi_label_classification" or len(logits) == 1:
-        scores = 1.0 / (1.0 + np.exp(-logits))
+        with np.errstate(over="ignore"):
+            scores = 1.0 / (1.0 + np.exp(-logits))
     best = int(scores.argmax())
     return {"label": known.label(best), "score": float(scores[best])}
 
@@ -176,21 +242,21 @@ def _tag(known: Known, fields: Mapping[str, Any], rows: Sequence[Encoding], outp
 
 
 def _fill(known: Known, _: Mapping[str, Any], rows: Sequence[Encoding], outputs: Feed) -> Any:
-    (row,), mask = rows, known.settings["mask"]
+    (row,), mask, decode = rows, known.settings["mask"], known.tokenizer.decode
     places = [place for place, token in enumerate(row.ids) if token == mask]
     if not places:
-        raise ValueError(f"text: has no {known.tokenizer.id_to_token(mask)}, which stands where a word is to be found")
-    found = []
+        name = "[MASK]" if mask is None else known.tokenizer.id_to_token(mask)
+        raise ValueError(f"text: has no {name}, which stands where a word is to be found")
+    found, alone = [], len(places) == 1
     for place in places:
         shares = softmax(outputs["logits"][0, place].astype(np.float32))
         group = []
         for token in np.argsort(-shares, kind="stable")[:BEST_WORDS].tolist():
             ids = [*row.ids[:place], token, *row.ids[place + 1 :]]
-            said = {"score": float(shares[token]), "token": token, "token_str": known.tokenizer.decode([token])}
-            sequence = known.tokenizer.decode(ids, skip_special_tokens=len(places) == 1)
-            group.append(said | {"sequence": sequence})
+            word, sequence = decode([token], skip_special_tokens=False), decode(ids, skip_special_tokens=alone)
+            group.append({"score": float(shares[token]), "token": token, "token_str": word, "sequence": sequence})
         found.append(group)
-    return found[0] if len(found) == 1 else found
+    return found[0] if alone else found
 
 
 def _choose(_: Known, fields: Mapping[str, Any], rows: Sequence[Encoding], outputs: Feed) -> Any:
@@ -205,31 +271,45 @@ def _vectors(known: Known, _: Mapping[str, Any], rows: Sequence[Encoding], outpu
     return found[:, : len(rows[0].ids)].tolist() if found.ndim == 3 else found[0].tolist()
 
 
-def _find(_: Known, fields: Mapping[str, Any], rows: Sequence[Encoding], outputs: Feed) -> Any:
+def _find(known: Known, fields: Mapping[str, Any], rows: Sequence[Encoding], outputs: Feed) -> Any:
     context, found = fields["context"], dict[str, dict[str, Any]]()
+    null, scores = 1.0, list[tuple[float, float]]()
     for place, row in enumerate(rows):
-        logits = np.stack([outputs[name][place, : len(row.ids)] for name in ("start_logits", "end_logits")])
-        for first, last, score in _spans(row, logits.astype(np.float32)):
-            start, end = _words(row, first, last)
+        # [CLS] takes its share of what is likely, and stands for no answer.
+        seen = [0, *(position for position, sequence in enumerate(row.sequence_ids) if sequence == 1)]
+        logits = np.stack([outputs[name][place, seen] for name in ("start_logits", "end_logits")]).astype(np.float32)
+        shares = softmax(logits)
+        null = min(null, float(shares[:, 0].prod()))
+        scores.append(_null_and_best(logits.astype(np.float64)))
+        for first, last, score in _spans(shares[:, 1:]):
+            start, end = _words(row, seen[first + 1], seen[last + 1])
             said = context[start:end]
-            known = found.setdefault(said.lower(), {"score": 0.0, "start": start, "end": end, "answer": said})
-            known["score"] += score
-    return max(found.values(), key=lambda each: each["score"], default=None)
+            same = found.setdefault(said.lower(), {"score": 0.0, "start": start, "end": end, "answer": said})
+            same["score"] += score
+    threshold, (nones, bests) = known.settings["no_answer"], zip(*scores, strict=True)
+    if threshold is not None and min(nones) - max(bests) > threshold:
+        return {"score": null, "start": 0, "end": 0, "answer": ""}
+    return max(found.values(), key=lambda each: each["score"], default=[])
 
 
-def _spans(row: Encoding, logits: Array) -> list[tuple[int, int, float]]:
-    """The likeliest spans of a window: first token, last token, share of the start times that of the end."""
-    inside = np.array([sequence == 1 for sequence in row.sequence_ids])
-    seen = inside.copy()
-    seen[0] = True  # [CLS] takes its share of what is likely, and is no answer
-    shares = softmax(np.where(seen, logits, -10000.0))
-    shares[:, ~inside] = 0.0
-    scores = np.tril(np.triu(np.outer(shares[0], shares[1])), ANSWER_TOKENS - 1)
+def _null_and_best(logits: Array) -> tuple[float, float]:
+    """What no answer scores in a window, and its best span, by sums of logits, [2, 1 + context], [CLS] first."""
+    starts, ends = np.argsort(-logits[:, 1:], axis=1, kind="stable")[:, :DECIDING_BEST]
+    length = ends[None, :] - starts[:, None] + 1
+    sums = logits[0, 1 + starts][:, None] + logits[1, 1 + ends][None, :]
+    allowed = (length >= 1) & (length <= DECIDING_TOKENS)
+    return float(logits[:, 0].sum()), float(sums.max(initial=-np.inf, where=allowed))
+
+
+def _spans(shares: Array) -> list[tuple[int, int, float]]:
+    """The likeliest spans of shares [2, context]: first token, last token, share of the start times that of the end."""
+    scores = np.tril(np.triu(np.outer(shares[0], shares[1])), ANSWER_TOKENS - 1).ravel()
+    many = len(scores) > CANDIDATES
+    chosen = np.argpartition(-scores, CANDIDATES)[:CANDIDATES] if many else np.arange(len(scores))
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
     found = []
-    for best in np.argsort(-scores, axis=None, kind="stable")[:CANDIDATES].tolist():
-        first, last = divmod(best, len(inside))
-        if inside[first] and inside[last] and scores[first, last] > 0:
-            found.append((first, last, float(scores[first, last])))
+    for place in chosen[scores[chosen] > 0].tolist():
+        found.append((*divmod(place, shares.shape[1]), float(scores[place])))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from answering import answer, encode, read_known
-from triton_requests import inputs_of
+from triton_requests import GIVEN, read
 
 
 class TritonPythonModel:
@@ -25,12 +25,13 @@ class TritonPythonModel:
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: Any) -> Any:
-        found = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.outputs}
+        names = (GIVEN, *self.outputs)
+        found = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in names}
         said = []
         try:
-            for place, given in enumerate(inputs_of(self.known, request)):
+            for given, places in read(found.pop(GIVEN)):
                 rows = encode(self.known, given)
-                outputs = {name: array[place : place + 1] for name, array in found.items()}
+                outputs = {name: array[places] for name, array in found.items()}
                 said.append(json.dumps(answer(self.known, given, rows, outputs), ensure_ascii=False))
         except ValueError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
