@@ -7,13 +7,13 @@ measured, and the table says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optimize import cache
 from optimize.building import Loaded, build, device_of, fold, load_data, reference_subjects
-from optimize.checkpoint import save_model
+from optimize.checkpoint import encoder_flops, save_model
 from optimize.config import parse_step
 from optimize.data.tokenized import fewest_tokens
 from optimize.demo.generate import generate_rows
@@ -25,7 +25,10 @@ from optimize.machine import environment
 from optimize.manifest import Measurement
 from optimize.measure import calibration_memory
 from optimize.measure.latency import Settings, Workload
+from optimize.measure.peaks import Peak, find_peaks
+from optimize.measure.shapes import parse_shape
 from optimize.measure.subjects import Method, Subject, measure_subjects
+from optimize.peers import build_peers
 from optimize.planning import choose_pipeline, find_candidates, make_plan, with_options
 from optimize.request import Options
 
@@ -36,17 +39,50 @@ TEXTS, MEDIAN_TOKENS = 128, 40
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The references' and every stage's measurements, and what calibrators took; the FP32 reference comes first."""
+    """The references' and every stage's measurements, and what calibrators took; the FP32 reference comes first.
+
+    `peaks` is how fast this machine multiplies matrices, `operations` how many the unpruned encoder takes at each
+    shape, multiply-adds as two, and `left_out` what was not measured, with the reason.
+    """
 
     measurements: list[Measurement]
     calibration: list[calibration_memory.Row]
+    peaks: list[Peak] = field(default_factory=list)
+    operations: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def bench(options: Options, *, calibration: bool, progress: Progress) -> Benchmark:
-    """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph."""
+def bench(
+    options: Options, *, calibration: bool, progress: Progress, peers: bool = False, limits: bool = False
+) -> Benchmark:
+    """Measure a pipeline's models and, with `calibration`, what it takes to calibrate the FP32 graph.
+
+    With `peers` also what users would pick in its place, and with `limits` how fast the machine multiplies.
+    """
     loaded, subjects = prepare(options, progress=progress)
+    left_out = dict(loaded.plan.left_out)
+    if peers:
+        others, missing = build_peers(loaded)
+        subjects += others
+        left_out |= missing
     measured = measure_subjects(subjects, None, method=method_of(loaded, subjects), progress=progress).measurements
-    return Benchmark(measured, compare_calibrators(loaded) if calibration else [])
+    return Benchmark(
+        measured,
+        compare_calibrators(loaded) if calibration else [],
+        find_peaks(loaded.plan.request.threads, progress=progress) if limits else [],
+        count_operations(loaded),
+        left_out,
+    )
+
+
+def count_operations(loaded: Loaded) -> dict[str, int]:
+    """Operations of the loaded model's encoder at each shape of so many tokens."""
+    found = {}
+    for shape in loaded.plan.request.shapes:
+        batch, tokens = parse_shape(shape, where="--shapes")
+        if tokens is not None:
+            found[shape] = batch * encoder_flops(loaded.config, tokens=tokens, where="bench")
+    return found
 
 
 def prepare(options: Options, *, progress: Progress) -> tuple[Loaded, list[Subject]]:

@@ -17,7 +17,7 @@ from typing import Any
 from optimize import cache
 from optimize.artifact import Artifact, Kind, copy_companions, folder_digest, tokenizer_digest
 from optimize.checkpoint import read_config
-from optimize.config import Pipeline, Step, parse_step
+from optimize.config import Step, parse_runtime, parse_step
 from optimize.data.splits import load_splits
 from optimize.data.tokenized import encode, read_text, split_by_tokenizer, tokenizer_limit
 from optimize.data.wanted import Splits
@@ -215,16 +215,16 @@ def reference_subjects(loaded: Loaded) -> list[Subject]:
     """PyTorch's references, FP32 first, and the own FP32 reference of each target that something is built for."""
     plan = loaded.plan
     first = [next(each for each in plan.pipelines if each.target == target) for target in plan.targets]
-    return [*pytorch_subjects(loaded), *(_own_reference(loaded, pipeline) for pipeline in first)]
+    return [*pytorch_subjects(loaded), *(own_reference(loaded, each.target, each.runtime) for each in first)]
 
 
-def _own_reference(loaded: Loaded, pipeline: Pipeline) -> Subject:
-    """The plain conversion for a pipeline's target, run with the pipeline's settings but for what it sets itself."""
-    target = TARGETS[pipeline.target]
-    runtime = pipeline.with_runtime(target.reference_runtime, where="reference").runtime
+def own_reference(loaded: Loaded, name: str, settings: Params) -> Subject:
+    """The plain conversion for the target `name`, run with these settings of it but for what a reference fixes."""
+    target = TARGETS[name]
+    runtime = parse_runtime({**settings.model_dump(), **target.reference_runtime}, name, where="reference")
     steps = tuple(parse_step({name: dict(params)}, where="reference") for name, params in target.reference)
     _, artifacts = fold(loaded, steps)
-    return Subject(f"{target.name}-fp32", artifacts[-1], target.name, runtime, reference=True)
+    return Subject(f"{name}-fp32", artifacts[-1], name, runtime, reference=True)
 
 
 def pytorch_subjects(loaded: Loaded) -> list[Subject]:

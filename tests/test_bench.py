@@ -30,7 +30,8 @@ def test_the_targets_calibrators_are_compared_on_the_plain_export_of_the_model(t
 
 @pytest.mark.parametrize(("flags", "wanted"), [([], True), (["--no-calibration"], False)])
 def test_the_command_compares_calibrators_unless_told_not_to(flags, wanted, monkeypatch, capsys):
-    def measure(_, *, calibration, progress):
+    def measure(_, *, calibration, progress, peers, limits):
+        assert (peers, limits) == (False, False)
         return bench.Benchmark([], [Row("streaming", 64, 880_000_000, 9.5)] if calibration else [])
 
     monkeypatch.setattr(bench, "bench", measure)

@@ -19,7 +19,7 @@ HEAVY = {"torch", "transformers", "onnxruntime", "openvino", "nncf", "datasets",
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"bench"},
+    {"bench", "peers"},
     {"comparing", "serving"},
     {"running", "certifying", "publishing", "finished", "scores", "ci", "delivering", "using"},
     {"choosing"},

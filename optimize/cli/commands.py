@@ -223,7 +223,7 @@ def report(
         print("\n".join(written))
 
 
-def bench(options: Options, *, as_json: bool, calibration: bool) -> None:
+def bench(options: Options, *, as_json: bool, calibration: bool, peers: bool, limits: bool) -> None:
     """Measure latency and size with random weights.
 
     The geometry is distilbert-base's: 6 layers, 768 wide. How fast a model runs does not depend on what its weights
@@ -236,18 +236,36 @@ def bench(options: Options, *, as_json: bool, calibration: bool) -> None:
     from optimize.cli.tables import show_bench
 
     with progress() as shown:
-        found = measure(options, calibration=calibration, progress=shown)
+        found = measure(options, calibration=calibration, progress=shown, peers=peers, limits=limits)
     if as_json:
         measurements = [each.model_dump(mode="json") for each in found.measurements]
-        print_json([{"measurements": measurements, "calibration": [asdict(each) for each in found.calibration]}])
+        lists = {name: [asdict(each) for each in getattr(found, name)] for name in ("calibration", "peaks")}
+        print_json([{"measurements": measurements, **lists, "left_out": dict(found.left_out)}])
     else:
-        show_bench(found.measurements, found.calibration)
+        show_bench(found)
 
 
 CalibrationOption = Annotated[
     bool,
     typer.Option(
         help="Compare what calibrators need in memory and time; takes a few minutes.", rich_help_panel="Measurement"
+    ),
+]
+PeersOption = Annotated[
+    bool,
+    typer.Option(
+        "--peers",
+        help="Measure what you might pick in its place, in the same rounds: PyTorch in BF16 and INT8, and INT8 as ONNX "
+        "Runtime and NNCF make it.",
+        rich_help_panel="Measurement",
+    ),
+]
+LimitsOption = Annotated[
+    bool,
+    typer.Option(
+        "--limits",
+        help="Measure how fast this machine multiplies matrices, and how near to that each model comes.",
+        rich_help_panel="Measurement",
     ),
 ]
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -264,7 +282,14 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     comparing.regress,
     commenting.comment,
     tracking.track,
-    request_command(bench, BENCH_OPTIONS, {"shapes": BENCH_SHAPES}, calibration=(CalibrationOption, True)),
+    request_command(
+        bench,
+        BENCH_OPTIONS,
+        {"shapes": BENCH_SHAPES},
+        calibration=(CalibrationOption, True),
+        peers=(PeersOption, False),
+        limits=(LimitsOption, False),
+    ),
     inspecting.list_names,
     inspecting.show,
     inspecting.copy,

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from optimize.bench import Benchmark
     from optimize.cli.keeping import Kept
     from optimize.cli.names import Document
     from optimize.compared import Comparison, Regression
     from optimize.config import Pipeline, Step
-    from optimize.manifest import Manifest, Measurement
-    from optimize.measure.calibration_memory import Row
+    from optimize.manifest import Manifest
     from optimize.planning import Plan
 
 # Where stdout is a file or a pipe, there is no terminal to ask for its width; tables of a run fit into this.
@@ -106,10 +106,13 @@ def show_regression(folder: Path, regression: Regression) -> None:
     _print(f"[{COLOURS[outcome]} bold]{outcome}[/]  {escape(str(folder))}/regression.json")
 
 
-def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] = ()) -> None:
-    """Latency, size and memory of models with random weights, and what calibrators took where that was measured."""
-    from optimize.report.tables import calibration_rows, latency_rows, weight_rows
+def show_bench(found: Benchmark) -> None:
+    """Latency, size and memory of models with random weights, and what else was measured with them."""
+    from rich.markup import escape
 
+    from optimize.report.tables import calibration_rows, latency_rows, limit_rows, weight_rows
+
+    measurements = found.measurements
     for title, (header, *rows) in (
         ("median ms at batch x tokens (ratio to pytorch-fp32)", latency_rows(measurements)),
         ("the same on the device alone", latency_rows(measurements, on_device=True)),
@@ -117,9 +120,14 @@ def show_bench(measurements: Sequence[Measurement], calibration: Sequence[Row] =
     ):
         if rows:
             _print(_table(title, header, rows))
-    if calibration:
-        header, *rows = calibration_rows(calibration)
+    if found.peaks:
+        header, *rows = limit_rows(measurements, found.peaks, found.operations)
+        _print(_table("ms that the encoder's products take at the speed of this machine's fastest one", header, rows))
+    if found.calibration:
+        header, *rows = calibration_rows(found.calibration)
         _print(_table("calibration of the FP32 graph, on texts of 128 tokens", header, rows))
+    for name, reason in found.left_out.items():
+        _print(f"{name}: not measured: {escape(reason)}")
     _print("random weights at distilbert-base's geometry: accuracy means nothing here and is not measured")
 
 

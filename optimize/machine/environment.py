@@ -13,7 +13,7 @@ from optimize.machine.allowance import find_allowance, usable_cores
 from optimize.manifest import Environment
 from optimize.runtimes import nvidia
 
-FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "f16c")
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16", "amx_bf16", "asimddp", "f16c")
 LIBRARIES = (
     "onnxruntime",
     "onnx",
@@ -69,6 +69,11 @@ def cpu_features() -> tuple[str, ...]:
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return tuple(sorted(flags & set(FEATURES)))
+
+
+def why_no_bf16() -> str | None:
+    """Why this CPU is no place for BF16, which libraries compute in anywhere, and slowly on most; or None."""
+    return None if {"avx512_bf16", "amx_bf16"} & set(cpu_features()) else "the CPU does not compute in BF16"
 
 
 def gpu_name() -> str | None:

@@ -12,6 +12,7 @@ from optimize.report.markdown import Markdown, plain
 
 if TYPE_CHECKING:
     from optimize.measure.calibration_memory import Row
+    from optimize.measure.peaks import Peak
 
 Rows = list[tuple[str, ...]]
 UNRELIABLE = "not reliable"
@@ -215,6 +216,23 @@ def calibration_rows(calibration: Sequence[Row]) -> Rows:
         seconds = f"{row.seconds:.1f}" if row.seconds is not None else MISSING
         rows.append((row.calibrator, f"{row.samples:,}", peak, seconds, row.not_measured or ""))
     return _drop_empty(rows, "why not")
+
+
+def limit_rows(measurements: Sequence[Measurement], peaks: Sequence[Peak], operations: Mapping[str, int]) -> Rows:
+    """How long a model's products take at each peak, and for each model the share of its time that INT8's would be."""
+    rows: Rows = [("at the limit", *operations)]
+    for peak in peaks:
+        name = f"{peak.kind}, {peak.operations_per_second / 1e12:.2f} T operations a second"
+        rows.append((name, *(_milliseconds(peak.milliseconds(count)) for count in operations.values())))
+    (limit,) = [peak for peak in peaks if peak.kind == "INT8"]
+    for measurement in measurements:
+        times = {shape: at_shape(measurement, shape) for shape in operations}
+        shares = (
+            f"{limit.milliseconds(operations[shape]) / time.p50_ms:.0%}" if time else MISSING
+            for shape, time in times.items()
+        )
+        rows.append((f"{measurement.name}: INT8's of its time", *shares))
+    return rows
 
 
 def untimed(manifest: Manifest) -> str | None:

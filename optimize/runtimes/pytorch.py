@@ -16,16 +16,22 @@ from pydantic import Field
 from optimize.checkpoint import load_model
 from optimize.interfaces import Feed, Head, Params, Session
 from optimize.runtimes.nvidia import gpu_errors
+from optimize.runtimes.quiet import undisturbed
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 
 class TorchRuntime(Params):
     """How PyTorch runs a model that others are compared with."""
 
     device: str = Field(default="cpu", description="PyTorch's name of the device: `cpu`, `cuda:0`.")
-    dtype: Literal["float32", "float16"] = Field(default="float32", description="Type of weights and activations.")
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] = Field(
+        default="float32",
+        description="Type of weights and activations. `int8` is that of linear layers' weights, with activations "
+        "rounded while the model runs.",
+    )
     compiled: bool = Field(default=False, description="Whether the model runs through `torch.compile`.")
 
 
@@ -44,7 +50,9 @@ def open_torch(folder: Path, threads: int, head: Head, runtime: TorchRuntime) ->
     torch.set_num_threads(threads)
     model = load_model(folder, head.auto_class).eval()
     with _errors(runtime):
-        model.to(device=runtime.device, dtype=getattr(torch, runtime.dtype))
+        model = (
+            _quantized(model) if runtime.dtype == "int8" else model.to(runtime.device, getattr(torch, runtime.dtype))
+        )
     run = torch.compile(model) if runtime.compiled else model
 
     def session(feed: Feed) -> Feed:
@@ -57,6 +65,16 @@ def open_torch(folder: Path, threads: int, head: Head, runtime: TorchRuntime) ->
             return {name: outputs[name].float().cpu().numpy() for name in head.outputs}
 
     return session
+
+
+def _quantized(model: PreTrainedModel) -> PreTrainedModel:
+    """PyTorch's own dynamic quantization of linear layers, deprecated there and without a successor on CPUs."""
+    import torch
+    from torch.ao.quantization import quantize_dynamic
+
+    with undisturbed():
+        quantized: PreTrainedModel = quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    return quantized
 
 
 def _errors(runtime: TorchRuntime) -> AbstractContextManager[None]:

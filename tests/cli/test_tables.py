@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from report.conftest import REVERTED, SENSITIVITY, document, make_manifest, stages_with
 
+from optimize.bench import Benchmark
 from optimize.cli import names, tables, verbosity
 from optimize.heads import HEADS
 from optimize.measure.calibration_memory import Row
+from optimize.measure.peaks import Peak
 from optimize.stages import STAGES
 from optimize.targets import TARGETS
 
@@ -56,7 +58,7 @@ def test_the_overview_has_each_runs_verdict(capsys):
 
 
 def test_a_bench_says_that_accuracy_means_nothing(capsys):
-    tables.show_bench(make_manifest().measurements)
+    tables.show_bench(Benchmark(make_manifest().measurements, []))
 
     out = capsys.readouterr().out
     assert "10.00 (3.00× / 2.50×)" in out
@@ -66,11 +68,29 @@ def test_a_bench_says_that_accuracy_means_nothing(capsys):
 def test_a_bench_shows_what_calibrators_took_or_why_it_was_not_measured(capsys):
     measured, failed = Row("streaming", 64, 880_000_000, 9.5), Row("onnxruntime", 512, None, None, "needed more")
 
-    tables.show_bench(make_manifest().measurements, [measured, failed])
+    tables.show_bench(Benchmark(make_manifest().measurements, [measured, failed]))
 
     lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
     assert "streaming 64 0.88 9.5" in lines
     assert "onnxruntime 512 – – needed more" in lines
+
+
+def test_a_bench_shows_how_near_to_the_limit_each_model_comes(capsys):
+    """At 0.4 T operations a second 2 G take 5 ms, half of the result's 10."""
+    found = Benchmark(
+        make_manifest().measurements,
+        [],
+        peaks=[Peak("FP32", (128, 768, 768), 1e11), Peak("INT8", (128, 768, 768), 4e11)],
+        operations={"1x128": 2_000_000_000},
+        left_out={"pytorch-bf16": "the CPU does not compute in BF16"},
+    )
+    tables.show_bench(found)
+
+    lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
+    assert "FP32, 0.10 T operations a second 20.00" in lines
+    assert "INT8, 0.40 T operations a second 5.00" in lines
+    assert "quantize_dynamic: INT8's of its time 50%" in lines
+    assert "pytorch-bf16: not measured: the CPU does not compute in BF16" in lines
 
 
 def test_a_shown_run_counts_its_stages_tables(capsys):
