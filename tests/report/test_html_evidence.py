@@ -16,6 +16,7 @@ from optimize.manifest import RUNS
 from optimize.report.html.calibration import Bin, bins_of, ece
 from optimize.report.html.drift import Group, by_class, by_confidence, by_length
 from optimize.report.html.evidence import Evidence, read_evidence
+from optimize.report.html.flips import flips_of
 from optimize.report.html.latency import HIGH, hills
 from optimize.report.write import write_report
 from optimize.running import without_texts, write_runs
@@ -177,3 +178,11 @@ def test_a_hill_is_as_high_as_its_fullest_bin_and_keeps_every_run():
     assert (slow.base, fast.base) == (1, 0)
     assert (fast.runs, fast.median_ms) == (3, 1.0)
     assert sorted(height for _, height in fast.outline)[-2:] == [pytest.approx(HIGH / 2), pytest.approx(HIGH)]
+
+
+def test_texts_stand_in_one_order_on_all_examples():
+    """The shorter role first: not where one example's is the longer one."""
+    texts = [{"context": "long words", "choices": "few"}, {"context": "so", "choices": "some"}]
+    found = flips_of([example(after="bad", texts=each) for each in texts], numbers=False)
+
+    assert [[role for role, _ in each.texts] for each in found.shown] == [["choices", "context"]] * 2

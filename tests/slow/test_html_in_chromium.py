@@ -62,7 +62,7 @@ def file(tmp_path_factory) -> Path:
     """A page with everything on it, hostile words among it."""
     tables = stages_with(sensitivity=SENSITIVITY, layers=LAYERS)
     manifest = make_manifest(stages=tables, measurements=with_classes("good", HOSTILE, "middling"))
-    asked = [example(f"text {each}", after="good" if each % 3 else "bad", tokens=each + 3) for each in range(30)]
+    asked = [example(f"text {each}", after="good" if each % 3 else "bad", tokens=each + 3) for each in range(90)]
     asked += [example(HOSTILE, before="bad", tokens=50), example("word" * 200, before="bad", after="awful")]
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render_html(manifest, evidence_of(manifest, *asked)), encoding="utf-8")
@@ -125,14 +125,27 @@ def test_axe_finds_no_barrier(theme, width, look):
 
 def test_examples_are_filtered_by_kind_and_words(look):
     page = look().page
-    shown = page.locator(".flips > li:visible")
-    assert shown.count() == 12
+    shown, said = page.locator(".flips > li:visible"), page.locator("form output")
+    assert (shown.count(), said.inner_text()) == (20, "20 of 32 shown")
 
     page.locator("select[name=kind]").select_option("lost")
-    assert shown.count() == 10
+    assert (shown.count(), said.inner_text()) == (20, "20 of 30 shown")
     page.locator("input[name=words]").fill("text 27")
-    assert shown.count() == 1
-    assert page.locator("form output").inner_text() == "1 of 12 shown"
+    assert (shown.count(), said.inner_text()) == (1, "1 of 1 shown")
+
+
+def test_a_button_shows_all_examples_and_goes_on_where_they_ended(look):
+    page = look().page
+    shown = page.locator(".flips > li:visible")
+    last = shown.nth(19).inner_text()
+    more = page.get_by_role("button", name="Show all 32")
+    more.focus()
+    page.keyboard.press("Enter")
+
+    assert shown.count() == 32
+    assert more.is_hidden()
+    assert shown.nth(19).inner_text() == last
+    assert page.evaluate("document.activeElement.innerText") == shown.nth(20).inner_text()
 
 
 def test_tables_are_sorted_by_keyboard(look):
@@ -166,7 +179,8 @@ def test_everything_is_there_without_scripts(browser, file):
     page = context.new_page()
     page.goto(file.as_uri())
 
-    assert page.locator(".flips > li:visible").count() == 12
+    assert page.locator(".flips > li:visible").count() == 32
+    assert page.locator("button.more").is_hidden()
     assert page.locator("figure svg:visible").count() == 9
     assert page.locator("form.filter").is_hidden()
     context.close()
@@ -176,4 +190,4 @@ def test_words_of_the_data_run_nowhere(look):
     page = look(unguarded=True).page
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 1
-    assert HOSTILE in page.locator(".flips").inner_text()
+    assert HOSTILE in page.locator(".flips").text_content()

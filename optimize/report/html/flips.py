@@ -10,6 +10,7 @@ import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from optimize.examples import Answer, Example
 from optimize.report.tables import MISSING
@@ -65,9 +66,19 @@ def flips_of(examples: Sequence[Example], *, numbers: bool) -> Flips:
     """The examples whose answers differ, as many as a page has room for."""
     chosen = [each for each in examples if not each.same]
     ranked = sorted(chosen, key=_distance, reverse=True) if numbers else sorted(chosen, key=_badness)
-    shown = list(_within_room(_flip(each, numbers=numbers) for each in ranked))
+    roles = _order(chosen)
+    shown = list(_within_room(_flip(each, roles, numbers=numbers) for each in ranked))
     counts = Counter(_kind(each, numbers=numbers) for each in chosen)
     return Flips(shown, {kind: counts[kind] for kind in KINDS if counts[kind]}, len(ranked))
+
+
+def _order(examples: Sequence[Example]) -> list[str]:
+    """The roles of texts, those first that are shortest in the mean: a question is read before what it is about."""
+    lengths: dict[str, list[int]] = {}
+    for example in examples:
+        for role, text in example.texts.items():
+            lengths.setdefault(role, []).append(len(text))
+    return sorted(lengths, key=lambda role: fmean(lengths[role]))
 
 
 def _within_room(flips: Iterator[Flip]) -> Iterator[Flip]:
@@ -104,12 +115,13 @@ def _distance(example: Example) -> float:
     return abs(float(after) - float(before)) if before and after else 0.0
 
 
-def _flip(example: Example, *, numbers: bool) -> Flip:
+def _flip(example: Example, roles: Sequence[str], *, numbers: bool) -> Flip:
     before, after = example.reference, example.result
     quoted = [each for each in (after.answer, before.answer, example.gold) if each]
-    # The shortest first: a question is read before what it is about.
-    ordered = sorted(example.texts.items(), key=lambda item: len(item[1]))
-    texts = [(role.replace("_", " "), _clipped(text, quoted, MOST_CHARACTERS)) for role, text in ordered]
+    texts = []
+    for role in roles:
+        if role in example.texts:
+            texts.append((role.replace("_", " "), _clipped(example.texts[role], quoted, MOST_CHARACTERS)))
     gold = MISSING if example.gold is None else _clipped(example.gold, (), MOST_OF_ANSWER)
     return Flip(_kind(example, numbers=numbers), texts, gold, _said(before), _said(after), _sure(before), _sure(after))
 

@@ -32,20 +32,33 @@ for (const table of document.querySelectorAll("table.sortable")) {
 const form = document.querySelector("form.filter");
 if (form) {
   const items = [...document.querySelectorAll(".flips > li")];
-  const filter = () => {
+  const more = document.querySelector("button.more");
+  const filter = (most) => {
     const kind = form.elements.kind.value;
     const words = form.elements.words.value.trim().toLowerCase();
-    let shown = 0;
+    let found = 0;
     for (const item of items) {
-      item.hidden = (kind && item.dataset.kind !== kind) || !item.textContent.toLowerCase().includes(words);
-      shown += item.hidden ? 0 : 1;
+      const fits = (!kind || item.dataset.kind === kind) && item.textContent.toLowerCase().includes(words);
+      found += fits ? 1 : 0;
+      item.hidden = !fits || found > most;
     }
-    form.querySelector("output").textContent = `${shown} of ${items.length} shown`;
+    form.querySelector("output").textContent = `${Math.min(found, most)} of ${found} shown`;
+    more.hidden = found <= most;
+    more.textContent = `Show all ${found}`;
   };
+  const few = () => filter(20);
   form.hidden = false;
-  form.addEventListener("input", filter);
+  form.addEventListener("input", few);
   form.addEventListener("submit", (event) => event.preventDefault());
-  filter();
+  more.addEventListener("click", () => {
+    const seen = items.filter((item) => !item.hidden).length;
+    filter(Infinity);
+    const next = items.filter((item) => !item.hidden)[seen];
+    next.tabIndex = -1;
+    next.focus({ preventScroll: true });
+  });
+  addEventListener("beforeprint", () => filter(Infinity));
+  few();
 }
 
 const tip = document.getElementById("tip");
