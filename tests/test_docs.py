@@ -22,6 +22,7 @@ from optimize.config import load_pipeline, parse_pipeline, parse_step, shipped_p
 from optimize.errors import RequestError
 from optimize.report.tables import untimed
 from optimize.stages import STAGES
+from optimize.targets import ANY_TARGET
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -211,7 +212,7 @@ def test_what_a_page_links_to_is_there(page):
 
 def test_every_shipped_pipeline_is_in_the_guide():
     guide = "".join(text for page, text in PAGE_FILES.items() if page.startswith("docs/guide/"))
-    targets = {load_pipeline(name).target for name in shipped_pipelines()}
+    targets = {load_pipeline(name).target for name in shipped_pipelines()} - {ANY_TARGET}
     assert {name for name in shipped_pipelines() if f"`{name}`" not in guide} == set()
     assert {name for name in targets if f"guide/{name}.md" not in PAGE_FILES["docs/index.md"]} == set()
 
