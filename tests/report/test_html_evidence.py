@@ -180,9 +180,19 @@ def test_a_hill_is_as_high_as_its_fullest_bin_and_keeps_every_run():
     assert sorted(height for _, height in fast.outline)[-2:] == [pytest.approx(HIGH / 2), pytest.approx(HIGH)]
 
 
-def test_texts_stand_in_one_order_on_all_examples():
-    """The shorter role first: not where one example's is the longer one."""
-    texts = [{"context": "long words", "choices": "few"}, {"context": "so", "choices": "some"}]
+@pytest.mark.parametrize(
+    ("texts", "order"),
+    [
+        ([{"text": "one sentence", "text_pair": "two"}, {"text": "a", "text_pair": "b"}], ["text", "text pair"]),
+        ([{"title": "x", "context": "words" * 40, "question": "who?"}] * 2, ["title", "question", "context"]),
+        (
+            [{"context": "words" * 40, "question": "who?"}, {"context": "a", "question": "why?"}],
+            ["question", "context"],
+        ),
+    ],
+    ids=["a pair", "a context", "a context that is short once"],
+)
+def test_texts_stand_in_one_order_on_all_examples(texts, order):
     found = flips_of([example(after="bad", texts=each) for each in texts], numbers=False)
 
-    assert [[role for role, _ in each.texts] for each in found.shown] == [["choices", "context"]] * 2
+    assert [[role for role, _ in each.texts] for each in found.shown] == [order] * 2

@@ -18,6 +18,7 @@ from optimize.report.tables import MISSING
 MOST, MOST_BYTES = 500, 900_000
 """Examples that are shown, and the bytes that their words take."""
 MOST_CHARACTERS, MOST_OF_ANSWER = 700, 240
+MUCH_LONGER = 3
 KINDS = {
     "lost": "right before, wrong now",
     "wrong": "wrong before and now",
@@ -73,12 +74,14 @@ def flips_of(examples: Sequence[Example], *, numbers: bool) -> Flips:
 
 
 def _order(examples: Sequence[Example]) -> list[str]:
-    """The roles of texts, those first that are shortest in the mean: a question is read before what it is about."""
+    """The roles of texts as the data have them, but for one that is much the longest: what a question is about."""
     lengths: dict[str, list[int]] = {}
     for example in examples:
         for role, text in example.texts.items():
             lengths.setdefault(role, []).append(len(text))
-    return sorted(lengths, key=lambda role: fmean(lengths[role]))
+    means = {role: fmean(found) for role, found in lengths.items()}
+    others = sorted(means.values())[:-1]
+    return sorted(means, key=lambda role: bool(others) and means[role] > MUCH_LONGER * others[-1])
 
 
 def _within_room(flips: Iterator[Flip]) -> Iterator[Flip]:
