@@ -183,7 +183,7 @@ def test_a_hill_is_as_high_as_its_fullest_bin_and_keeps_every_run():
 @pytest.mark.parametrize(
     ("texts", "order"),
     [
-        ([{"text": "one sentence", "text_pair": "two"}, {"text": "a", "text_pair": "b"}], ["text", "text pair"]),
+        ([{"text": "one sentence", "text_pair": "two words"}, {"text": "a", "text_pair": "b"}], ["text", "text pair"]),
         ([{"title": "x", "context": "words" * 40, "question": "who?"}] * 2, ["title", "question", "context"]),
         (
             [{"context": "words" * 40, "question": "who?"}, {"context": "a", "question": "why?"}],
