@@ -103,13 +103,13 @@ def make_plan(
     if not built:  # where the machine that built had more cores, its threads are part of what is measured again
         check_threads(options.threads)
         check_places(options)
-    if pipeline.stages:
+    if pipeline.target != ANY_TARGET:
         check_stages(pipeline)
         check_libraries(pipeline)
         # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it is.
         if not options.build_only or measures(pipeline):
             check_runs(pipeline)
-    else:
+    if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
     if pipeline.target == ANY_TARGET:
         pipeline = replace(pipeline, target=candidates[0].target, runtime=candidates[0].runtime)

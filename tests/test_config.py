@@ -87,7 +87,10 @@ def test_gates_and_parameters_that_are_left_empty_are_the_defaults():
     [
         ({"stage": []}, "mine.yaml: unknown name 'stage'; did you mean 'stages'?"),
         ({"target": "cpus"}, "mine.yaml: target: unknown name 'cpus'; did you mean 'cpu'?"),
-        ({"target": None}, f"mine.yaml: target: unknown name 'None'; choose one of: {', '.join(sorted(TARGETS))}"),
+        (
+            {"target": None},
+            f"mine.yaml: target: unknown name 'None'; choose one of: {', '.join(sorted([*TARGETS, ANY_TARGET]))}",
+        ),
         ({"stages": ["exprot"]}, "mine.yaml: stages: unknown name 'exprot'; did you mean 'export'?"),
         (
             {"stages": ["export", {"quantise_dynamic": {}}]},

@@ -148,7 +148,7 @@ def test_texts_that_are_too_long_are_cut_and_counted(folders, tmp_path: Path, si
     )
     artifact = ArtifactRecord(kind="onnx", digest="d", size_bytes=1)
     stage = StageRecord(stage="export", params={}, facts={}, seconds=1.0, cached=False, key="k", artifact=artifact)
-    built = Made([stage], loaded.origin.artifact, Results([measurement], {}))
+    built = Made([stage], loaded.origin.artifact, Results([measurement], {}), made.target)
     manifest = running.describe(loaded, built, Verdict(outcome="unverified", checks=[]))
     assert manifest.data["certification"].truncated == 1
 

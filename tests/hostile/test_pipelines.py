@@ -64,7 +64,7 @@ CONTENT: dict[str, tuple[bytes, str]] = {
     "a limit that is infinite": (START + b"gates: {min_speedup: .inf}\n", "not YAML (inf is not a finite number)"),
     "a limit as text": (START + b"gates: {min_speedup: fast}\n", "gates: min_speedup: input should be a valid number"),
     "limits as a list": (START + b"gates: [min_speedup]\n", "gates: parameters are a mapping"),
-    "a long target": (b"target: " + LONG, "x…'; choose one of: cpu"),
+    "a long target": (b"target: " + LONG, "x…'; choose one of: auto, cpu"),
     "a long key": (START + b"? " + LONG + b"\n: 1\n", "x…'; choose one of: "),
     "a long stage": (b"target: cpu\nstages: [" + LONG + b"]\n", "x…'; choose one of: "),
     "a long value": (START + b"gates: {min_speedup: " + LONG + b"}\n", "was 'xxx"),
