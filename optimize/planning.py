@@ -104,11 +104,7 @@ def make_plan(
         check_threads(options.threads)
         check_places(options)
     if pipeline.target != ANY_TARGET:
-        check_stages(pipeline)
-        check_libraries(pipeline)
-        # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it is.
-        if not options.build_only or measures(pipeline):
-            check_runs(pipeline)
+        check_target(pipeline, build_only=options.build_only)
     if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
     if pipeline.target == ANY_TARGET:
@@ -406,6 +402,15 @@ def check_threads(threads: int | None) -> None:
             f"--threads: {threads} is more than {most}, {MOST_THREADS_PER_CORE} for each core of this machine; "
             f"give {usable_cores()}, or leave it out"
         )
+
+
+def check_target(pipeline: Pipeline, *, build_only: bool) -> None:
+    """Refuse what cannot be built for the pipeline's target here, or not be measured."""
+    check_stages(pipeline)
+    check_libraries(pipeline)
+    # A model can be built for a target that this machine lacks, unless a stage asks the target how fast it is.
+    if not build_only or measures(pipeline):
+        check_runs(pipeline)
 
 
 def check_runs(pipeline: Pipeline) -> None:
