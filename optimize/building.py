@@ -51,6 +51,8 @@ class Loaded:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """What the head fixed on tuning data, with this checkpoint before any stage."""
     card: SourceCard = field(default_factory=SourceCard)
+    encoded: dict[tuple[str, Path, int], Encoded] = field(default_factory=dict, repr=False, compare=False)
+    """Splits as a tokenizer has them, by name, tokenizer and longest text: once for all that is made of this one."""
 
     @property
     def max_tokens(self) -> int:
@@ -81,7 +83,7 @@ class Loaded:
             reference=self.origin.artifact,
             calibration=self.calibration,
             tuning=self.tuning,
-            training=self._encode(self.splits.training),
+            training=self._encode("training"),
             limits=self.plan.pipeline.gates.on_accuracy(),
             seed=request.seed,
             threads=request.threads,
@@ -106,12 +108,12 @@ class Loaded:
     @functools.cached_property
     def calibration(self) -> Encoded:
         """The split that stages may look at."""
-        return self._encode(self.splits.calibration)
+        return self._encode("calibration")
 
     @functools.cached_property
     def tuning(self) -> Encoded:
         """The split that stages, and the choice among candidates, may be tuned on."""
-        return self._encode(self.splits.tuning)
+        return self._encode("tuning")
 
     @functools.cached_property
     def tuning_split(self) -> Split:
@@ -121,15 +123,18 @@ class Loaded:
     @functools.cached_property
     def certification(self) -> Encoded:
         """The split that judges."""
-        return self._encode(self.splits.certification)
+        return self._encode("certification")
 
     @functools.cached_property
     def certification_split(self) -> Split:
         """The same as any model's own tokenizer splits it."""
         return self._split(self.splits.certification, self.certification)
 
-    def _encode(self, rows: tuple[Any, ...]) -> Encoded:
-        return dataclasses.replace(encode(self.plan.head, rows, self.text), thresholds=self.thresholds)
+    def _encode(self, name: str) -> Encoded:
+        key = name, self.origin.artifact.path, self.max_tokens
+        if key not in self.encoded:
+            self.encoded[key] = encode(self.plan.head, getattr(self.splits, name), self.text)
+        return dataclasses.replace(self.encoded[key], thresholds=self.thresholds)
 
     def _split(self, rows: tuple[Any, ...], known: Encoded) -> Split:
         return split_by_tokenizer(self.plan.head, rows, self.max_tokens, {self.origin.artifact.path: known})

@@ -14,10 +14,12 @@ import pytest
 from doubles import FEW, Heard
 from libraries import needs
 
-from optimize import config
+from optimize import building, config
 from optimize.artifact import Artifact, seal
+from optimize.building import load
 from optimize.certifying import certify
 from optimize.choosing import Standing, choose
+from optimize.data.tokenized import encode
 from optimize.errors import DataError, StageError
 from optimize.interfaces import Context, Facts, Params, Stage
 from optimize.manifest import Check, Latency, Manifest, read
@@ -365,3 +367,16 @@ def test_the_fastest_may_be_of_another_target(world, options, pipelines, tmp_pat
     assert "--target openvino" in render(made)
     _, again = certify(folder, model=None, data=None, cache=options.cache, progress=Heard())
     assert [each.name for each in again.measurements] == ["pytorch-fp32", "openvino-fp32", "elsewhere"]
+
+
+def test_texts_are_tokenized_once_for_all_candidates(world, options, monkeypatch):
+    world("good", "slow")
+    loaded = load(make_plan(options), Heard())
+    asked = []
+    monkeypatch.setattr(building, "encode", lambda head, rows, text: asked.append(rows) or encode(head, rows, text))
+    contexts = [replace(loaded, plan=loaded.plan.of(each)).context for each in loaded.plan.candidates]
+
+    assert len(contexts) == 2
+    # Tuning texts were, when the head fixed its threshold.
+    assert asked == [loaded.splits.calibration, loaded.splits.training]
+    assert contexts[0].calibration == contexts[1].calibration

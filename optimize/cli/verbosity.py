@@ -20,8 +20,7 @@ def be_usual() -> None:
     """Show progress, results and errors."""
     LOG.setLevel(logging.INFO)
     hush()
-    for name in CLIENTS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    hush(CLIENTS, logging.CRITICAL)
 
 
 def be_verbose(asked: bool) -> bool:
@@ -31,8 +30,7 @@ def be_verbose(asked: bool) -> bool:
         LOG.setLevel(logging.DEBUG)
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         unhush()
-        for name in CLIENTS:
-            logging.getLogger(name).setLevel(logging.NOTSET)
+        unhush(CLIENTS)
     return asked
 
 

@@ -7,19 +7,20 @@ matplotlib complains of a home that it cannot write to, and does without.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 NOISY = ("torchao", "torch.utils._pytree", "matplotlib")
 
 
-def hush() -> None:
-    """Let these log nothing below errors, unless somebody has set their level; cheap, and harmless to call again."""
-    for name in NOISY:
+def hush(names: Iterable[str] = NOISY, level: int = logging.ERROR) -> None:
+    """Let these log nothing below a level, unless somebody has set theirs; cheap, and harmless to call again."""
+    for name in names:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(level)
 
 
-def unhush() -> None:
+def unhush(names: Iterable[str] = NOISY) -> None:
     """Let them log as they would by themselves."""
-    for name in NOISY:
+    for name in names:
         logging.getLogger(name).setLevel(logging.NOTSET)

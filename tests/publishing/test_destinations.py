@@ -208,7 +208,7 @@ class OnlyRead(fsspec.AbstractFileSystem):
 
 def test_a_store_that_is_only_read_is_refused(publication):
     fsspec.register_implementation("onlyread", OnlyRead, clobber=True)
-    with pytest.raises(RequestError, match=r"onlyread://a/b: is of a kind that cannot be written to; name another"):
+    with pytest.raises(RequestError, match=r"onlyread://a/b: is of a kind that cannot do that; name another"):
         put(publication, "onlyread://a/b")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Store:
                 return place
         elif there and not terms.replace and not _is_unfinished(system, root, there, place):
             raise RequestError(f"{without_secrets(place)}: has other content; name a new folder, or add --replace")
-        with _writing(place):
+        with _asking(place):
             system.pipe_file(_below(root, UNFINISHED), sums)
         new = [name for name in names if name not in there and name not in UNLISTED]
         old = [name for name in names if name not in new and name != CHECKSUMS]
@@ -58,10 +58,10 @@ class Store:
             for done, name in enumerate(together, 0 if together is new else len(new)):
                 progress.step("upload", done, len(new) + len(old))
                 if there.get(name) != (folder / name).stat().st_size or not _same(system, root, name, folder, place):
-                    with _writing(place):
+                    with _asking(place):
                         system.put_file(str(folder / name), _below(root, name))
         _remove(system, root, sorted(set(there) - set(names) - {UNFINISHED}), place)
-        with _writing(place):
+        with _asking(place):
             system.pipe_file(_below(root, CHECKSUMS), sums)
         _remove(system, root, [UNFINISHED], place)
         return place
@@ -126,7 +126,7 @@ def _content(system: AbstractFileSystem, root: str, name: str, place: str) -> by
 
 
 def _remove(system: AbstractFileSystem, root: str, names: list[str], place: str) -> None:
-    with _writing(place):
+    with _asking(place):
         for name in names:
             system.rm_file(_below(root, name))
 
@@ -148,15 +148,3 @@ def _chunks(system: AbstractFileSystem, root: str, name: str, place: str) -> Ite
 
 def _asking(place: str) -> AbstractContextManager[None]:
     return asking(without_secrets(place), refusal=RequestError, what=WHAT)
-
-
-@contextmanager
-def _writing(place: str) -> Iterator[None]:
-    """The same, where a kind of store may lack what is asked of it: fsspec has no other way to tell."""
-    with _asking(place):
-        try:
-            yield
-        except NotImplementedError:
-            raise RequestError(
-                f"{without_secrets(place)}: is of a kind that cannot be written to; name another place"
-            ) from None
