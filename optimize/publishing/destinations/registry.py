@@ -147,10 +147,7 @@ def _manifest(folder: Path, names: list[str]) -> bytes:
     } if record else {}  # fmt: skip
     layers = []
     for name in names:
-        media_type = (
-            "text/plain" if name == CHECKSUMS else MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
-        )
-        layers.append({**_layer(media_type, folder / name), "annotations": {TITLE: name}})
+        layers.append({**_layer(_media_type(name), folder / name), "annotations": {TITLE: name}})
     content = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
