@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from optimize import compared, manifest
 from optimize.cli.parameters import NOT_SET, bounds_of, default_of, models_in, type_words
-from optimize.config import load_pipeline, parse_step, shipped_pipelines
+from optimize.config import Search, load_pipeline, parse_step, shipped_pipelines
 from optimize.gates import Gates
 from optimize.report.tables import lay_out
 from optimize.request import Asked, Request, declared
@@ -91,6 +91,19 @@ too. [Limits that decide](../guide/limits-that-decide.md) says how often each ru
 No shipped pipeline limits F1 by class, since what a rare class is worth is for you to say. Where one is worth as much
 as a common one, set `max_macro_f1_drop`; where none may be lost, `max_class_f1_drop`. Both are *unverified* where
 answers are no classes: regression, question answering, multiple choice, masked words, vectors."""
+
+SEARCH_INTRO = """# Search
+
+A pipeline with `search` and `candidates` prunes step by step, with distillation after each step, as far as its limits
+on answers and its time let it, and builds its candidates of what it finds. [Fastest and smallest](../guide/fastest.md)
+says how. `--set search.PARAMETER=VALUE` sets one; `--minutes` is short for `search.minutes`.
+
+```yaml
+target: auto
+candidates: [cpu-static, openvino-int8]
+search: {prefer: latency, minutes: 45}
+gates: {max_relative_metric_drop: 0.01, min_agreement: 0.8}
+```"""
 
 GATES_NOTHING = """## Data that prove nothing
 
@@ -223,6 +236,11 @@ def _order(name: str) -> list[str]:
 def gates_page() -> str:
     """The table of limits."""
     return _page(GATES_INTRO, parameter_table(Gates, "limit"), GATES_NOTHING)
+
+
+def search_page() -> str:
+    """The table of what a search can be told."""
+    return _page(SEARCH_INTRO, parameter_table(Search))
 
 
 def targets_page() -> str:
@@ -390,6 +408,7 @@ def _page(intro: str, *parts: str) -> str:
 PAGES: Mapping[str, Callable[[], str]] = {
     "stages.md": stages_page,
     "gates.md": gates_page,
+    "search.md": search_page,
     "targets.md": targets_page,
     "manifest.md": manifest_page,
     "comparisons.md": comparisons_page,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from optimize.evaluate.predict import run_split
 from optimize.files.copies import Files, digests_of, files_below, private_copy
 from optimize.interfaces import Context, Encoded, Facts, Head, Params, Progress, Session, Target, Text
 from optimize.machine import environment
-from optimize.manifest import ArtifactRecord, Candidate, SourceCard, StageRecord
+from optimize.manifest import ArtifactRecord, Candidate, Probe, SourceCard, StageRecord
 from optimize.measure.kinds import KINDS
 from optimize.measure.latency import DeviceMemory
 from optimize.measure.stacks import time_stacks
@@ -144,7 +144,8 @@ class Loaded:
 class Made:
     """What a run made and measured; the last measurement is the model's, which `target` runs with `runtime`.
 
-    `candidates` is what was chosen from; `checkpoint` what PyTorch loads, where a stage made one.
+    `candidates` is what was chosen from, `probes` what a search tried before; `checkpoint` what PyTorch loads, where a
+    stage made one.
     """
 
     records: list[StageRecord]
@@ -154,6 +155,21 @@ class Made:
     candidates: list[Candidate] = field(default_factory=list)
     runtime: Params = field(default_factory=Params)
     checkpoint: Artifact | None = None
+    probes: list[Probe] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What stages made, one after the other, and the checkpoint and data as the next one sees them."""
+
+    loaded: Loaded
+    records: tuple[StageRecord, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+
+    @property
+    def last(self) -> Artifact:
+        """What the next stage takes."""
+        return self.artifacts[-1] if self.artifacts else self.loaded.origin.artifact
 
 
 def open_folder(kind: Kind, folder: Path, *, head: Head, threads: int) -> Session:
@@ -246,32 +262,35 @@ def device_of(loaded: Loaded) -> DeviceMemory | None:
     return DeviceMemory(functools.partial(target.memory, loaded.settings))
 
 
-def fold(loaded: Loaded, steps: tuple[Step, ...]) -> tuple[list[StageRecord], list[Artifact]]:
-    """Run the stages one after the other on what the one before gave.
+def fold(loaded: Loaded, steps: Sequence[Step]) -> tuple[list[StageRecord], list[Artifact]]:
+    """Run the stages one after the other on what the one before gave."""
+    folded = go_on(Folded(loaded), steps)
+    return list(folded.records), list(folded.artifacts)
+
+
+def go_on(folded: Folded, steps: Iterable[Step]) -> Folded:
+    """The same with more stages run on its last result.
 
     What has a tokenizer of its own is the reference of all that comes after: there texts are split as it does.
     """
-    records, artifacts = [], []
-    artifact = loaded.origin.artifact
     for step in steps:
+        loaded, artifact = folded.loaded, folded.last
         entry = run_stage(loaded, step, artifact)
         artifact = entry.artifact
         loaded.progress.say(f"stage {step.stage}: {'cached' if entry.cached else f'{entry.seconds:.1f} s'}")
-        records.append(
-            StageRecord(
-                stage=step.stage,
-                params=step.params.model_dump(mode="json"),
-                facts=entry.facts,
-                seconds=round(entry.seconds, 3),
-                cached=entry.cached,
-                key=entry.key,
-                artifact=ArtifactRecord(kind=artifact.kind, digest=artifact.digest, size_bytes=artifact.size_bytes),
-            )
+        record = StageRecord(
+            stage=step.stage,
+            params=step.params.model_dump(mode="json"),
+            facts=entry.facts,
+            seconds=round(entry.seconds, 3),
+            cached=entry.cached,
+            key=entry.key,
+            artifact=ArtifactRecord(kind=artifact.kind, digest=artifact.digest, size_bytes=artifact.size_bytes),
         )
-        artifacts.append(artifact)
         if tokenizer_digest(artifact.path) != tokenizer_digest(loaded.origin.artifact.path):
             loaded = dataclasses.replace(loaded, origin=entry, config=read_config(artifact.path))
-    return records, artifacts
+        folded = Folded(loaded, (*folded.records, record), (*folded.artifacts, artifact))
+    return folded
 
 
 def last_checkpoint(artifacts: Iterable[Artifact]) -> Artifact | None:

@@ -56,6 +56,7 @@ SHAPES_NOTHING = (
     "report",
     "running",
     "scores",
+    "search",
     "serving",
     "tracking",
     "using",

@@ -1,7 +1,8 @@
 """Pipelines and gates: read them from YAML, and say what is wrong with them.
 
 A pipeline is the target, a list of stages and the limits that the result must meet; in place of
-stages, or beside them for `--pipeline auto`, it may name candidates to choose from. YAML is checked
+stages, or beside them for `--pipeline auto`, it may name candidates to choose from, and a search that
+prunes before them. YAML is checked
 against the tables of stages and their closed parameter models, so a misspelt word is refused with the
 nearest right one instead of being ignored.
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from optimize.errors import RequestError, brief, unknown_name
 from optimize.files.small import read_yaml
@@ -24,10 +25,12 @@ from optimize.request import user_path
 from optimize.stages import STAGES
 from optimize.targets import ANY_TARGET, TARGETS
 
-KEYS = ("target", "stages", "candidates", "runtime", "gates", "head_gates")
-SECTIONS = ("runtime", "gates")
+KEYS = ("target", "stages", "candidates", "search", "runtime", "gates", "head_gates")
+SECTIONS = ("runtime", "gates", "search")
 """What has parameters in a pipeline besides its stages."""
 M = TypeVar("M", bound=BaseModel)
+Preference = Literal["latency", "size"]
+"""What is to be as small as possible among models that meet all limits."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,44 @@ class Step:
         return {self.stage: self.params.model_dump(mode="json")}
 
 
+class Search(Params):
+    """How far a model is pruned before its candidates, and how long that may take."""
+
+    prefer: Preference = Field(default="latency", description="What is to be as small as possible within the limits.")
+    minutes: float = Field(
+        default=45.0,
+        gt=0,
+        description="How long building may take: pruning, learning and quantizing. Measuring what was found comes on "
+        "top, some minutes. `--minutes` sets it.",
+    )
+    probe_minutes: float = Field(
+        default=2.0, gt=0, description="How long a model learns at each budget until it is known which one to stay at."
+    )
+    budgets: tuple[float, ...] = Field(
+        default=(0.7, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1),
+        description="Shares of the encoder's operations that are tried, falling. Each begins with what the one before "
+        "has learnt.",
+    )
+    vocabulary: bool = Field(
+        default=True,
+        description="Whether word pieces go that training texts never use, for heads that do not answer in words.",
+    )
+
+    @field_validator("budgets")
+    @classmethod
+    def _fall(cls, budgets: tuple[float, ...]) -> tuple[float, ...]:
+        if not budgets or any(not 0 < each < 1 for each in budgets) or list(budgets) != sorted(set(budgets))[::-1]:
+            raise ValueError("are shares between 0 and 1, each smaller than the one before, such as [0.5, 0.3]")
+        return budgets
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """What to do with a model, and what the result must meet.
 
     `runtime` are the target's settings that the result runs with. `candidates` are pipelines, by name or
     path, of which the fastest within the limits is taken; of equals the first. Where `target` is ANY_TARGET, they
-    may be of several targets.
+    may be of several targets. With a `search` they are what is made of each pruned model.
     """
 
     name: str
@@ -63,6 +97,7 @@ class Pipeline:
     head_gates: Mapping[str, Gates] = field(default_factory=dict)
     runtime: Params = field(default_factory=Params)
     candidates: tuple[str, ...] = ()
+    search: Search | None = None
 
     def for_head(self, head: str) -> Pipeline:
         """This pipeline with the limits that it sets for a head."""
@@ -77,6 +112,8 @@ class Pipeline:
 
         A stage that may only come first can always be put there.
         """
+        if owner == "search":
+            return self.search is not None
         if owner in SECTIONS:
             return True
         return bool(self.stages) and (STAGES[owner].first or owner in {step.stage for step in self.stages})
@@ -85,6 +122,9 @@ class Pipeline:
         """This pipeline with parameters replaced of what it `takes`; `where` begins each refusal."""
         if owner == "runtime":
             return self.with_runtime(values, where=where)
+        if owner == "search":
+            known = self.search.model_dump() if self.search else {}
+            return replace(self, search=_closed(Search, {**known, **values}, f"{where}: search"))
         if owner == "gates":
             return self._with_gates(values, where=f"{where}: gates")
         steps = list(self.stages)
@@ -108,6 +148,11 @@ class Pipeline:
 
         heads = {head: change(gates) for head, gates in self.head_gates.items()}
         return replace(self, gates=change(self.gates), head_gates=heads)
+
+    @property
+    def prefers(self) -> Preference:
+        """By what one of the candidates is taken."""
+        return self.search.prefer if self.search else "latency"
 
     @property
     def traits(self) -> frozenset[Trait]:
@@ -159,6 +204,9 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
     if steps:
         check_kinds(steps, TARGETS[target].runs, where=where)
         check_traits(steps, where=where)
+    search = _closed(Search, content["search"], f"{where}: search") if "search" in content else None
+    if search and (steps or not candidates):
+        raise RequestError(f"{where}: search: prunes what candidates are made of; give candidates, and no stages")
     gates = parse_gates(content.get("gates"), target, where=f"{where}: gates")
     return Pipeline(
         name=name,
@@ -168,6 +216,7 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
         head_gates=parse_head_gates(content.get("head_gates"), gates, target, where=f"{where}: head_gates"),
         runtime=parse_runtime(content.get("runtime"), target, where=f"{where}: runtime"),
         candidates=candidates,
+        search=search,
     )
 
 

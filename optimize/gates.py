@@ -114,6 +114,11 @@ class Gates(BaseModel):
         limits = {name: getattr(self, name) for name in ON_ACCURACY}
         return Gates(rule=self.decided_by, confidence=self.confidence, **limits)
 
+    @property
+    def limits_answers(self) -> bool:
+        """Whether any of the limits that a search goes by is set."""
+        return any(getattr(self, name) is not None for name in ON_ACCURACY)
+
     def as_recorded(self) -> dict[str, object]:
         """What a manifest keeps: all that is set, defaults too, with the rule and the confidence that hold."""
         return self.model_dump(exclude_none=True) | {"rule": self.decided_by, "confidence": self.level}

@@ -311,6 +311,19 @@ class Candidate(Record):
     reason: str = Field(description="Why it was taken, or was not.")
 
 
+class Probe(Record):
+    """A model that a search tried: so much of the encoder, having learnt so long, with its loss on tuning data."""
+
+    budget: float = Field(description="Share of the encoder's operations that is kept.")
+    minutes: float = Field(description="Minutes that it learnt at this budget, in all.")
+    metric: float = Field(description="The head's metric on tuning data.")
+    relative_drop: float = Field(description="What was lost of the FP32 reference's score, as a share of that.")
+    agreement: float = Field(description="Share of decisions that are the reference's.")
+    divergence: float = Field(description="Mean divergence of the outputs, as stage `distill` states it.")
+    within: bool = Field(description="Whether that keeps to the limits on answers.")
+    spent_minutes: float = Field(description="Minutes of building that the search had taken by then.")
+
+
 class Split(Record):
     """A split that took part."""
 
@@ -471,6 +484,9 @@ class Manifest(Record):
     verdict: Verdict = Field(description="The outcome of the limits.")
     candidates: list[Candidate] = Field(
         default_factory=list, description="Where there was something to choose from, what was tried."
+    )
+    search: list[Probe] = Field(
+        default_factory=list, description="What a search tried before its candidates were built, in order."
     )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -116,7 +116,8 @@ def make_plan(
     # Where a device has memory of its own, that is what counts; the demo's sizes are known once it is trained.
     if found.config and not options.build_only and TARGETS[pipeline.target].place is None:
         check_memory(options.shapes, found, head)
-    wanted = wanted_data(options, head, trained=any(map(trains, (pipeline, *candidates))))
+    learns = pipeline.search is not None or any(map(trains, (pipeline, *candidates)))
+    wanted = wanted_data(options, head, trained=learns)
     wanted = replace(wanted, revision=inspect_data(wanted, head, progress=progress))
     pipeline = pipeline.for_head(head.name)
     if candidates:
@@ -251,8 +252,8 @@ def find_candidates(pipeline: Pipeline, options: Options) -> tuple[tuple[Pipelin
             f"pipeline {pipeline.name}: its candidates run on unlike devices, of which each has references of its own; "
             "name those of one"
         )
-    # A setting may be of a stage that one of them alone has.
-    check_settings(settings, candidates)
+    # A setting may be of a stage that one of them alone has, or of the search that prunes before them.
+    check_settings(settings, [*candidates, pipeline] if pipeline.search else candidates)
     for each in candidates:
         candidate = with_settings(each, settings)
         check_stages(candidate)
@@ -291,6 +292,11 @@ def check_choice(options: Options, pipeline: Pipeline) -> None:
     """Refuse to choose among candidates without what they are to be compared by."""
     if not options.tuning_examples:
         raise RequestError(f"--tuning-examples: '{pipeline.name}' has none to choose on; give 1 or more")
+    if pipeline.search and not pipeline.gates.limits_answers:
+        raise RequestError(
+            f"pipeline {pipeline.name}: a search prunes as far as limits on answers let it, and there are none; set "
+            "'max_relative_metric_drop', 'max_metric_drop' or 'min_agreement'"
+        )
 
 
 def check_encoding(options: Options) -> None:

@@ -260,7 +260,7 @@ class Asked:
     settings: Annotated[
         Mapping[str, object],
         Option(
-            "Set a parameter of a stage, of the target's `runtime`, or a limit of `gates`; repeatable. "
+            "Set a parameter of a stage, of a `search`, of the target's `runtime`, or a limit of `gates`; repeatable. "
             "`optimize show STAGE` lists them.",
             "Pipeline",
             short="-s",
@@ -310,6 +310,14 @@ class Asked:
             "Pipeline",
             metavar="FILE",
             sets="prune_vocabulary.corpus",
+        ),
+    ] = None
+    minutes: Annotated[
+        float | None,
+        Option(
+            "How long a search may build, such as that of pipeline `fastest`. Short for `--set search.minutes=…`.",
+            "Pipeline",
+            sets="search.minutes",
         ),
     ] = None
     # NumPy takes no seed below zero.

@@ -150,6 +150,7 @@ def describe(loaded: Loaded, made: Made, verdict: Verdict) -> Manifest:
         measurements=measurements,
         verdict=verdict,
         candidates=made.candidates,
+        search=made.probes,
     )
 
 

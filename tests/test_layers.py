@@ -23,6 +23,7 @@ LAYERS = [
     {"comparing", "serving"},
     {"running", "certifying", "publishing", "finished", "scores", "ci", "delivering", "using"},
     {"choosing"},
+    {"search"},
     {"building"},
     {"planning", "report", "tracking"},
     {"config", "measure", "cache", "source", "data", "hub", "demo"},

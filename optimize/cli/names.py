@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optimize.cli.parameters import parameters_of
-from optimize.config import SECTIONS, load_pipeline, shipped_pipelines
+from optimize.config import SECTIONS, Search, load_pipeline, shipped_pipelines
 from optimize.errors import RequestError, unknown_name
 from optimize.gates import Gates
 from optimize.heads import HEADS
@@ -63,6 +63,9 @@ def describe(name: str) -> list[Document]:
         found.append(_describe_head(name))
     if name == "gates":
         found.append({"limits": name, "summary": "what the result of a pipeline must meet", "parameters": _rows(Gates)})
+    if name == "search":
+        summary = "how far a pipeline prunes before its candidates, and how long that may take"
+        found.append({"section": name, "summary": summary, "parameters": _rows(Search)})
     if name in shipped_pipelines() or name.endswith((".yaml", ".yml")):
         found.append(_describe_pipeline(name))
     if not found:
@@ -115,6 +118,7 @@ def _describe_pipeline(name: str) -> Document:
         "target": pipeline.target,
         "stages": [{step.stage: step.params.model_dump(mode="json", exclude_unset=True)} for step in pipeline.stages],
         "candidates": list(pipeline.candidates),
+        "search": pipeline.search.model_dump(mode="json", exclude_unset=True) if pipeline.search else {},
         "runtime": pipeline.runtime.model_dump(mode="json", exclude_unset=True),
         "gates": limits,
         "head_gates": {head: _changed(gates, limits) for head, gates in pipeline.head_gates.items()},

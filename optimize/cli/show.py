@@ -18,6 +18,7 @@ USES = {
     "stage": "Set one with: optimize run --set {name}.PARAMETER=VALUE",
     "target": "Set one with: optimize run --target {name} --set runtime.SETTING=VALUE",
     "limits": "Set one with: optimize run --set gates.LIMIT=VALUE",
+    "section": "Set one with: optimize run --set {name}.PARAMETER=VALUE",
     "pipeline": "Run it with: optimize run --pipeline {name}. To edit it: optimize copy {name} mine.yaml",
 }
 

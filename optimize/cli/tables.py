@@ -147,6 +147,9 @@ def show_plan(plan: Plan) -> None:
     ]
     for number, step in enumerate(plan.pipeline.stages, 1):
         rows.append((f"stage {number}", _step(step)))
+    if search := plan.pipeline.search:
+        budgets = ", ".join(f"{each:.0%}" for each in search.budgets)
+        rows.append(("search", f"at most {search.minutes:g} min of building; keeps {budgets} of the encoder"))
     for candidate in plan.candidates:
         rows.append(("candidate", f"{candidate.name}: {_stages(candidate)}"))
     for name, reason in plan.left_out.items():
@@ -172,7 +175,7 @@ def show_names(found: Mapping[str, Sequence[Document]]) -> None:
         rows = [row_of(each) for each in found[title]]
         if title == "pipelines":
             # `auto` is not a file, but the user names it like one.
-            rows += map(_auto_row, (each for each in found[title] if each["candidates"]))
+            rows += [_auto_row(each) for each in found[title] if each["candidates"] and not each["search"]]
         _print(_table(title, header, rows))
     _print("optimize show NAME says more of each")
 
@@ -190,6 +193,8 @@ def _stage_row(each: Document) -> tuple[str, ...]:
 
 
 def _pipeline_row(each: Document) -> tuple[str, ...]:
+    if each["search"]:
+        return each["pipeline"], each["target"], f"a search, then one of {', '.join(each['candidates'])}"
     # A step is a mapping from its stage's name, which alone is shown, to parameters.
     return each["pipeline"], each["target"], " > ".join(next(iter(step)) for step in each["stages"])
 

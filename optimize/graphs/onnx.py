@@ -30,6 +30,7 @@ QUANTIZED_OPERATORS = frozenset(
         "MatMulIntegerToFloat",
         "QAttention",
         "QEmbedLayerNormalization",
+        "GatherBlockQuantized",
         "QLinearMatMul",
         "QuantizeLinear",
         "DequantizeLinear",

@@ -22,7 +22,7 @@ from optimize.graphs.onnx import record, to_proto
 from optimize.quantization.integer_operators import to_integer_operators
 from optimize.quantization.ranges import Range
 from optimize.quantization.sites import Group, Site
-from optimize.quantization.tables import quantize_tables
+from optimize.quantization.tables import TableBits, quantize_tables
 from optimize.quantization.weights import Array, channel_scales, quantize
 from optimize.runtimes.quiet import silent
 
@@ -35,12 +35,16 @@ Form = Literal["qdq", "qoperator"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """How numbers become INT8. `reduce_range`: weights stay so small that sums of 16 bits cannot saturate."""
+    """How numbers become INT8. `reduce_range`: weights stay so small that sums of 16 bits cannot saturate.
+
+    `table_bits` are those of embedding tables.
+    """
 
     activation: Literal["uint8", "int8"] = "uint8"
     symmetric: bool = False
     per_channel: bool = True
     reduce_range: bool = True
+    table_bits: TableBits = 8
 
 
 def activation_scale(found: Range, scheme: Scheme) -> tuple[np.float32, int]:
@@ -80,7 +84,8 @@ def build(
     written = quantize_sites(model, products, ranges, scheme) if products else model.clone()
     project = functools.partial(_project, ranges=ranges, scheme=scheme)
     tables = {site.weight for site in sites if site.looks_up}
-    quantize_tables(written, reduce_range=scheme.reduce_range, project=project, only=tables)
+    bits = scheme.table_bits
+    quantize_tables(written, reduce_range=scheme.reduce_range, project=project, only=tables, bits=bits)
     if form == "qoperator":
         to_integer_operators(written)
     RemoveUnusedNodesPass()(written)

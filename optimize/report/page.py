@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from optimize.compared import Regression
 from optimize.manifest import Manifest, Source
 from optimize.measure.shapes import DATA
-from optimize.report import candidates, classes, facts, regressions, tables
+from optimize.report import candidates, classes, facts, regressions, search, tables
 from optimize.report.markdown import code, code_block, plain
 from optimize.report.pictures.draw import LAYERS, OVERVIEW, SENSITIVITY, Picture, record_with
 from optimize.report.remarks import remarks
@@ -47,6 +47,7 @@ def render(manifest: Manifest, pictures: Sequence[Picture] = (), regression: Reg
         _models(manifest),
         classes.section(manifest),
         candidates.section(manifest),
+        search.section(manifest),
         show(pictures, OVERVIEW),
         _stages(manifest),
         _fact_tables(manifest, pictures),

@@ -13,8 +13,10 @@ masked word is one token, so that head is refused.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ from optimize.interfaces import Context, Encoded, FactRow, Facts, Feature, Head,
 from optimize.interfaces import Params as StageParams
 from optimize.pruning.corpus import read_corpus, why_no_corpus
 from optimize.pruning.word_pieces import (
+    Counts,
     Vocabulary,
     choose_kept,
     count_tokens,
@@ -47,9 +50,11 @@ CONFIDENCE = 0.95
 class Params(StageParams):
     """Which word pieces stay."""
 
-    corpus: Path = Field(
+    corpus: Path | None = Field(
+        default=None,
         description="Texts that say which word pieces are used: a UTF-8 file with a text a line, a `.jsonl` file "
-        "whose strings all count, or a folder of `.txt` and `.jsonl` files. `--vocabulary` sets it."
+        "whose strings all count, or a folder of `.txt` and `.jsonl` files. `--vocabulary` sets it. Left out, the "
+        "run's training and calibration examples say it; `--training-examples` sets how many those are.",
     )
     min_count: int = Field(
         default=1,
@@ -66,7 +71,7 @@ def refuses(params: Params, head: Head) -> str | None:
     """Why a head has to keep its vocabulary, or why there is nothing to go by."""
     if head.answers_in_words:
         return f"head '{head.name}' answers with the very words that would go; leave the stage out"
-    return why_no_corpus(params.corpus)
+    return None if params.corpus is None else why_no_corpus(params.corpus)
 
 
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
@@ -76,7 +81,10 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     apart: set[tuple[int, ...]] = set()
     for feature in tuning.features:
         apart.update(vocabulary.texts(tokens_of(feature)))
-    counts = count_tokens(source.path, read_corpus(params.corpus), apart)
+    if params.corpus is None:
+        counts = count_features((*context.training.features, *context.calibration.features), vocabulary, apart)
+    else:
+        counts = count_tokens(source.path, read_corpus(params.corpus), apart)
     kept = choose_kept(vocabulary, counts.tokens, min_count=params.min_count, named=named.values())
     kept_without = choose_kept(vocabulary, counts.of_others(), min_count=params.min_count, named=named.values())
     sizes = write_smaller(source, out, kept, context)
@@ -88,11 +96,18 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
         losses = measure_losses(judged, vocabulary, kept_without, tuning, context)
     return {
         "corpus_texts": counts.texts,
-        "corpus_digest": content_digest(params.corpus.expanduser())[:12],
+        **({"corpus_digest": content_digest(params.corpus.expanduser())[:12]} if params.corpus else {}),
         **sizes,
         "corpus_texts_of_tuning": counts.texts_apart,
         **losses,
     }
+
+
+def count_features(features: Sequence[Feature], vocabulary: Vocabulary, apart: Collection[tuple[int, ...]]) -> Counts:
+    """Count the ids of texts that are tokenized already; those in `apart` are also counted by themselves."""
+    texts = [text for feature in features for text in vocabulary.texts(tokens_of(feature))]
+    others = [text for text in texts if text in apart]
+    return Counts(Counter(chain.from_iterable(texts)), len(texts), Counter(chain.from_iterable(others)), len(others))
 
 
 def write_smaller(source: Artifact, out: Path, kept: Sequence[int], context: Context) -> Facts:
@@ -204,6 +219,7 @@ STAGE = Stage(
     gives="torch",
     needs=("tokenizers", "torch", "transformers"),
     summary="Drop the word pieces that a corpus never uses, from the embedding and the tokenizer",
+    depends=lambda params: frozenset({"training"} if params.corpus is None else ()),
     reads=("corpus",),
     refuses=refuses,
     first=True,

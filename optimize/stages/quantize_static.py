@@ -30,6 +30,7 @@ from optimize.quantization.calibrate import calibrate
 from optimize.quantization.fallback import Outcome, fall_back
 from optimize.quantization.ranges import Method
 from optimize.quantization.sites import Group, choose_groups, find_sites, group_sites, normalise
+from optimize.quantization.tables import TableBits
 from optimize.quantization.variants import Variants, opener
 from optimize.quantization.weights import choose_range
 from optimize.quantization.write import Form, Scheme
@@ -73,6 +74,11 @@ class Params(StageParams):
         default="auto",
         description="Keep the sums of 8-bit products within 16 bits, by smaller weights where a pair of them could "
         "overflow. `auto` does so where the CPU has neither VNNI nor AMX.",
+    )
+    table_bits: TableBits = Field(
+        default=8,
+        description="Bits of each value in embedding tables. 4 takes half of the room, runs in ONNX Runtime on CPUs "
+        "alone, and leaves a table that answers are read from in 8.",
     )
     format: Form = Field(
         default="qoperator",
@@ -189,12 +195,19 @@ def _refuse_fused(model: ir.Model) -> None:
 
 def _scheme(params: Params, context: Context) -> tuple[Scheme, Facts]:
     reduced, because = choose_range(params.reduce_range, context.cpu_features)
-    scheme = Scheme(params.activation_type, params.symmetric, params.per_channel, reduce_range=reduced)
+    scheme = Scheme(
+        params.activation_type,
+        params.symmetric,
+        params.per_channel,
+        reduce_range=reduced,
+        table_bits=params.table_bits,
+    )
     return scheme, {
         "format": params.format,
         "method": params.method,
         "activations": params.activation_type + (" symmetric" if params.symmetric else ""),
         "per_channel": params.per_channel,
+        "table_bits": params.table_bits,
         "reduce_range": reduced,
         "reduce_range_because": because,
     }

@@ -13,7 +13,7 @@ from optimize.compared import Regression
 from optimize.manifest import Manifest
 from optimize.report import regressions
 from optimize.report.facts import cell, column_title
-from optimize.report.html import calibration, drift, latency, layers, overview, sizes
+from optimize.report.html import calibration, drift, latency, layers, overview, search, sizes
 from optimize.report.html.evidence import Evidence
 from optimize.report.html.flips import KINDS, Flips, flips_of
 from optimize.report.html.parts import Section, Table
@@ -63,6 +63,7 @@ def _sections(manifest: Manifest, evidence: Evidence, *, numbers: bool) -> Itera
         yield _since(evidence.regression)
     if manifest.measurements:
         yield overview.section(manifest)
+        yield search.section(manifest)
         yield latency.section(manifest, evidence)
         yield sizes.section(manifest)
     yield layers.section(manifest)

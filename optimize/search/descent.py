@@ -1,0 +1,189 @@
+"""Carry out a search: prune step by step, let each model learn, and quantize those that are worth it.
+
+All of it goes through the cache, and time is counted as what each stage took when it was carried out. A search that was
+killed therefore goes on to the same end, and one that is asked for again is answered from the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from optimize.building import Folded, Loaded, go_on
+from optimize.config import Pipeline, Search, Step, parse_step
+from optimize.errors import StageError, first_line
+from optimize.gates import Gates
+from optimize.interfaces import Facts
+from optimize.manifest import Probe, StageRecord
+from optimize.search.candidates import Candidates
+from optimize.search.course import Move, Rung, Try, finalists, next_move
+from optimize.stages import STAGES
+
+KEPT = 2
+"""Budgets that are quantized in the end: the smallest within the limits may miss them in INT8."""
+FOREVER = 1000.0
+"""Epochs, where time is what ends training."""
+TINY = 1e-6
+
+
+@dataclass
+class Descent:
+    """What a search has found so far: the model of each budget, and what was tried, in order.
+
+    `seconds` are what stages took, by their keys; `reserve` is how many are kept for quantizing what is found.
+    """
+
+    search: Search
+    limits: Gates
+    start: Folded
+    learns: bool
+    models: dict[float, Folded] = field(default_factory=dict)
+    rungs: list[Rung] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    reserve: float = 0.0
+    lowest: float = 0.0
+
+    def count(self, records: Iterable[StageRecord]) -> float:
+        """Add what stages took to the time spent, each once; how much that was."""
+        before = self.spent
+        self.seconds |= {each.key: each.seconds for each in records}
+        return self.spent - before
+
+    @property
+    def spent(self) -> float:
+        """Seconds of all stages so far."""
+        return sum(self.seconds.values())
+
+    @property
+    def left(self) -> float:
+        """Minutes left to learn in."""
+        return self.search.minutes - (self.spent + self.reserve) / 60.0
+
+
+def searched_candidates(loaded: Loaded, search: Search) -> Candidates:
+    """The plan's candidates, of the model as it is and of those that a search prunes, and what the search tried."""
+    found, forms = Candidates(), loaded.plan.candidates
+    opening = opening_of(forms, search, loaded)
+    start = go_on(Folded(loaded), opening)
+    learns = bool(start.loaded.splits.training)
+    descent = Descent(search, loaded.plan.pipeline.gates, start, learns)
+    if not learns:
+        loaded.progress.say("search: there are no training examples to learn from; models are only pruned")
+    descent.count(start.records)
+    descent.reserve = KEPT * quantize(descent, start, forms, found)
+    while move := next_move(descent.rungs, descent.left, search, lowest=descent.lowest):
+        make(descent, move)
+    for rung in finalists(descent.rungs, KEPT):
+        quantize(descent, descent.models[rung.budget], forms, found, budget=rung.budget)
+    return replace(found, probes=descent.probes)
+
+
+def opening_of(forms: Sequence[Pipeline], search: Search, loaded: Loaded) -> list[Step]:
+    """The stages that come before all others: those that candidates begin with, else the vocabulary's where it pays."""
+    opening = [step for step in forms[0].stages if STAGES[step.stage].first]
+    if opening or not search.vocabulary or loaded.plan.head.answers_in_words:
+        return opening
+    return [parse_step("prune_vocabulary", where="search")]
+
+
+def quantize(
+    descent: Descent, model: Folded, forms: Sequence[Pipeline], found: Candidates, *, budget: float | None = None
+) -> float:
+    """Build all candidates of a model; the seconds that this took."""
+    took = 0.0
+    for form in forms:
+        name = form.name if budget is None else f"{form.name} at {budget:.0%}"
+        before = len(found.built)
+        found.add(model, replace(form, name=name), [each for each in form.stages if not STAGES[each.stage].first])
+        for each in found.built[before:]:
+            took += descent.count(each.records)
+    return took
+
+
+def make(descent: Descent, move: Move) -> None:
+    """Make a move, and note what came of it; where a budget cannot be built, none below it is tried again."""
+    progress = descent.start.loaded.progress
+    known = descent.models.get(move.budget)
+    try:
+        model = go_on(known or _smallest(descent), steps_of(descent, move, pruned=known is not None))
+    except StageError as error:
+        progress.say(f"search: {move.budget:.0%} of the encoder: not built: {first_line(error)}")
+        descent.lowest = move.budget
+        return
+    descent.count(model.records)
+    descent.models[move.budget] = model
+    place = next((place for place, rung in enumerate(descent.rungs) if rung.budget == move.budget), None)
+    minutes = move.minutes if descent.learns else 0.0
+    if place is None:
+        found = try_of(model.records[-1].facts, minutes, descent.limits)
+        descent.rungs.append(Rung(move.budget, (found,)))
+    else:
+        found = try_of(model.records[-1].facts, descent.rungs[place].tries[-1].minutes + minutes, descent.limits)
+        descent.rungs[place] = descent.rungs[place].then(found)
+    probe = probe_of(move.budget, found, model.records[-1].facts, descent.spent)
+    descent.probes.append(probe)
+    progress.say(said(probe, descent.search))
+    progress.step(
+        "search", min(round(descent.spent / 60.0), round(descent.search.minutes) - 1), round(descent.search.minutes)
+    )
+
+
+def _smallest(descent: Descent) -> Folded:
+    """What the next budget begins with: the smallest model that there is."""
+    return descent.models[min(descent.models)] if descent.models else descent.start
+
+
+def steps_of(descent: Descent, move: Move, *, pruned: bool) -> list[Step]:
+    """The stages of a move. `prune` takes a share of the model that it is given, not of the one before all pruning."""
+    steps: list[dict[str, object]] = []
+    if not pruned:
+        share = move.budget / min(descent.models, default=1.0)
+        steps.append({"prune": {"budget": round(share, 6)}})
+    if descent.learns:
+        steps.append({"distill": {"max_minutes": round(move.minutes, 2), "epochs": FOREVER}})
+    return [parse_step(step, where="search") for step in steps]
+
+
+def try_of(facts: Facts, minutes: float, limits: Gates) -> Try:
+    """What a stage states of its model's loss on tuning data, held against the limits."""
+    drop, disagreement, strains = number(facts, "relative_drop"), 1.0 - number(facts, "agreement"), [0.0]
+    if limits.max_relative_metric_drop is not None:
+        strains.append(drop / max(limits.max_relative_metric_drop, TINY))
+    if limits.max_metric_drop is not None:
+        reference = number(facts, "metric") / max(1.0 - drop, TINY)
+        strains.append(drop * abs(reference) / max(limits.max_metric_drop, TINY))
+    if limits.min_agreement is not None:
+        strains.append(disagreement / max(1.0 - limits.min_agreement, TINY))
+    return Try(minutes, max(strains), number(facts, "divergence"))
+
+
+def probe_of(budget: float, found: Try, facts: Facts, spent: float) -> Probe:
+    """What the manifest says of a try."""
+    return Probe(
+        budget=budget,
+        minutes=round(found.minutes, 2),
+        metric=number(facts, "metric"),
+        relative_drop=number(facts, "relative_drop"),
+        agreement=number(facts, "agreement"),
+        divergence=found.divergence,
+        within=found.strain <= 1.0,
+        spent_minutes=round(spent / 60.0, 2),
+    )
+
+
+def number(facts: Facts, name: str) -> float:
+    """What `prune` and `distill` state of their model's loss on tuning data."""
+    value = facts[f"tuning_{name}"]
+    if not isinstance(value, int | float):
+        raise TypeError(f"tuning_{name} is {value!r}")
+    return float(value)
+
+
+def said(probe: Probe, search: Search) -> str:
+    """A try in a line."""
+    return (
+        f"search: {probe.budget:.0%} of the encoder, {probe.minutes:.1f} min learnt: "
+        f"{probe.relative_drop:+.2%} on tuning data, agreement {probe.agreement:.3f}, "
+        f"{'within' if probe.within else 'beyond'} the limits; {probe.spent_minutes:.0f} of {search.minutes:.0f} min"
+    )
