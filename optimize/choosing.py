@@ -22,7 +22,16 @@ from optimize.building import Loaded, Made, reference_subjects
 from optimize.config import Preference
 from optimize.errors import DataError
 from optimize.manifest import Candidate, Check, Measurement
-from optimize.measure.subjects import Method, Quality, Results, Subject, examples_of, measure_quality, measure_subjects
+from optimize.measure.subjects import (
+    Method,
+    Quality,
+    Results,
+    Subject,
+    examples_of,
+    measure_quality,
+    measure_subjects,
+    time_subjects,
+)
 from optimize.rule import for_a_search
 from optimize.search.candidates import Built, named_candidates, require_any
 from optimize.search.descent import searched_candidates
@@ -93,7 +102,10 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
             f"{where}: leaves no tuning examples for '{name}' to choose on; give more data, or name one pipeline"
         )
     search = loaded.plan.pipeline.search
-    found = searched_candidates(loaded, search) if search else named_candidates(loaded)
+    if search:
+        found = searched_candidates(loaded, search, lambda subjects: medians_of(loaded, method_of(subjects), subjects))
+    else:
+        found = named_candidates(loaded)
     require_any(found, loaded)
     references = reference_subjects(loaded)
     subjects = [*references, *(each.subject for each in found.built)]
@@ -123,6 +135,13 @@ def try_candidates(loaded: Loaded, method_of: Callable[[Sequence[Subject]], Meth
         chosen.built.checkpoint,
         found.probes,
     )
+
+
+def medians_of(loaded: Loaded, method: Method, subjects: Sequence[Subject]) -> dict[str, float]:
+    """Medians in ms, at the shape that speed is judged at, of those that could be timed there."""
+    alone = replace(method, shapes=(loaded.plan.pipeline.gates.speedup_shape,))
+    times = time_subjects(subjects, method=alone, progress=loaded.progress)
+    return {name: found.latency[0].p50_ms for name, found in times.items() if found.latency}
 
 
 def stand(loaded: Loaded, tuned: Measurement) -> Standing:

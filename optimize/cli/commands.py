@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
@@ -33,6 +34,7 @@ from optimize.errors import RequestError, StageError
 from optimize.machine.allowance import keep_to_quota
 
 if TYPE_CHECKING:
+    from optimize.bench import Benchmark
     from optimize.planning import Plan
     from optimize.request import Options
 
@@ -223,7 +225,9 @@ def report(
         print("\n".join(written))
 
 
-def bench(options: Options, *, as_json: bool, calibration: bool, peers: bool, limits: bool) -> None:
+def bench(
+    options: Options, *, as_json: bool, calibration: bool, peers: bool, limits: bool, picture: Path | None
+) -> None:
     """Measure latency and size with random weights.
 
     The geometry is distilbert-base's: 6 layers, 768 wide. How fast a model runs does not depend on what its weights
@@ -234,15 +238,31 @@ def bench(options: Options, *, as_json: bool, calibration: bool, peers: bool, li
     from optimize.bench import bench as measure
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_bench
+    from optimize.planning import check_place
 
+    if picture is not None:
+        check_place(picture.parent, "--picture")
     with progress() as shown:
         found = measure(options, calibration=calibration, progress=shown, peers=peers, limits=limits)
+    if picture is not None:
+        draw_bench(found, picture)
     if as_json:
         measurements = [each.model_dump(mode="json") for each in found.measurements]
         lists = {name: [asdict(each) for each in getattr(found, name)] for name in ("calibration", "peaks")}
-        print_json([{"measurements": measurements, **lists, "left_out": dict(found.left_out)}])
+        rest = {"operations": dict(found.operations), "left_out": dict(found.left_out)}
+        print_json([{"measurements": measurements, **lists, **rest}])
     else:
         show_bench(found)
+
+
+def draw_bench(found: Benchmark, file: Path) -> None:
+    """Write a PNG of the models' speed-ups."""
+    from optimize.report.pictures.speedups import draw_speedups
+
+    content = draw_speedups(found.measurements, title="Times as fast as PyTorch FP32, distilbert-base's geometry")
+    if content is None:
+        raise StageError(f"{file}: no shape was timed, so there is nothing to draw; name another with --shapes")
+    file.write_bytes(content)
 
 
 CalibrationOption = Annotated[
@@ -268,6 +288,10 @@ LimitsOption = Annotated[
         rich_help_panel="Measurement",
     ),
 ]
+PictureOption = Annotated[
+    Path | None,
+    typer.Option("--picture", help="Also draw the models' speed-ups, as a PNG.", rich_help_panel="Output"),
+]
 COMMANDS: tuple[Callable[..., None], ...] = (
     request_command(run),
     request_command(plan),
@@ -289,6 +313,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
         calibration=(CalibrationOption, True),
         peers=(PeersOption, False),
         limits=(LimitsOption, False),
+        picture=(PictureOption, None),
     ),
     inspecting.list_names,
     inspecting.show,

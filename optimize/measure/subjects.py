@@ -106,7 +106,7 @@ def measure_subjects(
         first.setdefault(subject.key, subject)
     distinct = list(first.values())
     quality = measure_quality(distinct, split, method=method, progress=progress) if split else {}
-    times = _time(distinct, method=method, progress=progress)
+    times = time_subjects(distinct, method=method, progress=progress)
     sizes = measure_sizes(subjects, compressed=method.compressed)
     measurements: list[Measurement] = []
     scores: dict[str, Score] = {}
@@ -131,7 +131,8 @@ def measure_sizes(subjects: Sequence[Subject], *, compressed: bool) -> dict[str,
     return sizes
 
 
-def _time(subjects: Sequence[Subject], *, method: Method, progress: Progress) -> dict[str, EngineTimes]:
+def time_subjects(subjects: Sequence[Subject], *, method: Method, progress: Progress) -> dict[str, EngineTimes]:
+    """Latency, load time and memory of models that take turns, by their names."""
     if method.untimed:
         missing = {"latency": method.untimed, "memory": method.untimed}
         return {each.name: EngineTimes(not_measured=missing) for each in subjects}

@@ -6,24 +6,29 @@ killed therefore goes on to the same end, and one that is asked for again is ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from optimize.building import Folded, Loaded, go_on
 from optimize.config import Pipeline, Search, Step, parse_step
 from optimize.errors import StageError, first_line
 from optimize.gates import Gates
-from optimize.interfaces import Facts
+from optimize.interfaces import Facts, Progress
 from optimize.manifest import Probe, StageRecord
+from optimize.measure.subjects import Subject
 from optimize.search.candidates import Candidates
 from optimize.search.course import Move, Rung, Try, finalists, next_move
 from optimize.stages import STAGES
 
 KEPT = 2
 """Budgets that are quantized in the end: the smallest within the limits may miss them in INT8."""
+FAR = 1.5
+"""A candidate that takes so many times as long as the fastest of the same model stays behind once that is pruned."""
 FOREVER = 1000.0
 """Epochs, where time is what ends training."""
 TINY = 1e-6
+Medians = Callable[[Sequence[Subject]], Mapping[str, float]]
+"""Times models; their median latencies in ms by their names."""
 
 
 @dataclass
@@ -61,22 +66,42 @@ class Descent:
         return self.search.minutes - (self.spent + self.reserve) / 60.0
 
 
-def searched_candidates(loaded: Loaded, search: Search) -> Candidates:
-    """The plan's candidates, of the model as it is and of those that a search prunes, and what the search tried."""
+def searched_candidates(loaded: Loaded, search: Search, medians_of: Medians) -> Candidates:
+    """The plan's candidates, of the model as it is and of those that a search prunes, and what the search tried.
+
+    `medians_of` times models, of which the far slower ones are built of no pruned model.
+    """
     found, forms = Candidates(), loaded.plan.candidates
-    opening = opening_of(forms, search, loaded)
-    start = go_on(Folded(loaded), opening)
+    start = go_on(Folded(loaded), opening_of(forms, search, loaded))
     learns = bool(start.loaded.splits.training)
     descent = Descent(search, loaded.plan.pipeline.gates, start, learns)
     if not learns:
         loaded.progress.say("search: there are no training examples to learn from; models are only pruned")
     descent.count(start.records)
-    descent.reserve = KEPT * quantize(descent, start, forms, found)
+    took = quantize(descent, start, forms, found)
+    if search.prefer == "latency" and len(found.built) > 1:
+        forms = near_the_fastest(forms, medians_of([each.subject for each in found.built]), loaded.progress)
+    descent.reserve = KEPT * sum(took.get(form.name, 0.0) for form in forms)
     while move := next_move(descent.rungs, descent.left, search, lowest=descent.lowest):
         make(descent, move)
     for rung in finalists(descent.rungs, KEPT):
         quantize(descent, descent.models[rung.budget], forms, found, budget=rung.budget)
     return replace(found, probes=descent.probes)
+
+
+def near_the_fastest(
+    forms: Sequence[Pipeline], medians: Mapping[str, float], progress: Progress
+) -> tuple[Pipeline, ...]:
+    """Those that pruning might still make the fastest; what was not timed is among them."""
+    fastest = min(medians.values(), default=0.0)
+    kept = []
+    for form in forms:
+        median = medians.get(form.name, fastest)
+        if median <= FAR * fastest:
+            kept.append(form)
+        else:
+            progress.say(f"search: {form.name} takes {median:.2f} ms where the fastest takes {fastest:.2f}; left out")
+    return tuple(kept)
 
 
 def opening_of(forms: Sequence[Pipeline], search: Search, loaded: Loaded) -> list[Step]:
@@ -89,15 +114,14 @@ def opening_of(forms: Sequence[Pipeline], search: Search, loaded: Loaded) -> lis
 
 def quantize(
     descent: Descent, model: Folded, forms: Sequence[Pipeline], found: Candidates, *, budget: float | None = None
-) -> float:
-    """Build all candidates of a model; the seconds that this took."""
-    took = 0.0
+) -> dict[str, float]:
+    """Build all candidates of a model; the seconds that each took."""
+    took = {}
     for form in forms:
         name = form.name if budget is None else f"{form.name} at {budget:.0%}"
         before = len(found.built)
         found.add(model, replace(form, name=name), [each for each in form.stages if not STAGES[each.stage].first])
-        for each in found.built[before:]:
-            took += descent.count(each.records)
+        took[form.name] = sum(descent.count(each.records) for each in found.built[before:])
     return took
 
 

@@ -9,6 +9,7 @@ import pytest
 from doubles import FEW, Heard
 
 from optimize import building
+from optimize.config import Pipeline
 from optimize.errors import RequestError
 from optimize.gates import Gates
 from optimize.manifest import Latency, Manifest, read
@@ -17,7 +18,7 @@ from optimize.measure.latency import EngineTimes
 from optimize.planning import Options, make_plan
 from optimize.report.page import render
 from optimize.running import run
-from optimize.search.descent import try_of
+from optimize.search.descent import near_the_fastest, try_of
 
 HEAD = "text-classification"
 PIPELINE = """
@@ -199,6 +200,14 @@ def test_a_search_prunes_before_candidates_alone(stages, options, tmp_path):
     path.write_text(f"target: cpu\n{stages}\nsearch: {{}}\n", encoding="utf-8")
     with pytest.raises(RequestError, match="give candidates, and no stages"):
         make_plan(replace(options, pipeline=str(path)))
+
+
+def test_what_is_far_slower_than_the_fastest_is_built_of_no_pruned_model():
+    forms = [Pipeline(name, "cpu", (), Gates()) for name in ("quick", "near", "far", "untimed")]
+    heard = Heard()
+    kept = near_the_fastest(forms, {"quick": 2.0, "near": 2.9, "far": 3.1}, heard)
+    assert [each.name for each in kept] == ["quick", "near", "untimed"]
+    assert heard.lines == ["search: far takes 3.10 ms where the fastest takes 2.00; left out"]
 
 
 @pytest.mark.parametrize(
