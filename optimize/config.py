@@ -64,7 +64,7 @@ class Search(Params):
         default=2.0, gt=0, description="How long a model learns at each budget until it is known which one to stay at."
     )
     budgets: tuple[float, ...] = Field(
-        default=(0.7, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1),
+        default=(0.6, 0.45, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1),
         description="Shares of the encoder's operations that are tried, falling. Each begins with what the one before "
         "has learnt.",
     )

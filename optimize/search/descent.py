@@ -26,6 +26,8 @@ FAR = 1.5
 """A candidate that takes so many times as long as the fastest of the same model stays behind once that is pruned."""
 FOREVER = 1000.0
 """Epochs, where time is what ends training."""
+SAMPLE_TOKENS = 16_384
+"""By which `prune` chooses and fits: an eighth of what it takes where nothing learns behind it, in less time."""
 TINY = 1e-6
 Medians = Callable[[Sequence[Subject]], Mapping[str, float]]
 """Times models; their median latencies in ms by their names."""
@@ -163,7 +165,8 @@ def steps_of(descent: Descent, move: Move, *, pruned: bool) -> list[Step]:
     steps: list[dict[str, object]] = []
     if not pruned:
         share = move.budget / min(descent.models, default=1.0)
-        steps.append({"prune": {"budget": round(share, 6)}})
+        sample = {"sample_tokens": SAMPLE_TOKENS} if descent.learns else {}
+        steps.append({"prune": {"budget": round(share, 6), **sample}})
     if descent.learns:
         steps.append({"distill": {"max_minutes": round(move.minutes, 2), "epochs": FOREVER}})
     return [parse_step(step, where="search") for step in steps]

@@ -24,6 +24,7 @@ import psutil
 PORT = 8390
 CONCURRENCY = tuple(map(int, os.environ.get("CALLERS", "1,2,4,8,16,32,64").split(",")))
 SECONDS = int(os.environ.get("LOAD_SECONDS", "5"))
+BATCH = ["--max-batch", os.environ["MAX_BATCH"]] if "MAX_BATCH" in os.environ else []
 SHARE = 0.7
 WARM = 50
 SCRIPT = """
@@ -43,7 +44,7 @@ def main(run: str, checkpoint: str, texts: str) -> None:
         script, bodies = Path(folder, "load.lua"), Path(folder, "bodies")
         script.write_text(SCRIPT, encoding="utf-8")
         bodies.write_text("\n".join(json.dumps({"inputs": row}) for row in rows), encoding="utf-8")
-        ours = ["-m", "optimize", "serve", run, "--workers", workers, "--threads", threads, "--quiet"]
+        ours = ["-m", "optimize", "serve", run, "--workers", workers, "--threads", threads, "--quiet", *BATCH]
         servers = {
             "optimize serve": [*ours, "--port", str(PORT)],
             "plain ONNX Runtime": [__file__, "plain", run, checkpoint],
