@@ -116,6 +116,9 @@ def serve(
         Optional[str], typer.Option("--name", help="The model's name in addresses.  [default: its head]")
     ] = None,
     max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Most texts that run at a time.")] = 8,
+    max_padding: Annotated[
+        float, typer.Option("--max-padding", min=0, help="Most padding in a batch, as a share of its texts' tokens.")
+    ] = 0.1,
     max_wait_ms: Annotated[
         float, typer.Option("--max-wait-ms", min=0, help="Milliseconds that a text waits for others to run with.")
     ] = 0.0,
@@ -155,6 +158,7 @@ def serve(
 
     limits = Limits(
         max_batch=max_batch,
+        max_padding=max_padding,
         max_wait_ms=max_wait_ms,
         max_queue=max_queue,
         max_body_bytes=max_body_bytes,

@@ -67,7 +67,7 @@ class Move:
 def next_move(rungs: Sequence[Rung], left: float, search: Search, *, lowest: float = 0.0) -> Move | None:
     """What to try with so many minutes left; None where nothing is to be gained, or no time to gain it.
 
-    `rungs` come in falling order, and budgets up to `lowest` cannot be built.
+    `rungs` come in falling order. What was built at budgets up to `lowest` stays as it is.
     """
     if left < search.probe_minutes:
         return None
@@ -76,7 +76,7 @@ def next_move(rungs: Sequence[Rung], left: float, search: Search, *, lowest: flo
     exponent = measured_exponent(rungs)
     if below and (not rungs or expected(rungs[-1], generous, exponent) <= 1.0):
         return Move(below[0], search.probe_minutes)
-    for rung in reversed(rungs):
+    for rung in reversed([each for each in rungs if each.budget > lowest]):
         if rung.within and len(rung.tries) > 1:
             return None
         if expected(rung, generous, exponent) <= 1.0:
@@ -85,10 +85,8 @@ def next_move(rungs: Sequence[Rung], left: float, search: Search, *, lowest: flo
 
 
 def expected(rung: Rung, minutes: float, exponent: float) -> float:
-    """The strain after so many more minutes; what learns nothing stays as it is."""
+    """The strain after so many more minutes."""
     last = rung.tries[-1]
-    if not last.minutes:
-        return last.strain
     return float(last.strain * ((last.minutes + minutes) / last.minutes) ** -exponent)
 
 
@@ -97,7 +95,7 @@ def measured_exponent(rungs: Sequence[Rung]) -> float:
     found = []
     for rung in rungs:
         first, last = rung.tries[0], rung.tries[-1]
-        if 0 < first.minutes < last.minutes:
+        if first.minutes < last.minutes:
             fall = math.log(max(first.divergence, LEAST) / max(last.divergence, LEAST))
             found.append(fall / math.log(last.minutes / first.minutes))
     return min(MOST_EXPONENT, max(0.0, statistics.median(found))) if found else EXPONENT

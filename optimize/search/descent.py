@@ -35,7 +35,7 @@ Medians = Callable[[Sequence[Subject]], Mapping[str, float]]
 
 @dataclass
 class Descent:
-    """What a search has found so far: the model of each budget, and what was tried, in order.
+    """What a search has found so far: by falling budget the models and what became of them, and what was tried.
 
     `seconds` are what stages took, by their keys; `reserve` is how many are kept for quantizing what is found.
     """
@@ -43,9 +43,8 @@ class Descent:
     search: Search
     limits: Gates
     start: Folded
-    learns: bool
     models: dict[float, Folded] = field(default_factory=dict)
-    rungs: list[Rung] = field(default_factory=list)
+    rungs: dict[float, Rung] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     reserve: float = 0.0
@@ -56,6 +55,11 @@ class Descent:
         before = self.spent
         self.seconds |= {each.key: each.seconds for each in records}
         return self.spent - before
+
+    @property
+    def tried(self) -> list[Rung]:
+        """All budgets with their tries, in falling order, which they were first tried in."""
+        return list(self.rungs.values())
 
     @property
     def spent(self) -> float:
@@ -74,19 +78,16 @@ def searched_candidates(loaded: Loaded, search: Search, medians_of: Medians) -> 
     `medians_of` times models, of which the far slower ones are built of no pruned model.
     """
     found, forms = Candidates(), loaded.plan.candidates
-    start = go_on(Folded(loaded), opening_of(forms, search, loaded))
-    learns = bool(start.loaded.splits.training)
-    descent = Descent(search, loaded.plan.pipeline.gates, start, learns)
-    if not learns:
-        loaded.progress.say("search: there are no training examples to learn from; models are only pruned")
+    start = opened(forms, search, loaded)
+    descent = Descent(search, loaded.plan.pipeline.gates, start)
     descent.count(start.records)
     took = quantize(descent, start, forms, found)
     if search.prefer == "latency" and len(found.built) > 1:
         forms = near_the_fastest(forms, medians_of([each.subject for each in found.built]), loaded.progress)
     descent.reserve = KEPT * sum(took.get(form.name, 0.0) for form in forms)
-    while move := next_move(descent.rungs, descent.left, search, lowest=descent.lowest):
+    while move := next_move(descent.tried, descent.left, search, lowest=descent.lowest):
         make(descent, move)
-    for rung in finalists(descent.rungs, KEPT):
+    for rung in finalists(descent.tried, KEPT):
         quantize(descent, descent.models[rung.budget], forms, found, budget=rung.budget)
     return replace(found, probes=descent.probes)
 
@@ -106,12 +107,16 @@ def near_the_fastest(
     return tuple(kept)
 
 
-def opening_of(forms: Sequence[Pipeline], search: Search, loaded: Loaded) -> list[Step]:
-    """The stages that come before all others: those that candidates begin with, else the vocabulary's where it pays."""
+def opened(forms: Sequence[Pipeline], search: Search, loaded: Loaded) -> Folded:
+    """The model after what comes before all others: stages that candidates begin with, else the vocabulary's."""
     opening = [step for step in forms[0].stages if STAGES[step.stage].first]
     if opening or not search.vocabulary or loaded.plan.head.answers_in_words:
-        return opening
-    return [parse_step("prune_vocabulary", where="search")]
+        return go_on(Folded(loaded), opening)
+    try:
+        return go_on(Folded(loaded), [parse_step("prune_vocabulary", where="search")])
+    except StageError as error:
+        loaded.progress.say(f"search: the vocabulary stays as it is: {first_line(error)}")
+        return Folded(loaded)
 
 
 def quantize(
@@ -128,31 +133,24 @@ def quantize(
 
 
 def make(descent: Descent, move: Move) -> None:
-    """Make a move, and note what came of it; where a budget cannot be built, none below it is tried again."""
+    """Make a move, and note what came of it; where that fails, nothing is tried at this budget and below any more."""
     progress = descent.start.loaded.progress
-    known = descent.models.get(move.budget)
+    model, rung = descent.models.get(move.budget), descent.rungs.get(move.budget)
     try:
-        model = go_on(known or _smallest(descent), steps_of(descent, move, pruned=known is not None))
+        model = go_on(model or _smallest(descent), steps_of(descent, move, pruned=model is not None))
     except StageError as error:
         progress.say(f"search: {move.budget:.0%} of the encoder: not built: {first_line(error)}")
         descent.lowest = move.budget
         return
     descent.count(model.records)
+    facts = model.records[-1].facts
+    minutes = (rung.tries[-1].minutes if rung else 0.0) + move.minutes
+    found = try_of(facts, minutes, descent.limits)
     descent.models[move.budget] = model
-    place = next((place for place, rung in enumerate(descent.rungs) if rung.budget == move.budget), None)
-    minutes = move.minutes if descent.learns else 0.0
-    if place is None:
-        found = try_of(model.records[-1].facts, minutes, descent.limits)
-        descent.rungs.append(Rung(move.budget, (found,)))
-    else:
-        found = try_of(model.records[-1].facts, descent.rungs[place].tries[-1].minutes + minutes, descent.limits)
-        descent.rungs[place] = descent.rungs[place].then(found)
-    probe = probe_of(move.budget, found, model.records[-1].facts, descent.spent)
-    descent.probes.append(probe)
-    progress.say(said(probe, descent.search))
-    progress.step(
-        "search", min(round(descent.spent / 60.0), round(descent.search.minutes) - 1), round(descent.search.minutes)
-    )
+    descent.rungs[move.budget] = rung.then(found) if rung else Rung(move.budget, (found,))
+    descent.probes.append(probe_of(move.budget, found, facts, descent.spent))
+    progress.say(said(descent.probes[-1], descent.search))
+    progress.step("search", int(descent.spent), int(max(60.0 * descent.search.minutes, descent.spent + 1)))
 
 
 def _smallest(descent: Descent) -> Folded:
@@ -162,13 +160,10 @@ def _smallest(descent: Descent) -> Folded:
 
 def steps_of(descent: Descent, move: Move, *, pruned: bool) -> list[Step]:
     """The stages of a move. `prune` takes a share of the model that it is given, not of the one before all pruning."""
-    steps: list[dict[str, object]] = []
+    steps: list[dict[str, object]] = [{"distill": {"max_minutes": round(move.minutes, 2), "epochs": FOREVER}}]
     if not pruned:
         share = move.budget / min(descent.models, default=1.0)
-        sample = {"sample_tokens": SAMPLE_TOKENS} if descent.learns else {}
-        steps.append({"prune": {"budget": round(share, 6), **sample}})
-    if descent.learns:
-        steps.append({"distill": {"max_minutes": round(move.minutes, 2), "epochs": FOREVER}})
+        steps.insert(0, {"prune": {"budget": round(share, 6), "sample_tokens": SAMPLE_TOKENS}})
     return [parse_step(step, where="search") for step in steps]
 
 

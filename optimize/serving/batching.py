@@ -1,7 +1,8 @@
 """Questions of many callers, run together: those of similar length, as soon as there is a thread free for them.
 
 While a batch runs, others come in; so under load batches fill by themselves, and without it nobody waits. Who waits
-longest goes next, and takes along those whose length is nearest to its own, since a batch is padded to its longest.
+longest goes next, and takes along those whose length is nearest to its own, since a batch is padded to its longest. On
+CPUs a batch computes a text little faster than the text alone, so what padding costs soon outweighs that.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class Waiting:
     def tokens(self) -> int:
         """Those of its longest feature."""
         return max(feature.tokens for feature in self.question.features)
+
+    @property
+    def all_tokens(self) -> int:
+        """Those of all its features."""
+        return sum(feature.tokens for feature in self.question.features)
 
     @property
     def features(self) -> int:
@@ -98,14 +104,14 @@ class Batcher:
         return self.waiting[0].since + self.limits.max_wait_ms / 1000 - time.perf_counter()
 
     def _take(self) -> list[Waiting]:
-        """The first one, and those of the nearest lengths that fit into a batch with it."""
+        """The first one, and those of the nearest lengths that fit into a batch with it, with little padding."""
         first, *others = self.waiting
-        batch, size = [first], first.features
+        batch, size, longest, total = [first], first.features, first.tokens, first.all_tokens
         for each in sorted(others, key=lambda other: abs(other.tokens - first.tokens)):
-            if size + each.features > self.limits.max_batch:
+            size, longest, total = size + each.features, max(longest, each.tokens), total + each.all_tokens
+            if size > self.limits.max_batch or size * longest > (1.0 + self.limits.max_padding) * total:
                 break
             batch.append(each)
-            size += each.features
         chosen = set(map(id, batch))
         self.waiting = [each for each in others if id(each) not in chosen]
         return batch

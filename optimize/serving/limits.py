@@ -9,12 +9,14 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of requests and batches.
 
-    `max_batch` features run at a time; one waits `max_wait_ms` for others to run with, even if nothing else runs.
+    `max_batch` features run at a time, with at most `max_padding` of their own tokens as padding beside them; one waits
+    `max_wait_ms` for others to run with, even if nothing else runs.
     `max_queue` features wait at most. `body_seconds` are what a request has to be sent in, and `grace_seconds` are
     what answers have to be finished in once the server ends.
     """
 
     max_batch: int = 8
+    max_padding: float = 0.1
     max_wait_ms: float = 0.0
     max_queue: int = 256
     max_body_bytes: int = 2**20

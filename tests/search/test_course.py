@@ -62,8 +62,8 @@ def test_budgets_that_cannot_be_built_are_not_tried():
     assert next_move([rung(0.5, 0.1)], 20, SEARCH, lowest=0.3) == Move(0.5, pytest.approx(12))
 
 
-def test_what_learns_nothing_stays_as_it_is():
-    assert expected(rung(0.5, 2.0, minutes=0.0), 20, 0.5) == 2.0
+def test_what_failed_once_is_not_tried_again():
+    assert next_move([rung(0.5, 1.1)], 20, SEARCH, lowest=0.5) is None
 
 
 def test_errors_fall_by_the_power_of_time():
