@@ -151,6 +151,20 @@ def test_those_of_similar_length_run_together(model):
     batcher.close()
 
 
+@pytest.mark.parametrize(("most", "together"), [(0.1, 1), (0.6, 2), (10.0, 3)])
+def test_no_batch_has_more_padding_than_it_may(model, most, together):
+    from optimize.serving.batching import Batcher, Waiting
+    from optimize.serving.metrics import Metrics
+
+    batcher = Batcher(model, replace(SMALL, max_padding=most), Metrics())
+    # Of 12, 5 and 32 tokens: with the second 24 are computed for 17, with both 96 for 49.
+    questions = [model.ask("the " * count, model.options({})) for count in (10, 3, 30)]
+    batcher.waiting = [Waiting(question, answer=None) for question in questions]
+
+    assert [each.question for each in batcher._take()] == questions[:together]
+    batcher.close()
+
+
 def test_a_request_that_is_not_sent_in_time_is_given_up(model):
     sent = []
 
