@@ -65,7 +65,8 @@ def quantize_tables(
             replace([transpose, product], tape, project(tape, product, rows, scales))
         del graph.initializers[table.name]
         tied += len(projections)
-    return {"quantized_tables": len(tables), "tied_projections": tied, "tables_of_4_bits": packed}
+    facts: Facts = {"quantized_tables": len(tables), "tied_projections": tied}
+    return {**facts, "tables_of_4_bits": packed} if bits == 4 else facts
 
 
 def quantize_rows(table: Array, *, reduce_range: bool) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from optimize.artifact import Artifact
 from optimize.errors import StageError
@@ -85,6 +85,13 @@ class Params(StageParams):
         description="`qoperator` writes integer operators, the fastest on CPUs. `qdq` writes pairs of "
         "QuantizeLinear and DequantizeLinear, as TensorRT reads them.",
     )
+    @field_validator("format")
+    @classmethod
+    def _is_read_by_what_runs_it(cls, form: Form, info: ValidationInfo) -> Form:
+        if form == "qdq" and info.data.get("table_bits") == 4:
+            raise ValueError("is for TensorRT, which looks nothing up in 4 bits; leave 'table_bits' at 8")
+        return form
+
     include: tuple[str, ...] = Field(
         default=("*",),
         description="Shell patterns on the names of layers, as the checkpoint gives them. A layer that matches none "

@@ -1,4 +1,4 @@
-"""Embedding tables in INT8: a scale per row, one table for look-up and projection, and others left alone."""
+"""Embedding tables in INT8 and in 4 bits: scales, one table for look-up and projection, and others left alone."""
 
 import numpy as np
 import onnx_ir
@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optimize.graphs.onnx import record, to_proto
-from optimize.quantization.tables import quantize_rows, quantize_tables
+from optimize.quantization.tables import GROUP, quantize_groups, quantize_rows, quantize_tables
 from optimize.quantization.weights import PAIR_LIMIT, worst_pairs
 
 ROWS, WIDTH = 50, 32
@@ -126,3 +126,57 @@ def test_tables_that_are_not_named_stay_as_they_are(model, only, left):
     assert kept == (left or {"words", "positions"})
     assert all(np.array_equal(after[name], before[name]) for name in kept)
     assert facts == {"quantized_tables": len(only), "tied_projections": int("words" in only)}
+
+
+def unpacked(arrays, name):
+    """What is left of a table in 4 bits: the low half of a byte comes first, and 8 stands for zero."""
+    halves = arrays[f"{name}_4bit"]
+    values = np.stack([halves & 15, halves >> 4], axis=-1).reshape(len(halves), -1).astype(np.float32) - 8
+    return values * np.repeat(arrays[f"{name}_scale"].astype(np.float32), GROUP, axis=1)
+
+
+def test_onnx_runtime_looks_a_table_up_in_four_bits(model):
+    before = run(model)["hidden"]
+    facts = quantize_tables(model, reduce_range=False, project=dequantized_projection, only=["positions"], bits=4)
+    arrays, after = arrays_of(model), run(model)["hidden"]
+
+    assert facts == {"quantized_tables": 1, "tied_projections": 0, "tables_of_4_bits": 1}
+    assert "positions" not in arrays
+    assert arrays["positions_4bit"].dtype == np.uint8
+    assert arrays["positions_4bit"].shape == (ROWS, WIDTH // 2)
+    expected = arrays["words"][[3, 0, 49]] + arrays["words"][[7, 7, 1]] + unpacked(arrays, "positions")[[3, 0, 49]]
+    np.testing.assert_allclose(after, expected, rtol=0, atol=1e-4)
+    assert 0 < np.abs(after - before).max() < 0.05
+
+
+def test_a_table_that_answers_are_read_from_stays_in_eight_bits(model):
+    facts = quantize_tables(model, reduce_range=False, project=dequantized_projection, bits=4)
+    assert facts == {"quantized_tables": 2, "tied_projections": 1, "tables_of_4_bits": 1}
+    assert {"words_quantized", "positions_4bit"} <= arrays_of(model).keys()
+
+
+def test_four_bits_leave_a_gaussian_table_at_twenty_decibels():
+    table = np.random.default_rng(1).normal(0, 0.05, (400, 384)).astype(np.float32)
+    packed, scales = quantize_groups(table)
+    left = unpacked({"t_4bit": packed, "t_scale": scales}, "t")
+    assert 10 * np.log10(np.square(table).sum() / np.square(left - table).sum()) > 20.0
+
+
+def test_four_bits_keep_zeros_and_both_ends():
+    table = np.zeros((3, GROUP), dtype=np.float32)
+    table[1, 5], table[2, 7] = 0.7, -0.7
+    packed, scales = quantize_groups(table)
+    np.testing.assert_allclose(unpacked({"t_4bit": packed, "t_scale": scales}, "t"), table, rtol=1e-3, atol=0)
+
+
+def test_a_table_whose_rows_are_no_whole_groups_stays_in_eight_bits():
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.normal(0, 1, (9, GROUP + 2)).astype(np.float32), "narrow")
+    node = helper.make_node("Gather", ["narrow", "ids"], ["hidden"], name="/narrow/Gather")
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["tokens"])
+    hidden = helper.make_tensor_value_info("hidden", TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "narrow", [ids], [hidden], [weight])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    narrow = onnx_ir.from_proto(proto)
+    facts = quantize_tables(narrow, reduce_range=False, project=dequantized_projection, bits=4)
+    assert facts == {"quantized_tables": 1, "tied_projections": 0, "tables_of_4_bits": 0}

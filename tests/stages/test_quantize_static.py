@@ -454,6 +454,8 @@ def test_the_same_input_gives_the_same_graph(context, apply, tmp_path):
         {"reduce_range": "maybe"},
         {"max_float_share": 1.5},
         {"min_gain_db": -1},
+        {"table_bits": 2},
+        {"table_bits": 4, "format": "qdq"},
         {"tuning_tokens": 0},
         {"perchannel": True},
     ],
