@@ -53,6 +53,7 @@ SHAPES_NOTHING = (
     "foresight",
     "planning",
     "publishing",
+    "refusals",
     "report",
     "running",
     "scores",

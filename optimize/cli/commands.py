@@ -183,7 +183,7 @@ def certify(
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_run
     from optimize.manifest import dump
-    from optimize.planning import check_delivery
+    from optimize.refusals import check_delivery
 
     check_delivery(junit, track)
     with progress() as shown:
@@ -238,7 +238,7 @@ def bench(
     from optimize.bench import bench as measure
     from optimize.cli.progress import progress
     from optimize.cli.tables import show_bench
-    from optimize.planning import check_place
+    from optimize.refusals import check_place
 
     if picture is not None:
         check_place(picture.parent, "--picture")

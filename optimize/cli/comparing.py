@@ -117,7 +117,7 @@ def regress(
     from optimize.compared import dump
     from optimize.comparing.regressions import Tolerances, regress
     from optimize.finished import read_run
-    from optimize.planning import check_delivery
+    from optimize.refusals import check_delivery
 
     check_delivery(junit, track=None)
     tolerances = Tolerances(

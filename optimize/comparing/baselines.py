@@ -19,7 +19,7 @@ from optimize.evaluate.accuracy import COSINE_TO_REFERENCE
 from optimize.files.assembling import assembled
 from optimize.finished import judge_again, judged_model, read_run, require_passed
 from optimize.manifest import Manifest
-from optimize.planning import check_place
+from optimize.refusals import check_place
 from optimize.scores import FILE, Kept, read_scores, write_kept
 
 FOLDER = Path("reports/accepted")

@@ -85,6 +85,7 @@ class Params(StageParams):
         description="`qoperator` writes integer operators, the fastest on CPUs. `qdq` writes pairs of "
         "QuantizeLinear and DequantizeLinear, as TensorRT reads them.",
     )
+
     @field_validator("format")
     @classmethod
     def _is_read_by_what_runs_it(cls, form: Form, info: ValidationInfo) -> Form:

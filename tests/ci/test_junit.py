@@ -11,7 +11,7 @@ from optimize.ci.findings import limits_of
 from optimize.ci.junit import write_junit
 from optimize.errors import RequestError
 from optimize.manifest import Manifest
-from optimize.planning import check_delivery
+from optimize.refusals import check_delivery
 
 SCHEMA = Path(__file__).parent / "junit.xsd"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hostile.cases import HEAD, Asked, assert_refused
 
-from optimize import planning
+from optimize import planning, refusals
 from optimize.errors import UnavailableError
 from optimize.machine import environment
 
@@ -118,8 +118,8 @@ def test_no_home_is_no_fault_of_the_request(monkeypatch) -> None:
 @pytest.mark.parametrize("threads", [33, 1000, 10_000, 10**12, 10**30])
 @pytest.mark.parametrize("word", ["plan", "run"])
 def test_more_threads_than_any_core_runs_are_refused(optimize, tmp_path, monkeypatch, word: str, threads: int) -> None:
-    monkeypatch.setattr(planning, "host_cores", lambda: 8)
-    monkeypatch.setattr(planning, "usable_cores", lambda: 3)
+    monkeypatch.setattr(refusals, "host_cores", lambda: 8)
+    monkeypatch.setattr(refusals, "usable_cores", lambda: 3)
 
     says = f"--threads: {threads} is more than 32, 4 for each core of this machine; give 3, or leave it out"
     assert_refused(optimize(word, "--threads", str(threads)), 2, says, tmp_path)
@@ -127,7 +127,7 @@ def test_more_threads_than_any_core_runs_are_refused(optimize, tmp_path, monkeyp
 
 @pytest.mark.parametrize("threads", [1, 8, 32])
 def test_as_many_threads_as_cores_may_run_are_planned(optimize, monkeypatch, threads: int) -> None:
-    monkeypatch.setattr(planning, "host_cores", lambda: 8)
+    monkeypatch.setattr(refusals, "host_cores", lambda: 8)
 
     assert optimize("plan", "--threads", str(threads)).code == 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hostile.cases import HEAD, assert_refused, command
 
-from optimize import planning
+from optimize import planning, refusals
 from optimize.cli import commands
 from optimize.errors import RequestError
 from optimize.source.geometry import values_at_once
@@ -108,7 +108,7 @@ AT_ONCE = 1000 * 4 * 64 * (128 + 512)
 def test_shapes_that_cannot_fit_into_memory_are_refused(
     monkeypatch, optimize, checkpoint, data_folder, tmp_path, memory: int, fits: bool
 ) -> None:
-    monkeypatch.setattr(planning, "usable_memory", lambda: memory)
+    monkeypatch.setattr(refusals, "usable_memory", lambda: memory)
 
     own = ("--model", str(checkpoint(HEAD)), "--data", str(data_folder(HEAD)))
     asked = optimize("plan", *own, "--shapes", "1x8,1000x64")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from optimize.config import parse_pipeline
 from optimize.errors import RequestError
-from optimize.planning import check_stages
+from optimize.refusals import check_stages
 from optimize.runtimes import cuda_machine, nvidia
 from optimize.targets import cuda
 from optimize.targets.cuda import Runtime, describe, open_session, providers, references, tensorrt_options, unavailable

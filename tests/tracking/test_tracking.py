@@ -19,7 +19,7 @@ from optimize.cli.commands import main
 from optimize.comparing.regressions import hold_against
 from optimize.delivering import deliver
 from optimize.errors import RequestError, UnavailableError
-from optimize.planning import check_delivery
+from optimize.refusals import check_delivery
 from optimize.tracking import find_tracker
 from optimize.tracking import mlflow as ours
 from optimize.tracking.interface import Tracked

@@ -21,9 +21,9 @@ from optimize.artifact import CHUNK_BYTES, file_digest
 from optimize.errors import RequestError, UnavailableError, brief, first_line
 from optimize.files.assembling import assembled
 from optimize.interfaces import Progress
-from optimize.planning import check_place
 from optimize.publishing.checksums import file_names
 from optimize.publishing.destinations.interface import Sent, Terms
+from optimize.refusals import check_place
 from optimize.request import user_path
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from optimize.artifact import CHUNK_BYTES
 from optimize.errors import RequestError, SealError
 from optimize.files.assembling import assembled
 from optimize.interfaces import Progress
-from optimize.planning import check_place
 from optimize.publishing.checksums import CHECKSUMS, SIGNATURE, faults, file_names
 from optimize.publishing.destinations.interface import Sent, Terms
+from optimize.refusals import check_place
 from optimize.request import user_path
 
 WHERE = "the folder to publish to"
