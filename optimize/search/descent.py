@@ -24,10 +24,10 @@ KEPT = 2
 """Budgets that are quantized in the end: the smallest within the limits may miss them in INT8."""
 FAR = 1.5
 """A candidate that takes so many times as long as the fastest of the same model stays behind once that is pruned."""
-FOREVER = 1000.0
-"""Epochs, where time is what ends training."""
-SAMPLE_TOKENS = 16_384
-"""By which `prune` chooses and fits: an eighth of what it takes where nothing learns behind it, in less time."""
+LEARNING = {"epochs": 1000.0, "evaluate_every": 400}
+"""Time is what ends training. A measurement takes as long as some 30 steps of it; each probe ends with one."""
+FEW = {"sample_tokens": 16_384, "tuning_tokens": 4_096}
+"""What `prune` goes by: an eighth of what it takes where nothing learns behind it, in half of the time."""
 TINY = 1e-6
 Medians = Callable[[Sequence[Subject]], Mapping[str, float]]
 """Times models; their median latencies in ms by their names."""
@@ -160,10 +160,12 @@ def _smallest(descent: Descent) -> Folded:
 
 def steps_of(descent: Descent, move: Move, *, pruned: bool) -> list[Step]:
     """The stages of a move. `prune` takes a share of the model that it is given, not of the one before all pruning."""
-    steps: list[dict[str, object]] = [{"distill": {"max_minutes": round(move.minutes, 2), "epochs": FOREVER}}]
+    steps: list[dict[str, object]] = [
+        {"distill": {"max_minutes": round(move.minutes, 2), **LEARNING, "order": len(descent.probes)}}
+    ]
     if not pruned:
         share = move.budget / min(descent.models, default=1.0)
-        steps.insert(0, {"prune": {"budget": round(share, 6), "sample_tokens": SAMPLE_TOKENS}})
+        steps.insert(0, {"prune": {"budget": round(share, 6), **FEW}})
     return [parse_step(step, where="search") for step in steps]
 
 

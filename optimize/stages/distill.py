@@ -52,6 +52,12 @@ class Params(StageParams):
         ge=1,
         description="Training examples that are used. Left out, all that the run has (`--training-examples`).",
     )
+    order: int = Field(
+        default=0,
+        ge=0,
+        description="Which of the random orders examples come in. Stages in a row that see a part of them each learn "
+        "more from different ones.",
+    )
     batch_size: int = Field(default=32, ge=1, description="Examples in a batch, at most.")
     batch_tokens: int = Field(
         default=2048, ge=1, description="Padded tokens in a batch, at most. It bounds memory where texts are long."
@@ -227,6 +233,7 @@ def plan_of(params: Params, batches: int, processes: int) -> Plan:
         too_far=TOO_FAR,
         max_minutes=params.max_minutes,
         save_every=params.save_every,
+        order=params.order,
     )
 
 

@@ -34,7 +34,7 @@ class Plan:
 
     `patience` is how many evaluations may pass without a lower loss. A loss above `too_far` times the first one counts
     as diverged, unless that was below `LOW`. With `max_minutes`, the rate falls to zero by
-    whatever comes first, steps or time.
+    whatever comes first, steps or time. `order` is one of the random orders that batches can come in.
     """
 
     steps: int
@@ -46,6 +46,7 @@ class Plan:
     too_far: float = math.inf
     max_minutes: float | None = None
     save_every: int = 50
+    order: int = 0
 
 
 def train(learner: Learner, plan: Plan, batches: Sequence[Batch], context: Context) -> TrainingState:
@@ -55,7 +56,7 @@ def train(learner: Learner, plan: Plan, batches: Sequence[Batch], context: Conte
         context.progress.say(f"{learner.name}: goes on after step {state.steps}")
     elif not _evaluate(learner, state):
         raise FloatingPointError("the loss is not finite before training")
-    own_batches = _own_batches(learner, batches, context, done=state.steps)
+    own_batches = _own_batches(learner, batches, context.seed + plan.order, done=state.steps)
     started = time.monotonic() - state.seconds
     while not state.ended:
         step, total = state.steps + 1, expected_steps(state, plan)
@@ -128,11 +129,11 @@ def _make_optimizer(learner: Learner, plan: Plan) -> Optimizer:
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.learning_rate)
 
 
-def _own_batches(learner: Learner, batches: Sequence[Batch], context: Context, *, done: int) -> Iterator[Batch]:
+def _own_batches(learner: Learner, batches: Sequence[Batch], seed: int, *, done: int) -> Iterator[Batch]:
     """This process's share of the batches from here on."""
     # All draw the same endless order, so no batch is seen twice in a pass and a run that was cut off finds its place.
     count, own = learner.processes, learner.accelerator.process_index if learner.accelerator else 0
-    return itertools.islice(endless_batches(batches, seed=context.seed), done * count + own, None, count)
+    return itertools.islice(endless_batches(batches, seed=seed), done * count + own, None, count)
 
 
 def _train_step(learner: Learner, batch: Batch, optimizer: Optimizer) -> bool:
