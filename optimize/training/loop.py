@@ -126,7 +126,9 @@ def _make_optimizer(learner: Learner, plan: Plan) -> Optimizer:
     matrices = [parameter for parameter in learner.parameters if parameter.dim() > 1]
     others = [parameter for parameter in learner.parameters if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.learning_rate)
+    # One kernel for all parameters: on CPUs the plain one takes a tenth of a step.
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
 
 
 def _own_batches(learner: Learner, batches: Sequence[Batch], seed: int, *, done: int) -> Iterator[Batch]:

@@ -345,6 +345,7 @@ def test_the_seed_decides_and_nothing_else_does(distill):
 
 def test_steps_are_shared_among_processes():
     assert [plan_of(Params(epochs=2.5), 40, processes).steps for processes in (1, 4, 1000)] == [100, 25, 1]
+    assert plan_of(Params(order=3), 40, 1).order == 3
 
 
 @pytest.mark.parametrize("head", ["text-classification", "token-classification"])
