@@ -155,17 +155,13 @@ def test_the_smallest_is_taken_where_size_is_preferred(options, tmp_path):
     assert chosen.tuning.size.bytes == min(met)
 
 
-def test_without_time_the_model_as_it_is_is_all_there_is(options, tmp_path):
-    manifest, _, _ = carry_out(replace(options, pipeline=write(tmp_path, minutes=0.001), out=tmp_path))
-    assert manifest.search == []
-    assert {each.pipeline for each in manifest.candidates} == {"cpu-dynamic", "cpu-table4"}
-
-
-def test_a_vocabulary_of_the_users_own_comes_first_and_once(options, tmp_path):
+def test_without_time_the_model_as_it_is_is_all_there_is_and_a_vocabulary_of_ones_own_comes_once(options, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("a quiet film\n", encoding="utf-8")
     plan = replace(options, pipeline=write(tmp_path, minutes=0.001), vocabulary=str(texts), out=tmp_path)
     manifest, _, _ = carry_out(plan)
+    assert manifest.search == []
+    assert {each.pipeline for each in manifest.candidates} == {"cpu-dynamic", "cpu-table4"}
     for each in manifest.candidates:
         assert [stage.stage for stage in each.stages].count("prune_vocabulary") == 1
 
