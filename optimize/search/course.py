@@ -1,6 +1,6 @@
 """What a search tries next, from what it has found: budgets one below the other, then time where it pays.
 
-A model is pruned in steps, each beginning with what the one before has learnt, and learns for a few minutes at each.
+A model is pruned in steps, each beginning with what learnt last, and learns for a few minutes at each.
 That goes on as long as the budget reached is expected to come within the limits once it gets the larger part of the
 time that is left. Then the smallest budget of which this can be expected gets that time. If it stays beyond the limits,
 the next larger one gets what is left; if it comes within them, the budget below it may be tried after all.
@@ -20,8 +20,8 @@ from optimize.config import Search
 
 SHARE = 0.6
 """How much of the time left a budget gets that is to come within the limits; another one may need the rest."""
-EXPONENT = 0.2
-"""Assumed until it is measured: twice the time takes an eighth off."""
+EXPONENT = 0.3
+"""Assumed until it is measured: SST-2 at 45 % of the operations came from 0.0074 nats in 2 minutes to 0.0045 in 10."""
 MOST_EXPONENT = 1.0
 LEAST = 1e-9
 

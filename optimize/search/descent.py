@@ -35,8 +35,10 @@ Medians = Callable[[Sequence[Subject]], Mapping[str, float]]
 
 @dataclass
 class Descent:
-    """What a search has found so far: by falling budget the models and what became of them, and what was tried.
+    """What a search has found so far.
 
+    `models` are by budget, that which learnt last at the end; `rungs` what became of them, by falling budget; `probes`
+    what was tried, in order.
     `seconds` are what stages took, by their keys; `reserve` is how many are kept for quantizing what is found.
     """
 
@@ -137,7 +139,10 @@ def make(descent: Descent, move: Move) -> None:
     progress = descent.start.loaded.progress
     model, rung = descent.models.get(move.budget), descent.rungs.get(move.budget)
     try:
-        model = go_on(model or _smallest(descent), steps_of(descent, move, pruned=model is not None))
+        if model is None:
+            begun, share = _latest(descent)
+            model = go_on(begun, [pruning(move.budget / share)])
+        model = go_on(model, [learning(move.minutes, order=len(descent.probes))])
     except StageError as error:
         progress.say(f"search: {move.budget:.0%} of the encoder: not built: {first_line(error)}")
         descent.lowest = move.budget
@@ -146,6 +151,7 @@ def make(descent: Descent, move: Move) -> None:
     facts = model.records[-1].facts
     minutes = (rung.tries[-1].minutes if rung else 0.0) + move.minutes
     found = try_of(facts, minutes, descent.limits)
+    descent.models.pop(move.budget, None)  # so that the last one is the one that learnt last
     descent.models[move.budget] = model
     descent.rungs[move.budget] = rung.then(found) if rung else Rung(move.budget, (found,))
     descent.probes.append(probe_of(move.budget, found, facts, descent.spent))
@@ -153,20 +159,20 @@ def make(descent: Descent, move: Move) -> None:
     progress.step("search", int(descent.spent), int(max(60.0 * descent.search.minutes, descent.spent + 1)))
 
 
-def _smallest(descent: Descent) -> Folded:
-    """What the next budget begins with: the smallest model that there is."""
-    return descent.models[min(descent.models)] if descent.models else descent.start
+def _latest(descent: Descent) -> tuple[Folded, float]:
+    """What the next budget begins with, and the budget that this has: the model that learnt last."""
+    budget, model = next(reversed(descent.models.items()), (1.0, descent.start))
+    return model, budget
 
 
-def steps_of(descent: Descent, move: Move, *, pruned: bool) -> list[Step]:
-    """The stages of a move. `prune` takes a share of the model that it is given, not of the one before all pruning."""
-    steps: list[dict[str, object]] = [
-        {"distill": {"max_minutes": round(move.minutes, 2), **LEARNING, "order": len(descent.probes)}}
-    ]
-    if not pruned:
-        share = move.budget / min(descent.models, default=1.0)
-        steps.insert(0, {"prune": {"budget": round(share, 6), **FEW}})
-    return [parse_step(step, where="search") for step in steps]
+def pruning(share: float) -> Step:
+    """The stage that leaves such a share of the model that it is given, however much that was pruned before."""
+    return parse_step({"prune": {"budget": round(share, 6), **FEW}}, where="search")
+
+
+def learning(minutes: float, *, order: int) -> Step:
+    """The stage that lets a model learn so long, from examples in another order each time."""
+    return parse_step({"distill": {"max_minutes": round(minutes, 2), **LEARNING, "order": order}}, where="search")
 
 
 def try_of(facts: Facts, minutes: float, limits: Gates) -> Try:
