@@ -37,6 +37,9 @@ from optimize.search.candidates import Built, named_candidates, require_any
 from optimize.search.descent import searched_candidates
 from optimize.targets import TARGETS
 
+SPEED = "min_speedup"
+"""The limit that a busy machine leaves unverified."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -53,6 +56,11 @@ class Standing:
     def unmet(self) -> list[Check]:
         """The limits that it does not meet; one that lacks its measurement is not met."""
         return [check for check in self.checks if check.outcome != "passed"]
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is open but how sure its speed-up is."""
+        return all((check.name, check.outcome) == (SPEED, "unverified") for check in self.unmet)
 
 
 @dataclass(frozen=True)
@@ -72,17 +80,18 @@ class Tried:
 def choose(standings: Sequence[Standing]) -> int:
     """The index of the one that meets all limits at the least cost, else of the one that misses the fewest.
 
-    Ties go to the smaller drop, then (none meets) to the lower cost, then to the first. What was not
-    measured counts as the worst.
+    Ties go to the smaller drop, then (none meets) to the lower cost, then to the first. What was not measured counts
+    as the worst. Where the machine was too busy to prove a speed-up, and all other limits are met, cost still decides:
+    the verdict stays unverified, but medians of the same rounds are the best that is known.
     """
     return min(range(len(standings)), key=lambda index: _rank(standings[index]))
 
 
-def _rank(standing: Standing) -> tuple[int, float, float]:
+def _rank(standing: Standing) -> tuple[int, bool, float, float]:
     """What to sort by, the best first."""
-    drop, cost = _or_worst(standing.relative_drop), _or_worst(standing.cost)
+    drop, cost, unmet = _or_worst(standing.relative_drop), _or_worst(standing.cost), len(standing.unmet)
     # Among those that meet all limits accuracy is settled, and cost decides; among the others it is not.
-    return (len(standing.unmet), drop, cost) if standing.unmet else (0, cost, drop)
+    return (unmet, False, cost, drop) if standing.settled else (unmet, True, drop, cost)
 
 
 def _or_worst(value: float | None) -> float:
@@ -175,6 +184,8 @@ def why(tried: Tried, chosen: Tried, prefers: Preference) -> str:
     unmet = "; ".join(check.reason for check in tried.standing.unmet)
     if tried is chosen:
         most = "fastest" if prefers == "latency" else "smallest"
+        if unmet and tried.standing.settled:
+            return f"the {most} that meets all other limits: {unmet}"
         return f"misses the fewest limits: {unmet}" if unmet else f"the {most} that meets all limits"
     if tried.tuned.subject == chosen.tuned.subject:
         return f"the same model as {chosen.name}"

@@ -153,7 +153,14 @@ def copy(finished, tmp_path) -> Path:
 
 def standing(latency_ms: float | None, *outcomes: str, drop: float | None = 0.0) -> Standing:
     checks = [Check(name=str(i), limit=1.0, value=1.0, outcome=each, reason="") for i, each in enumerate(outcomes)]
-    return Standing(checks=checks, relative_drop=drop, latency_ms=latency_ms)
+    return Standing(checks=checks, relative_drop=drop, cost=latency_ms)
+
+
+def hurried(latency_ms: float, *outcomes: str, drop: float) -> Standing:
+    """One whose speed-up the machine was too busy to prove."""
+    speed = Check(name="min_speedup", limit=2.0, value=3.0, outcome="unverified", reason="busy")
+    others = standing(latency_ms, *outcomes, drop=drop)
+    return replace(others, checks=[speed, *others.checks])
 
 
 @pytest.mark.parametrize(
@@ -185,6 +192,19 @@ def test_the_fastest_that_meets_all_limits_is_chosen(standings, chosen):
     ],
 )
 def test_where_none_meets_all_limits_the_one_that_misses_fewest_is_chosen(standings, chosen):
+    assert choose(standings) == chosen
+
+
+@pytest.mark.parametrize(
+    ("standings", "chosen"),
+    [
+        ([hurried(2.0, "passed", drop=0.0), hurried(1.0, "passed", drop=0.009)], 1),
+        ([hurried(2.0, "passed", drop=0.0), hurried(1.0, "failed", drop=0.0)], 0),
+        ([hurried(1.0, "passed", drop=0.0), standing(2.0, "passed", "passed")], 1),
+        ([standing(1.0, "failed", drop=0.0), hurried(2.0, drop=0.1)], 1),
+    ],
+)
+def test_where_the_machine_was_busy_the_fastest_of_those_that_meet_all_else_is_chosen(standings, chosen):
     assert choose(standings) == chosen
 
 

@@ -48,6 +48,11 @@ class Candidates:
             subject = Subject(pipeline.name, done.last, pipeline.target, pipeline.runtime)
             self.built.append(Built(list(done.records), subject, last_checkpoint(done.artifacts)))
 
+    def leave_out(self, name: str, reason: str) -> None:
+        """Take back a candidate that was built, for a reason."""
+        self.built = [each for each in self.built if each.subject.name != name]
+        self.failed[name] = reason
+
 
 def named_candidates(loaded: Loaded) -> Candidates:
     """Those that the pipeline names."""

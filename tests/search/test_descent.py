@@ -9,15 +9,18 @@ import pytest
 from doubles import FEW, Heard
 
 from optimize import building
+from optimize.artifact import Artifact
 from optimize.config import Pipeline
 from optimize.errors import RequestError
 from optimize.gates import Gates
 from optimize.manifest import Latency, Manifest, read
 from optimize.measure import subjects
 from optimize.measure.latency import EngineTimes
+from optimize.measure.subjects import Subject
 from optimize.planning import Options, make_plan
 from optimize.report.page import render
 from optimize.running import run
+from optimize.search.candidates import Built, Candidates
 from optimize.search.descent import near_the_fastest, try_of
 
 HEAD = "text-classification"
@@ -200,10 +203,15 @@ def test_a_search_prunes_before_candidates_alone(stages, options, tmp_path):
 
 def test_what_is_far_slower_than_the_fastest_is_built_of_no_pruned_model():
     forms = [Pipeline(name, "cpu", (), Gates()) for name in ("quick", "near", "far", "untimed")]
-    heard = Heard()
-    kept = near_the_fastest(forms, {"quick": 2.0, "near": 2.9, "far": 3.1}, heard)
+    artifact = Artifact(kind="onnx", path=Path("x"), digest="0", size_bytes=1)
+    built = [Built([], Subject(form.name, artifact, "cpu"), None) for form in forms[:3]]
+    heard, found = Heard(), Candidates(built)
+    kept = near_the_fastest(forms, {"quick": 2.0, "near": 2.9, "far": 3.1}, found, heard)
+    reason = "takes 3.10 ms before pruning, where the fastest takes 2.00"
     assert [each.name for each in kept] == ["quick", "near", "untimed"]
-    assert heard.lines == ["search: far takes 3.10 ms where the fastest takes 2.00; left out"]
+    assert [each.subject.name for each in found.built] == ["quick", "near"]
+    assert found.failed == {"far": reason}
+    assert heard.lines == [f"search: far: left out: {reason}"]
 
 
 @pytest.mark.parametrize(
