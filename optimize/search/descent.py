@@ -27,8 +27,8 @@ FAR = 1.5
 LEARNING = {"epochs": 1000.0, "evaluate_every": 400}
 """Time is what ends training. A measurement takes as long as some 30 steps of it; each probe ends with one."""
 GENTLE = {"learning_rate": 2e-5}
-"""For the minutes of a probe. SST-2 at 45 % of the operations came from 0.0107 nats to 0.0067 in two minutes; at 1e-5 to
-0.0072, at the usual 5e-5 to 0.0074, and at 60 % that rate took it away from where pruning had left it."""
+"""For the minutes of a probe. SST-2 at 45 % of the operations came from 0.0107 nats to 0.0067 in two minutes; at 1e-5
+to 0.0072, at the usual 5e-5 to 0.0074, and at 60 % that rate took it away from where pruning had left it."""
 FEW = {"sample_tokens": 16_384, "tuning_tokens": 4_096}
 """What `prune` goes by: an eighth of what it takes where nothing learns behind it, in half of the time."""
 TINY = 1e-6
