@@ -18,8 +18,8 @@ def section(manifest: Manifest) -> str:
 def about(manifest: Manifest) -> str:
     """How to read it."""
     return (
-        "Each model in FP32, before INT8, on a part of the tuning data. Each begins with what the smallest before it "
-        "had learnt. Minutes spent count what stages took when they were carried out, now or in an earlier run."
+        "Each model in FP32, before INT8, on a part of the tuning data. Each budget begins with the model that learnt "
+        "last before it. Minutes spent count what stages took when they were carried out, now or in an earlier run."
     )
 
 

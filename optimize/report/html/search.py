@@ -33,14 +33,15 @@ def _spec(manifest: Manifest, width: int) -> Spec:
         }
         for probe in manifest.search
     ]
-    percent = {"format": ".0%"}
-    x = {
+    x: Spec = {
         "field": "kept",
         "type": "quantitative",
         "title": "share of the encoder kept",
-        "axis": {**percent, "grid": False},
+        "axis": {"format": ".0%", "grid": False, "tickCount": 6},
+        "scale": {"zero": False, "padding": 30},
     }
-    y = {"field": "drop", "type": "quantitative", "title": "relative drop on tuning data", "axis": {"format": "+.1%"}}
+    y: Spec = {"field": "drop", "type": "quantitative", "title": "relative drop on tuning data"}
+    y |= {"axis": {"format": "+.1%"}, "scale": {"padding": 16}}
     shared = {"x": x, "y": y, "description": words()}
     marks = [
         {"mark": {"type": "circle", "size": 110, "opacity": 1, "color": RESULT}},
