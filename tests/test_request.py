@@ -46,7 +46,7 @@ def test_every_field_is_declared():
 def test_every_option_that_may_be_left_out_says_what_then():
     unsaid = {name for name, each in declared().items() if each.default is None and not each.option.otherwise}
     # Left out, these are not asked for at all.
-    assert unsaid == {"revision", "data_config", "data_revision", "budget", "fastest_within", "vocabulary"}
+    assert unsaid == {"revision", "data_config", "data_revision", "budget", "fastest_within", "vocabulary", "minutes"}
 
 
 def test_every_shorthand_sets_a_parameter_that_there_is():

@@ -38,10 +38,25 @@ def test_types_bounds_and_defaults_are_those_that_yaml_has():
     assert {each.name: each.default for each in parameters_of(Gates)}["min_speedup"] == "not set"
 
 
-def test_what_has_to_be_given_is_said(optimize, capsys):
+def test_what_has_to_be_given_is_said():
+    corpus = {"name": "corpus", "type": "path", "bounds": [], "default": None, "meaning": "Texts.", "fields": []}
+    lines = list(lines_of({"stage": "mine", "summary": "Mine", "parameters": [corpus]}, 80))
+
+    assert "  corpus  (path; required)" in lines
+
+
+def test_what_may_be_left_out_is_said_too(optimize, capsys):
     optimize("show", "prune_vocabulary")
 
-    assert "corpus  (path; required)" in capsys.readouterr().out
+    assert "corpus  (path; default not set)" in capsys.readouterr().out
+
+
+def test_a_section_says_how_it_is_set(optimize, capsys):
+    optimize("show", "search")
+
+    out = capsys.readouterr().out
+    assert "section search" in out
+    assert "Set one with: optimize run --set search.PARAMETER=VALUE" in out
 
 
 def test_parameters_within_a_parameter_are_shown_too(optimize, capsys):
