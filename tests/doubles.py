@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,17 @@ import pytest
 from optimize.interfaces import Encoded, Head, Stack
 from optimize.measure.latency import EngineTimes
 from optimize.measure.rounds import Settings
+from optimize.request import Options
 
 FEW = {"calibration_examples": 16, "tuning_examples": 24}
 """Options of a run whose stages look at no more text than they need to work at all."""
+
+
+def few_options(place: Path, model: Path, data: Path, **others: Any) -> Options:
+    """Options of a small run below a folder, with more of them or others."""
+    usual = {"examples": 60, "shapes": ("1x16",), "threads": 1, "out": place / "runs", "cache": place / "cache"}
+    return Options(model=str(model), data=str(data), **{**usual, **FEW, **others})
+
 
 LOOSE = {"gates.max_relative_metric_drop": 0.1, "gates.min_agreement": 0.8}
 """Limits that noise does not miss on so few texts, on whatever CPU rounds them."""

@@ -66,14 +66,17 @@ def test_the_picture_shows_each_models_ratio_and_what_is_not_reliable(monkeypatc
 def test_a_picture_of_nothing_is_refused(monkeypatch, tmp_path, capsys):
     untimed = measured("pytorch-fp32", 1.0).model_copy(update={"latency": []})
     assert asked(monkeypatch, [untimed], "--picture", str(tmp_path / "none.png")) == 3
-    assert "no shape was timed" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "no shape was timed" in said.err
+    assert "size and memory" in said.out
     assert not list(tmp_path.iterdir())
 
 
 def test_a_picture_where_no_file_can_be_is_refused_before_measuring(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     never = [measured("pytorch-fp32", 1.0)]
-    assert asked(monkeypatch, never, "--picture", str(tmp_path / "file" / "x.png")) == 2
+    for place in (tmp_path / "file" / "x.png", tmp_path):
+        assert asked(monkeypatch, never, "--picture", str(place)) == 2
 
 
 @pytest.mark.parametrize(("flags", "wanted"), [([], True), (["--no-calibration"], False)])

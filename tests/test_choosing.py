@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import FEW, Heard
+from doubles import Heard, few_options
 from libraries import needs
 
 from optimize import building, config
@@ -119,17 +119,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def options(checkpoint, data_folder, tmp_path_factory) -> Options:
     place = tmp_path_factory.mktemp("work")
-    return Options(
-        model=str(checkpoint(HEAD)),
-        data=str(data_folder(HEAD)),
-        examples=60,
-        shapes=("1x16",),
-        threads=1,
-        out=place / "runs",
-        cache=place / "cache",
-        pipeline=AUTO,
-        **FEW,
-    )
+    return few_options(place, checkpoint(HEAD), data_folder(HEAD), pipeline=AUTO)
 
 
 def carry_out(options: Options) -> Finished:

@@ -242,10 +242,10 @@ def bench(
 
     if picture is not None:
         check_place(picture.parent, "--picture")
+        if picture.is_dir():
+            raise RequestError(f"--picture: {picture} is a folder; name a file, such as {picture / 'bench.png'}")
     with progress() as shown:
         found = measure(options, calibration=calibration, progress=shown, peers=peers, limits=limits)
-    if picture is not None:
-        draw_bench(found, picture)
     if as_json:
         measurements = [each.model_dump(mode="json") for each in found.measurements]
         lists = {name: [asdict(each) for each in getattr(found, name)] for name in ("calibration", "peaks")}
@@ -253,6 +253,8 @@ def bench(
         print_json([{"measurements": measurements, **lists, **rest}])
     else:
         show_bench(found)
+    if picture is not None:  # last: what was measured is printed, whatever becomes of its picture
+        draw_bench(found, picture)
 
 
 def draw_bench(found: Benchmark, file: Path) -> None:

@@ -105,8 +105,6 @@ def _refused(cause: BaseException, shown: str, refusal: type[RequestError], what
         return UnavailableError(f"{shown}: does not answer in time; try again later")
     if isinstance(cause, FileNotFoundError) or status in (404, 410):
         return refusal(f"{shown}: is not there; check {what}")
-    if isinstance(cause, NotImplementedError):  # as fsspec says it where a kind of store cannot be written to
-        return refusal(f"{shown}: is of a kind that cannot do that; name another place")
     return UnavailableError(f"{shown}: cannot be reached ({type(cause).__name__}); check the network and {what}")
 
 

@@ -191,25 +191,13 @@ def test_addresses_that_name_nothing_are_refused(address, says, publication):
         put(publication, address)
 
 
+@pytest.mark.parametrize("address", ["https://host/models", "HTTP://host/models", "github://me:repository@/models"])
+def test_what_can_only_be_read_is_refused_before_it_is_asked(address, publication):
+    with pytest.raises(RequestError, match="/models: can only be read; name a place that can be written to"):
+        put(publication, address)
+
+
 # The Hub.
-
-
-class OnlyRead(fsspec.AbstractFileSystem):
-    """As the file systems of fsspec that have nothing to write with, such as github://."""
-
-    protocol = "onlyread"
-
-    def info(self, path: str, **_: object) -> dict[str, object]:
-        raise FileNotFoundError(path)
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: object) -> None:
-        raise NotImplementedError
-
-
-def test_a_store_that_is_only_read_is_refused(publication):
-    fsspec.register_implementation("onlyread", OnlyRead, clobber=True)
-    with pytest.raises(RequestError, match=r"onlyread://a/b: is of a kind that cannot do that; name another"):
-        put(publication, "onlyread://a/b")
 
 
 def test_a_repository_is_private_unless_it_is_to_be_public(here, publication):

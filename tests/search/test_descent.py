@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from doubles import FEW, Heard
+from doubles import Heard, few_options
 
 from optimize import building
 from optimize.artifact import Artifact
@@ -55,18 +55,8 @@ def timed(engines, shapes, **_) -> dict[str, EngineTimes]:
 @pytest.fixture(scope="module")
 def options(checkpoint, data_folder, tmp_path_factory) -> Options:
     place = tmp_path_factory.mktemp("search")
-    return Options(
-        model=str(checkpoint(HEAD)),
-        data=str(data_folder(HEAD)),
-        examples=60,
-        shapes=("1x16",),
-        threads=1,
-        out=place / "runs",
-        cache=place / "cache",
-        pipeline=write(place),
-        settings={"quantize_static.sensitivity": False},
-        **FEW,
-    )
+    quick = {"quantize_static.sensitivity": False}
+    return few_options(place, checkpoint(HEAD), data_folder(HEAD), pipeline=write(place), settings=quick)
 
 
 def carry_out(options: Options) -> tuple[Manifest, Path, list[str]]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 UNFINISHED = f"{CHECKSUMS}.unfinished"
 WHAT = "the address"
+ONLY_READ = frozenset({"data", "gist", "git", "github", "http", "https"})
+"""What fsspec opens and nobody can write to through it; no file system says that of itself."""
 
 
 class Store:
@@ -34,7 +36,9 @@ class Store:
     has = frozenset({"replace"})
 
     def check(self, place: str, terms: Terms) -> None:
-        """Refuse an address that cannot be opened."""
+        """Refuse an address that cannot be opened, or only for reading."""
+        if place.partition("://")[0].lower() in ONLY_READ:
+            raise RequestError(f"{without_secrets(place)}: can only be read; name a place that can be written to")
         _opened(place)
 
     def put(self, folder: Path, place: str, terms: Terms, progress: Progress) -> str:
