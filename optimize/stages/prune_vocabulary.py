@@ -26,6 +26,7 @@ from pydantic import Field
 from optimize.artifact import Artifact, content_digest
 from optimize.checkpoint import load_model, save_model
 from optimize.evaluate.accuracy import compare
+from optimize.evaluate.drift import agree
 from optimize.evaluate.judge import RESAMPLES, observe, pad_id_of
 from optimize.interfaces import Context, Encoded, FactRow, Facts, Feature, Head, Score, Stage
 from optimize.interfaces import Params as StageParams
@@ -151,11 +152,15 @@ def measure_losses(out: Path, vocabulary: Vocabulary, kept: Sequence[int], befor
     score_before = _score(context.reference.path, before, context)
     score_after = _score(out, after, context)
     unseen, split_share = unseen_words(before, vocabulary, kept)
+    whole = compare(score_after, score_before, confidence=CONFIDENCE, seed=context.seed, resamples=RESAMPLES)
     parts: list[FactRow] = []
     for name, chosen in (("with an unseen word", unseen), ("without", ~unseen)):
         parts.append({"texts": name, **loss_on(chosen, score_before, score_after, seed=context.seed)})
     return {
         "tuning_examples": len(before.gold),
+        "tuning_metric": whole.value,
+        "tuning_relative_drop": whole.drop / (abs(whole.reference) or 1.0),
+        "tuning_agreement": agree(score_after, score_before)[0],
         "words_resplit_share": split_share,
         "unknown_share_before": share_of(before, vocabulary.unknown),
         "unknown_share": share_of(after, kept.index(vocabulary.unknown)),

@@ -10,6 +10,7 @@ from doubles import Heard, few_options
 
 from optimize import building
 from optimize.artifact import Artifact
+from optimize.building import load
 from optimize.config import Pipeline
 from optimize.errors import RequestError
 from optimize.gates import Gates
@@ -20,8 +21,9 @@ from optimize.measure.subjects import Subject
 from optimize.planning import Options, make_plan
 from optimize.report.page import render
 from optimize.running import run
+from optimize.search import descent
 from optimize.search.candidates import Built, Candidates
-from optimize.search.descent import near_the_fastest, try_of
+from optimize.search.descent import near_the_fastest, try_of, with_lost
 
 HEAD = "text-classification"
 PIPELINE = """
@@ -222,3 +224,40 @@ def test_the_tightest_limit_is_what_counts(limits, strain):
         "tuning_divergence": 0.1,
     }
     assert try_of(facts, 2.0, Gates(**limits)).strain == pytest.approx(strain)
+
+
+LOST = {"tuning_relative_drop": 0.004, "tuning_agreement": 0.98, "tuning_metric": 0.9}
+
+
+def test_what_the_vocabulary_lost_counts_with_what_comes_after():
+    facts = {"tuning_relative_drop": 0.003, "tuning_agreement": 0.99, "tuning_metric": 0.9, "tuning_divergence": 0.1}
+    found = with_lost(facts, LOST)
+    assert found["tuning_relative_drop"] == pytest.approx(0.007)
+    assert found["tuning_agreement"] == pytest.approx(0.97)
+    assert found["tuning_divergence"] == 0.1
+    assert with_lost(facts, {}) == facts
+
+
+@pytest.mark.parametrize(("drop", "pruned"), [(0.002, True), (0.003, False), (-0.01, True)])
+def test_a_vocabulary_that_takes_much_of_the_limits_stays_whole(options, monkeypatch, drop, pruned):
+    real = descent.go_on
+
+    def stating(folded, steps):
+        steps = list(steps)
+        found = real(folded, steps)
+        if [each.stage for each in steps] != ["prune_vocabulary"]:
+            return found
+        *before, last = found.records
+        stated = last.model_copy(update={"facts": {**last.facts, **LOST, "tuning_relative_drop": drop}})
+        return replace(found, records=(*before, stated))
+
+    monkeypatch.setattr(descent, "go_on", stating)
+    plan = make_plan(replace(options, settings={"gates.max_relative_metric_drop": 0.01, "gates.min_agreement": 0.5}))
+    heard = Heard()
+    folded, lost = descent.opened(plan.candidates, plan.pipeline.search, load(plan, heard))
+    assert [each.stage for each in folded.records] == (["prune_vocabulary"] if pruned else [])
+    assert lost.get("tuning_relative_drop") == (drop if pruned else None)
+    said = [line for line in heard.lines if "the vocabulary stays as it is" in line]
+    assert [line.partition("smaller one ")[2] for line in said] == (
+        [] if pruned else ["takes 30% of what the limits allow on tuning data"]
+    )
