@@ -100,4 +100,4 @@ site: $(READY)  ## build the documentation as pages, in build/site
 	$(VENV)/bin/mkdocs build --strict
 
 clean:  ## remove the virtual environment, caches and runs
-	rm -rf .venv .venv-cuda .mypy_cache .pytest_cache .ruff_cache build reports/runs .checkpoints
+	rm -rf .venv .venv-cuda .mypy_cache .pytest_cache .ruff_cache build reports/runs reports/sweeps .checkpoints

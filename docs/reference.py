@@ -18,13 +18,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from optimize import compared, manifest
+from optimize import compared, manifest, swept
 from optimize.cli.parameters import NOT_SET, bounds_of, default_of, models_in, type_words
 from optimize.config import Search, load_pipeline, parse_step, shipped_pipelines
 from optimize.gates import Gates
 from optimize.report.tables import lay_out
 from optimize.request import Asked, Request, declared
 from optimize.stages import STAGES
+from optimize.sweep.matrix import Matrix, Range, Study
 from optimize.targets import TARGETS
 
 FOLDER = Path("docs/reference")
@@ -104,6 +105,24 @@ candidates: [cpu-static, openvino-int8]
 search: {prefer: latency, minutes: 45}
 gates: {max_relative_metric_drop: 0.01, min_agreement: 0.8}
 ```"""
+
+SWEEP_INTRO = """# Sweep
+
+What the file of [`optimize sweep`](../guide/sweep.md) may say.
+
+```yaml
+# a sweep
+models:
+  - {model: demo, head: text-classification}
+pipelines: [cpu-static, cpu-dynamic, openvino-int8]
+settings: {export.lean: [true, false]}
+```"""
+
+
+SWEEP_RECORD = """## What is left
+
+`sweep.json` in the sweep's folder, as records of these fields. What was measured of a point is a
+[measurement](manifest.md) as in manifests, on tuning data."""
 
 GATES_NOTHING = """## Data that prove nothing
 
@@ -236,6 +255,14 @@ def _order(name: str) -> list[str]:
 def gates_page() -> str:
     """The table of limits."""
     return _page(GATES_INTRO, parameter_table(Gates, "limit"), GATES_NOTHING)
+
+
+def sweep_page() -> str:
+    """The tables of what a sweep's file may say."""
+    others = (("`search`", Study), ("A range of `settings`", Range))
+    tables = [part for title, model in others for part in (f"## {title}", parameter_table(model))]
+    records = map(_record, records_of(swept, swept.Swept))
+    return _page(SWEEP_INTRO, parameter_table(Matrix), *tables, SWEEP_RECORD, *records)
 
 
 def search_page() -> str:
@@ -409,6 +436,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "stages.md": stages_page,
     "gates.md": gates_page,
     "search.md": search_page,
+    "sweep.md": sweep_page,
     "targets.md": targets_page,
     "manifest.md": manifest_page,
     "comparisons.md": comparisons_page,

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from optimize.planning import Plan
     from optimize.publishing.publish import Published
     from optimize.publishing.verifying import Finding
+    from optimize.sweep.front import Wanted
+    from optimize.swept import Swept
     from optimize.using.model import Model
 
 __all__ = [
@@ -48,10 +50,12 @@ __all__ = [
     "compare",
     "load",
     "load_model",
+    "pick",
     "plan",
     "publish",
     "regress",
     "run",
+    "sweep",
     "track",
     "verify",
 ]
@@ -95,6 +99,51 @@ def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
     done = Run(*carry_out(made, progress=progress or Silence()))
     deliver([done], junit=made.junit, track=made.track)
     return done
+
+
+def sweep(
+    file: str | Path,
+    *,
+    on: str = "local",
+    jobs: int = 1,
+    resume: bool = False,
+    out: str | Path = "reports/sweeps",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Swept:
+    """Try many models by many pipelines, as a YAML file says, and certify the best of each model and target.
+
+    The sweep's folder, of the file's name, lies in `out`; what it gives is what `sweep.json` there says. `on` is
+    "local", with so many `jobs` at a time, "ray" or "ray://host:port". With `resume`, a sweep that is there goes on.
+    Points that fail raise nothing: look at `trials`. Raises RequestError where the file is not understood. Processes
+    are started, so a script has to call this below `if __name__ == "__main__"`.
+    """
+    from optimize.interfaces import Silence
+    from optimize.sweep.pools import opener
+    from optimize.sweep.sweeping import plan_sweep
+    from optimize.sweep.sweeping import sweep as carry_out
+
+    shown = progress or Silence()
+    planned = plan_sweep(Path(file), out=Path(out), cache=cache, resume=resume, progress=shown)
+    opened, packed = opener(on, jobs=jobs, threads=planned.matrix.options.get("threads"), progress=shown)
+    return carry_out(planned, opened, watch=lambda _: None, packed=packed)
+
+
+def pick(
+    folder: str | Path, wanted: Wanted | None = None, *, cache: Path | None = None, progress: Progress | None = None
+) -> Run:
+    """The run to publish of a sweep: of its best point that is as `wanted`, certified now if it is not yet.
+
+    `wanted` is of `optimize.sweep.front`: model, target, limits, and what is preferred. Raises RequestError where no
+    point is as wanted.
+    """
+    from optimize import manifest
+    from optimize.interfaces import Silence
+    from optimize.sweep.front import Wanted as Anything
+    from optimize.sweep.picking import pick as choose
+
+    _, place = choose(Path(folder), wanted or Anything(), cache=cache, progress=progress or Silence())
+    return Run(place, manifest.read(place))
 
 
 def certify(

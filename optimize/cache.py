@@ -59,6 +59,8 @@ SHAPES_NOTHING = (
     "scores",
     "search",
     "serving",
+    "sweep",
+    "swept",
     "tracking",
     "using",
 )

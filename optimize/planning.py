@@ -85,12 +85,17 @@ class Plan:
 
 
 def make_plan(
-    options: Options, pipeline: Pipeline | None = None, *, built: bool = False, progress: Progress | None = None
+    options: Options,
+    pipeline: Pipeline | None = None,
+    *,
+    built: bool = False,
+    like: Plan | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Check a request and fill in its defaults; `pipeline` stands in for the one that options name and set.
 
-    Of one that is `built` already, nothing has to be there that its stages read. `progress` hears of it where the Hub
-    lets wait.
+    Of one that is `built` already, nothing has to be there that its stages read. `like` is a plan for the same
+    checkpoint, data and places, of which nothing is asked again. `progress` hears of it where the Hub lets wait.
     """
     candidates: tuple[Pipeline, ...] = ()
     left_out: dict[str, str] = {}
@@ -100,17 +105,13 @@ def make_plan(
     if options.head is not None:
         find_head(options.head)
     check_numbers(options)
-    if not built:  # where the machine that built had more cores, its threads are part of what is measured again
-        check_threads(options.threads)
-        check_places(options)
-    if pipeline.target != ANY_TARGET:
-        check_target(pipeline, build_only=options.build_only)
+    _check_here(options, pipeline, built=built, again=like is not None)
     if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
     if pipeline.target == ANY_TARGET:
         pipeline = replace(pipeline, target=candidates[0].target, runtime=candidates[0].runtime)
     longest = longest_text(options, (pipeline, *candidates))
-    found, head = inspect_checkpoint(options.model, options.revision, options.head, progress=progress)
+    found, head = (like.found, like.head) if like else inspected(options, progress)
     for each in () if built else (pipeline, *candidates):
         check_steps(each, head)
     # Where a device has memory of its own, that is what counts; the demo's sizes are known once it is trained.
@@ -118,15 +119,17 @@ def make_plan(
         check_memory(options.shapes, found, head)
     learns = pipeline.search is not None or any(map(trains, (pipeline, *candidates)))
     wanted = wanted_data(options, head, trained=learns)
-    wanted = replace(wanted, revision=inspect_data(wanted, head, progress=progress))
+    revision = like.wanted.revision if like else inspect_data(wanted, head, progress=progress)
+    wanted = replace(wanted, revision=revision)
     pipeline = pipeline.for_head(head.name)
     if candidates:
         check_choice(options, pipeline)
+    threads = options.threads or (like.request.threads if like else usable_cores())
     added = added_shape(options.shapes, pipeline)
     if added:
         options = replace(options, shapes=(*options.shapes, added))
     return Plan(
-        request=make_request(options, pipeline, head, found, wanted),
+        request=make_request(options, pipeline, head, found, wanted, threads=threads),
         pipeline=pipeline,
         target=TARGETS[pipeline.target],
         head=head,
@@ -142,6 +145,21 @@ def make_plan(
         junit=options.junit,
         track=options.track,
     )
+
+
+def _check_here(options: Options, pipeline: Pipeline, *, built: bool, again: bool) -> None:
+    """Refuse what this machine does not have: cores, places for folders, and what the target needs."""
+    if not built:  # where the machine that built had more cores, its threads are part of what is measured again
+        check_threads(options.threads)
+    if not (built or again):
+        check_places(options)
+    if pipeline.target != ANY_TARGET:
+        check_target(pipeline, build_only=options.build_only)
+
+
+def inspected(options: Options, progress: Progress | None) -> tuple[Found, Head]:
+    """The checkpoint that options name, looked at, and what it is for."""
+    return inspect_checkpoint(options.model, options.revision, options.head, progress=progress)
 
 
 def wanted_data(options: Options, head: Head, *, trained: bool) -> Wanted:
@@ -311,7 +329,9 @@ def choose_data(options: Options, head: Head) -> str:
     raise RequestError(f"--data: missing; name a folder or Hub id with {roles} for head '{head.name}'")
 
 
-def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found, wanted: Wanted) -> Request:
+def make_request(
+    options: Options, pipeline: Pipeline, head: Head, found: Found, wanted: Wanted, *, threads: int
+) -> Request:
     """The request as the manifest keeps it."""
     chosen = {
         "target": pipeline.target,
@@ -321,7 +341,7 @@ def make_request(options: Options, pipeline: Pipeline, head: Head, found: Found,
         "data": wanted.name,
         "data_revision": wanted.revision,
         "training_examples": wanted.training_examples,
-        "threads": options.threads or usable_cores(),
+        "threads": threads,
         "pipeline": options.pipeline or pipeline.name,
         "runtime": pipeline.runtime.model_dump(mode="json"),
         "stages": [step.as_yaml() for step in pipeline.stages],

@@ -170,9 +170,16 @@ def check_stages(pipeline: Pipeline) -> None:
 
 def check_steps(pipeline: Pipeline, head: Head) -> None:
     """Refuse a stage whose parameters do not go with the head, or name files that it cannot read."""
+    if reason := why_not_for(pipeline, head):
+        raise RequestError(reason)
+
+
+def why_not_for(pipeline: Pipeline, head: Head) -> str | None:
+    """The stage of a pipeline that does not go with a head, with the reason; None where all do."""
     for step in pipeline.stages:
         if reason := STAGES[step.stage].refuses(step.params, head):
-            raise RequestError(f"stage {step.stage}: {reason}")
+            return f"stage {step.stage}: {reason}"
+    return None
 
 
 def check_libraries(pipeline: Pipeline) -> None:

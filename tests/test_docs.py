@@ -22,6 +22,7 @@ from optimize.config import load_pipeline, parse_pipeline, parse_step, shipped_p
 from optimize.errors import RequestError
 from optimize.report.tables import untimed
 from optimize.stages import STAGES
+from optimize.sweep.matrix import Matrix, points_of, spans_of
 from optimize.targets import ANY_TARGET
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,7 @@ PAGE_FILES = {
 HISTORY = {"CHANGELOG.md", "docs/develop/decisions.md"}
 """Pages of what was: their commands and names are those of their day."""
 PRIVATE = (".checkpoints", "../shared", "/tmp/", f"{ROOT.parent}/")
-PIECE = "# part of a pipeline"
+PIECE, SWEEP = "# part of a pipeline", "# a sweep"
 README_BYTES = 8 * 1024
 PICTURE_BYTES = 200 * 1024
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -55,7 +56,8 @@ def commands(program: str) -> list[tuple[str, str]]:
 
 
 ALL_YAML = [(page, block) for page in PAGE_FILES if page not in HISTORY for block in blocks(page, "yaml")]
-WHOLE_YAML = [(page, block) for page, block in ALL_YAML if not block.startswith(PIECE)]
+WHOLE_YAML = [(page, block) for page, block in ALL_YAML if not block.startswith((PIECE, SWEEP))]
+SWEEPS = [(page, block) for page, block in ALL_YAML if block.startswith(SWEEP)]
 PIECES = [(page, block) for page, block in ALL_YAML if block.startswith(PIECE)]
 
 
@@ -140,6 +142,12 @@ def test_a_pipeline_that_a_page_shows_is_valid(page, block):
     pipeline = parse_pipeline(yaml.safe_load(block), name="x", where=page)
     assert pipeline.stages or pipeline.candidates
     assert pipeline.gates.model_dump(exclude_unset=True)
+
+
+@pytest.mark.parametrize(("page", "block"), SWEEPS)
+def test_a_sweep_that_a_page_shows_has_points(page, block):
+    matrix = Matrix(**yaml.safe_load(block))
+    assert spans_of(matrix, page) if matrix.search else len(points_of(matrix, page)) > 1
 
 
 @pytest.mark.parametrize(("page", "block"), PIECES)

@@ -16,7 +16,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, commenting, comparing, inspecting, publishing, tracking, using, verbosity
+from optimize.cli import caching, commenting, comparing, inspecting, publishing, sweeping, tracking, using, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -297,6 +297,8 @@ PictureOption = Annotated[
 COMMANDS: tuple[Callable[..., None], ...] = (
     request_command(run),
     request_command(plan),
+    sweeping.sweep,
+    sweeping.pick,
     certify,
     report,
     publishing.publish,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from optimize.config import Pipeline, Step
     from optimize.manifest import Manifest
     from optimize.planning import Plan
+    from optimize.sweep.sweeping import Planned
+    from optimize.swept import Swept, Trial
 
 # Where stdout is a file or a pipe, there is no terminal to ask for its width; tables of a run fit into this.
 PIPED_WIDTH = 160
@@ -70,6 +72,49 @@ def show_overview(manifests: Sequence[Manifest]) -> None:
 
     header, *rows = overview_rows(manifests)
     _print(_table("all heads", header, rows))
+
+
+def show_sweep(folder: Path, swept: Swept) -> None:
+    """The points of each model and target, what failed, and what was certified."""
+    from rich.markup import escape
+
+    from optimize.report import sweeps
+
+    if not is_quiet():
+        for group, trials in sweeps.groups_of(swept).items():
+            header, *rows = sweeps.trial_rows(trials)
+            _print(_table(sweeps.title_of(group, swept), header, rows))
+        header, *rows = sweeps.failed_rows(swept)
+        if rows:
+            _print(_table("not measured", header, rows))
+        for line in sweeps.chosen_words(swept):
+            _print(escape(line))
+    _print(f"{sweeps.counts(swept)}  {escape(str(folder))}/sweep.html")
+
+
+def show_points(planned: Planned) -> None:
+    """What a sweep would try, and what of it cannot be carried out here."""
+    rows = []
+    for point in planned.points:
+        rows.append((point.model, point.form.target, point.label, planned.refused.get(point.id, "")))
+    if rows:
+        _print(_table("points", ("model", "target", "point", "cannot be carried out"), rows))
+    elif planned.matrix.search is not None:
+        _print(f"a search chooses up to {planned.matrix.search.trials} points for each model and target")
+    _print(f"{len(rows):,} points, {len(planned.refused):,} of them cannot be carried out")
+
+
+def show_pick(trial: Trial, folder: Path) -> None:
+    """The point to publish, in words, and the command that does it."""
+    from rich.markup import escape
+
+    from optimize.report.sweeps import in_words
+
+    _print(escape(f"{trial.model} on {trial.target}: {in_words(trial)}"))
+    if trial.verdict is not None:
+        _print(f"[{COLOURS[trial.verdict]} bold]{trial.verdict}[/] on certification data  {escape(str(folder))}")
+    if trial.verdict == "passed":
+        _print(f"publish it with: optimize publish {escape(str(folder))} DESTINATION")
 
 
 def show_comparison(comparison: Comparison) -> None:

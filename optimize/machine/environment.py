@@ -26,7 +26,7 @@ LIBRARIES = (
 )
 
 
-CACHE_NAME = "distilbert-optimize"
+DISTRIBUTION = "distilbert-optimize"
 
 
 def detect() -> Environment:
@@ -90,15 +90,19 @@ def cache_root() -> Path:
     import platformdirs
 
     try:
-        return platformdirs.user_cache_path(CACHE_NAME, appauthor=False)
+        return platformdirs.user_cache_path(DISTRIBUTION, appauthor=False)
     except RuntimeError as error:
         raise UnavailableError(
             "cache: this user has no home folder; set HOME, or name a folder with --cache"
         ) from error
 
 
+@cache
 def version(distribution: str) -> str:
-    """Installed version of a distribution, or of its build for GPUs, which is the same library; or 'absent'."""
+    """Installed version of a distribution, or of its build for GPUs, which is the same library; or 'absent'.
+
+    Read once: it takes 2 ms, and plans of many models ask for the same ones.
+    """
     for name in (distribution, f"{distribution}-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)

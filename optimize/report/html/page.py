@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optimize.compared import Regression
 from optimize.manifest import Manifest
@@ -16,15 +11,12 @@ from optimize.report.facts import cell, column_title
 from optimize.report.html import calibration, drift, latency, layers, overview, search, sizes
 from optimize.report.html.evidence import Evidence
 from optimize.report.html.flips import KINDS, Flips, flips_of
+from optimize.report.html.frame import fill
 from optimize.report.html.parts import Section, Table
 from optimize.report.html.wording import ADVICE, headline, limits, summary, tiles
 from optimize.report.page import command
 from optimize.report.tables import MISSING, REFERENCE, Rows
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-HERE = Path(__file__).parent
 NO_FLIPS = "No answer changed."
 KEPT_NO_TEXTS = "The data's texts were kept out of this run, so the examples are shown without them."
 
@@ -35,8 +27,8 @@ def render_html(manifest: Manifest, evidence: Evidence) -> str:
     numbers = metric is not None and metric.name == "spearman"
     flips = flips_of(evidence.examples, numbers=numbers)
     sections = [each for each in _sections(manifest, evidence, numbers=numbers) if not each.is_empty]
-    script, style = (_file(name) for name in ("script.js", "style.css"))
-    return _template().render(
+    return fill(
+        "report.html.jinja",
         manifest=manifest,
         title=f"{manifest.request.head} on {manifest.request.target}: {manifest.source.id}",
         headline=headline(manifest),
@@ -51,9 +43,6 @@ def render_html(manifest: Manifest, evidence: Evidence) -> str:
         flips_note=_flips_note(manifest, evidence, flips),
         closing=[_made(manifest), *_where(manifest)],
         command=command(manifest.request, chosen=bool(manifest.candidates)),
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src '{_digest(script)}'",
     )
 
 
@@ -153,21 +142,3 @@ def _where(manifest: Manifest) -> Iterator[Section]:
         for what, why in measurement.not_measured.items():
             table.append((f"not measured of {measurement.name}", f"{what}: {why}"))
     yield Section("where", "Where it was measured", tables=[Table("Checkpoint, machine and libraries", table, words=2)])
-
-
-def _digest(script: str) -> str:
-    """What a policy calls the one script that it lets run."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-@cache
-def _file(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_file("report.html.jinja"))

@@ -1,0 +1,103 @@
+"""A sweep's page: what each point loses, against how fast it is, for each model, target and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from optimize.report import sweeps
+from optimize.report.html.charts import BETWEEN, HUES, MUTED, ORIGINAL, RESULT, Spec, chart, rows, words
+from optimize.report.html.frame import fill
+from optimize.report.html.parts import Section, Table
+from optimize.report.tables import Rows
+from optimize.swept import Swept, Trial
+
+HEIGHT = 320
+COLOURS = {sweeps.CHOSEN: HUES[4], sweeps.FRONT: RESULT, sweeps.BEATEN: BETWEEN, sweeps.MISSES: ORIGINAL}
+ABOUT = (
+    "Each point is one model, measured on tuning data: further right is faster, lower loses less, and a larger mark is "
+    "a larger file. The line joins those that no other beats in drop and speed. The chosen one was certified on other "
+    "data."
+)
+
+
+def render_sweep(swept: Swept) -> str:
+    """The whole page; the same page for the same record."""
+    sections = [section(group, trials, swept) for group, trials in sweeps.groups_of(swept).items()]
+    failed = sweeps.failed_rows(swept)
+    if len(failed) > 1:
+        about = "Points that could not be built or measured, or that were left out, with the reason."
+        sections.append(Section("failed", "Not measured", about, tables=[Table("Points", failed, words=5)]))
+    return fill(
+        "sweep.html.jinja",
+        title=f"sweep {swept.name}, {swept.created[:16].replace('T', ' ')}",
+        headline=sweeps.counts(swept),
+        unfinished=not swept.finished,
+        chosen=[(each, trial.run) for each, trial in zip(sweeps.chosen_words(swept), certified(swept), strict=True)],
+        sections=[*sections, machines(swept)],
+        command=f"optimize sweep {swept.name}.yaml",
+    )
+
+
+def certified(swept: Swept) -> list[Trial]:
+    """The points that have runs."""
+    return [trial for trial in swept.trials if trial.run is not None]
+
+
+def section(group: sweeps.Group, trials: Sequence[Trial], swept: Swept) -> Section:
+    """A model on a target: the picture and the table of its points."""
+    title = sweeps.title_of(group, swept)
+    said = "; ".join(sweeps.in_words(trial) for trial in trials if trial.on_front)
+    caption = "What is lost, against how fast it is"
+    timed = [trial for trial in trials if trial.speedup is not None and trial.relative_drop is not None]
+    charts = [chart(caption, f"{title}: {said}", lambda width: _spec(timed, width), wide=True)] if timed else []
+    place = "-".join(group).lower().replace(" ", "-")
+    return Section(place, title, ABOUT, charts, [Table("Points", sweeps.trial_rows(trials))])
+
+
+def _spec(trials: Sequence[Trial], width: int) -> Spec:
+    values = [
+        {
+            "speed": trial.speedup,
+            "drop": trial.relative_drop,
+            "size": trial.size_ratio,
+            "standing": sweeps.standing_of(trial),
+            "words": sweeps.in_words(trial),
+        }
+        for trial in trials
+    ]
+    known = [each for each in COLOURS if any(each == value["standing"] for value in values)]
+    x: Spec = {"field": "speed", "type": "quantitative", "title": f"times as fast as FP32 at {trials[0].shape}"}
+    x |= {"axis": {"grid": False, "tickCount": 6}, "scale": {"zero": False, "padding": 24}}
+    y: Spec = {"field": "drop", "type": "quantitative", "title": "relative drop on tuning data"}
+    y |= {"axis": {"format": "+.1%"}, "scale": {"zero": False, "padding": 16}}
+    colour: Spec = {"field": "standing", "type": "nominal", "title": None, "sort": known}
+    colour |= {"scale": {"domain": known, "range": [COLOURS[each] for each in known]}}
+    size: Spec = {"field": "size", "type": "quantitative", "legend": None}
+    size |= {"scale": {"domain": [0, 1], "range": [40, 520]}}
+    marks: Spec = {"mark": {"type": "circle", "opacity": 0.85}, "data": rows(*values)}
+    marks |= {"encoding": {"x": x, "y": y, "color": colour, "size": size, "description": words()}}
+    line: Spec = {"mark": {"type": "line", "color": MUTED, "strokeWidth": 1}, "data": rows(*staircase(values))}
+    line |= {"encoding": {"x": x, "y": y}}
+    return {"width": width, "height": HEIGHT, "layer": [line, marks]}
+
+
+def staircase(values: Sequence[Spec]) -> list[Spec]:
+    """Those that no other beats in drop and speed, from the fastest on."""
+    found: list[Spec] = []
+    for value in sorted(values, key=lambda each: (-each["speed"], each["drop"])):
+        if not found or value["drop"] < found[-1]["drop"]:
+            found.append({"speed": value["speed"], "drop": value["drop"]})
+    return found
+
+
+def machines(swept: Swept) -> Section:
+    """Where it was measured."""
+    table: Rows = [("machine", "processor", "cores", "features", "system")]
+    table += [tuple(_machine(key, swept)) for key in swept.environments]
+    about = "Times of unlike machines are never held against each other."
+    return Section("machines", "Where it was measured", about, tables=[Table("Machines", table, words=5)])
+
+
+def _machine(key: str, swept: Swept) -> Iterator[str]:
+    each = swept.environments[key]
+    yield from (key, each.gpu or each.cpu, str(each.cores), ", ".join(each.features), each.system)

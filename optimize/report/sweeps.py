@@ -1,0 +1,107 @@
+"""A sweep's points as tables: those of one model, target and machine, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from optimize.manifest import Environment
+from optimize.report.tables import MISSING, Rows, megabytes
+from optimize.swept import Swept, Trial
+
+CHOSEN, FRONT, BEATEN, MISSES = "chosen", "on the front", "beaten by another", "misses a limit"
+Group = tuple[str, str, str]
+
+
+def groups_of(swept: Swept) -> dict[Group, list[Trial]]:
+    """The measured points of each model, target and machine, in order."""
+    found: dict[Group, list[Trial]] = {}
+    for trial in swept.trials:
+        if trial.outcome == "measured":
+            found.setdefault(trial.group, []).append(trial)
+    return found
+
+
+def standing_of(trial: Trial) -> str:
+    """How a point stands among the others, in words."""
+    if trial.run is not None:
+        return CHOSEN
+    if not trial.meets_gates:
+        return MISSES
+    return FRONT if trial.on_front else BEATEN
+
+
+def trial_rows(trials: Sequence[Trial]) -> Rows:
+    """One row for each point, by speed: what it loses on tuning data, speed, size, and how it stands."""
+    name = next((each.tuning.metric.name for each in trials if each.tuning and each.tuning.metric), "metric")
+    header = ("point", f"{name} (FP32)", "relative drop", "agreement", "times as fast", "size", "standing", "why")
+    rows: Rows = [header]
+    for trial in sorted(trials, key=lambda each: -(each.speedup or 0.0)):
+        rows.append((trial.label, *_numbers(trial), _standing(trial), trial.reason))
+    return rows
+
+
+def _standing(trial: Trial) -> str:
+    said = standing_of(trial)
+    if trial.verdict is not None:
+        said = f"{said}, certified: {trial.verdict}"
+    return f"{said} ({FRONT})" if trial.on_front and FRONT not in said else said
+
+
+def _numbers(trial: Trial) -> tuple[str, ...]:
+    tuned = trial.tuning
+    if tuned is None:
+        return (MISSING,) * 5
+    return (
+        f"{tuned.metric.value:.4f} ({tuned.metric.reference:.4f})" if tuned.metric else MISSING,
+        f"{trial.relative_drop:+.2%}" if trial.relative_drop is not None else MISSING,
+        f"{tuned.drift.agreement:.4f}" if tuned.drift else MISSING,
+        f"{trial.speedup:.2f}×" if trial.speedup is not None else MISSING,
+        f"{megabytes(tuned.size.bytes)} ({tuned.size.ratio:.3f})",
+    )
+
+
+def failed_rows(swept: Swept) -> Rows:
+    """One row for each point of which nothing was measured, with the reason; the header alone where there is none."""
+    rows: Rows = [("point", "model", "target", "outcome", "why")]
+    for trial in swept.trials:
+        if trial.outcome != "measured":
+            rows.append((trial.label, trial.model, trial.target, trial.outcome, trial.reason))
+    return rows
+
+
+def counts(swept: Swept) -> str:
+    """How many points there are, by what became of them."""
+    total = len(swept.trials)
+    kinds = {kind: sum(each.outcome == kind for each in swept.trials) for kind in ("measured", "failed", "left out")}
+    said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+    return f"{total:,} points: {said}" if total else "no points"
+
+
+def title_of(group: Group, swept: Swept) -> str:
+    """A group in words; the machine is named where there are several."""
+    model, target, machine = group
+    words = f"{model} on {target}"
+    return f"{words}, {machine_words(swept.environments[machine])}" if len(swept.environments) > 1 else words
+
+
+def machine_words(environment: Environment) -> str:
+    """A machine in a few words."""
+    return f"{environment.gpu or environment.cpu}, {environment.cores} cores"
+
+
+def in_words(trial: Trial) -> str:
+    """A measured point in a sentence: what it is, and what it costs and gains."""
+    gains = [f"{trial.speedup:.2f} times as fast as FP32 at {trial.shape}"] if trial.speedup is not None else []
+    if trial.size_ratio is not None:
+        gains.append(f"{trial.size_ratio:.3f} of its size")
+    if trial.relative_drop is not None:
+        way = "loses" if trial.relative_drop >= 0 else "gains"
+        gains.append(f"{way} {abs(trial.relative_drop):.2%} of the metric on tuning data")
+    return f"{trial.label}: {', '.join(gains)}"
+
+
+def chosen_words(swept: Swept) -> Iterator[str]:
+    """A sentence for each point that was certified."""
+    for trial in swept.trials:
+        if trial.run is not None:
+            yield f"{trial.model} on {trial.target}: {in_words(trial)}; certified: {trial.verdict}"
