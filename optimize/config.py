@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from optimize.errors import RequestError, brief, unknown_name
+from optimize.errors import OrderError, RequestError, brief, unknown_name
 from optimize.files.small import read_yaml
 from optimize.gates import Gates
 from optimize.heads import HEADS
@@ -287,14 +287,14 @@ def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
     kind = "torch"
     for place, step in enumerate(steps):
         if STAGES[step.stage].first and place:
-            raise RequestError(f"{where}: '{step.stage}' has to come before all other stages; make it the first")
+            raise OrderError(f"{where}: '{step.stage}' has to come before all other stages; make it the first")
         if STAGES[step.stage].takes != kind:
-            raise RequestError(
+            raise OrderError(
                 f"{where}: '{step.stage}' takes {STAGES[step.stage].takes} but comes after {kind}; reorder the stages"
             )
         kind = STAGES[step.stage].gives
     if kind != runs:
-        raise RequestError(f"{where}: the stages end in {kind} but the target runs {runs}; add the stage that converts")
+        raise OrderError(f"{where}: the stages end in {kind} but the target runs {runs}; add the stage that converts")
 
 
 def check_traits(steps: tuple[Step, ...], *, where: str) -> None:
@@ -304,7 +304,7 @@ def check_traits(steps: tuple[Step, ...], *, where: str) -> None:
         for trait, advice in step.traits.refuses.items():
             if trait in makers:
                 maker = f"another '{step.stage}'" if makers[trait] == step.stage else f"'{makers[trait]}'"
-                raise RequestError(
+                raise OrderError(
                     f"{where}: '{step.stage}' cannot come after {maker}, whose result is {trait}; {advice}"
                 )
         makers |= dict.fromkeys(step.traits.makes, step.stage)

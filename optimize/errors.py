@@ -3,6 +3,7 @@
     OptimizeError                 3  the root: nothing else is raised on purpose
     ├── RequestError              2  the request cannot be met as it was written
     │   ├── UnknownNameError      2  a name that is in no table; suggests the nearest
+    │   ├── OrderError            2  stages that cannot come after one another, as they are set
     │   ├── SourceError           2  the checkpoint is missing, damaged, or not a DistilBERT
     │   ├── SealError             2  a model folder is not what was sealed
     │   └── DataError             2  the data set is missing, unreadable, or does not fit the head
@@ -34,6 +35,10 @@ class RequestError(OptimizeError):
 
 class UnknownNameError(RequestError):
     """A name that is in no table."""
+
+
+class OrderError(RequestError):
+    """Stages, each of them sound, that cannot come after one another as they are set."""
 
 
 class SourceError(RequestError):

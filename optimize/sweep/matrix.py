@@ -14,13 +14,13 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from optimize.config import SECTIONS, Pipeline, closed, load_pipeline
-from optimize.errors import RequestError, brief, first_line, unknown_name
+from optimize.errors import OrderError, RequestError, brief, first_line, unknown_name
 from optimize.files.small import read_yaml
 from optimize.heads import HEADS
 from optimize.interfaces import Params
 from optimize.machine.environment import DISTRIBUTION, version
-from optimize.planning import with_options
-from optimize.request import DEMO, Options, declared
+from optimize.planning import with_settings
+from optimize.request import DEMO, Options, Setting, declared
 from optimize.stages import STAGES
 from optimize.swept import Preference
 from optimize.targets import DEFAULT_TARGET, TARGETS
@@ -124,7 +124,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Point:
-    """One model by one pipeline with its settings, which is `form`; `options` are those of the run that it would be."""
+    """One model by one pipeline with its settings, which is `form`; `options` are those of the run that it would be.
+
+    `refused` says why the settings do not go together, and `form` is the pipeline without them then.
+    """
 
     id: str
     model: str
@@ -133,6 +136,7 @@ class Point:
     settings: Mapping[str, object]
     options: Options = field(repr=False)
     form: Pipeline = field(repr=False)
+    refused: str = ""
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -260,7 +264,10 @@ def point_of(matrix: Matrix, entry: Entry, pipeline: tuple[str, Pipeline], setti
     words, loaded = pipeline
     limits = {f"gates.{name}": value for name, value in matrix.gates.items()}
     asked = replace(entry.options, pipeline=words, settings={**settings, **limits})
-    form = with_options(loaded, asked)
+    try:
+        form, refused = with_settings(loaded, [*_settings(settings, "settings"), *_settings(limits, "gates")]), ""
+    except OrderError as error:  # of a matrix, some combinations make no sense: they are kept, as all that fails
+        form, refused = loaded, str(error)
     if not entry.says_shapes:
         asked = replace(asked, shapes=(form.gates.speedup_shape,))
     varying = {name: value for name, value in settings.items() if not _is_one(matrix.settings[name])}
@@ -274,7 +281,12 @@ def point_of(matrix: Matrix, entry: Entry, pipeline: tuple[str, Pipeline], setti
     }
     text = json.dumps(material, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Point(digest, entry.name, label, words, settings, asked, form)
+    return Point(digest, entry.name, label, words, settings, asked, form, refused)
+
+
+def _settings(values: Mapping[str, object], where: str) -> list[Setting]:
+    split = ((name.partition("."), value) for name, value in values.items())
+    return [Setting(owner, parameter, value, where) for (owner, _, parameter), value in split]
 
 
 def _is_one(value: object) -> bool:

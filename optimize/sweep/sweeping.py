@@ -105,7 +105,7 @@ def refusals_of(points: Iterable[Point], progress: Progress | None) -> tuple[dic
     for point in points:
         if point.model not in heads:
             heads[point.model] = inspected(point.options, progress)[1]
-        reason = why_not_for(point.form, heads[point.model]) or why_not_here(point)
+        reason = point.refused or why_not_for(point.form, heads[point.model]) or why_not_here(point)
         if reason is None:
             plan = make_plan(point.options, point.form, like=plans.get(point.model), progress=progress)
             plans.setdefault(point.model, plan)

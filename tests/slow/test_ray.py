@@ -38,16 +38,16 @@ def cluster(monkeypatch):
 
 @pytest.fixture
 def asked(checkpoint, data_folder, tmp_path) -> Callable[[str], Path]:
-    """A file that asks for three recipes of two checkpoints, in a place of its own."""
+    """A file that asks for four recipes of two checkpoints, in a place of its own."""
 
     def write(name: str) -> Path:
         models = [{"model": str(checkpoint(head)), "data": str(data_folder(head)), "name": head} for head in HEADS]
         content = {
             "models": models,
             "pipelines": ["cpu-dynamic", "cpu-fused"],
-            "settings": {"export.lean": [False, True]},
+            "settings": {"quantize_dynamic.embedding": [False, True]},
             "options": {**FEW, "examples": 60, "threads": 1, "shapes": "1x16"},
-            "gates": {"max_relative_metric_drop": 0.5, "min_agreement": 0.3, "min_speedup": None},
+            "gates": {"max_relative_metric_drop": 0.5, "min_agreement": 0.3, "min_speedup": 0.1, "max_size_ratio": 1.0},
         }
         (tmp_path / name).mkdir()
         (tmp_path / name / "many.yaml").write_text(yaml.safe_dump(content))

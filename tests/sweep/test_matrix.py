@@ -146,6 +146,13 @@ def test_shared_stages_are_one_task():
         seen.add(task.id)
 
 
+def test_settings_that_do_not_go_together_are_kept_with_the_reason():
+    found = points(pipelines=["cpu-fused"], settings={"export.lean": [False, True]})
+    refused, _ = refusals_of(found, None)
+    assert list(refused) == [found[1].id]
+    assert "'fuse' cannot come after 'export', whose result is lean" in refused[found[1].id]
+
+
 def test_what_cannot_be_carried_out_is_kept_with_the_reason():
     found = points(models=[{"model": "demo", "head": ["fill-mask"]}], pipelines=["cpu-static", "cuda"], gates={})
     refused, heads = refusals_of(found, None)
