@@ -103,14 +103,14 @@ def certify(
     model: str | None = None,
     data: str | None = None,
     head: str | None = None,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Measure and judge a finished run's model again on this machine, without building it; its manifest is replaced.
 
     `model` and `data` say where the checkpoint and the data lie here, if not where they were. `head` is the FILE:NAME
-    of a head of your own that it was judged with; its code is run. Raises RequestError where model, checkpoint, data
-    or head are not those of the run.
+    of a head of your own that it was judged with; its code is run. `cache` is as in `Options`. Raises RequestError
+    where model, checkpoint, data or head are not those of the run.
     """
     from optimize.certifying import certify as measure_again
     from optimize.interfaces import Silence
