@@ -108,7 +108,7 @@ def sweep(
     jobs: int = 1,
     resume: bool = False,
     out: str | Path = "reports/sweeps",
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Swept:
     """Try many models by many pipelines, as a YAML file says, and certify the best of each model and target.
@@ -130,7 +130,11 @@ def sweep(
 
 
 def pick(
-    folder: str | Path, wanted: Wanted | None = None, *, cache: Path | None = None, progress: Progress | None = None
+    folder: str | Path,
+    wanted: Wanted | None = None,
+    *,
+    cache: Path | str | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """The run to publish of a sweep: of its best point that is as `wanted`, certified now if it is not yet.
 
@@ -152,14 +156,14 @@ def certify(
     model: str | None = None,
     data: str | None = None,
     head: str | None = None,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Measure and judge a finished run's model again on this machine, without building it; its manifest is replaced.
 
     `model` and `data` say where the checkpoint and the data lie here, if not where they were. `head` is the FILE:NAME
-    of a head of your own that it was judged with; its code is run. Raises RequestError where model, checkpoint, data
-    or head are not those of the run.
+    of a head of your own that it was judged with; its code is run. `cache` is as in `Options`. Raises RequestError
+    where model, checkpoint, data or head are not those of the run.
     """
     from optimize.certifying import certify as measure_again
     from optimize.interfaces import Silence

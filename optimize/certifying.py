@@ -25,7 +25,7 @@ def certify(
     *,
     model: str | None,
     data: str | None,
-    cache: Path | None,
+    cache: Path | str | None,
     progress: Progress,
     head: str | None = None,
 ) -> tuple[Path, Manifest]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from optimize.cache import open_place
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import inspect_data
 from optimize.data.wanted import Wanted, name_data
@@ -17,7 +18,6 @@ from optimize.errors import RequestError, UnavailableError, unknown_name
 from optimize.heads import find_head
 from optimize.interfaces import Head, Progress, Target
 from optimize.machine.allowance import usable_cores
-from optimize.machine.environment import cache_root
 from optimize.refusals import (
     check_encoding,
     check_libraries,
@@ -25,6 +25,7 @@ from optimize.refusals import (
     check_numbers,
     check_places,
     check_runs,
+    check_shared,
     check_stages,
     check_steps,
     check_target,
@@ -50,6 +51,7 @@ class Plan:
     be tried, all within those limits, and `left_out` what cannot be built or run here, with the reason. Candidates may
     be of several targets; `target` is the first one's until one is chosen.
     `added_shape` is measured because a limit needs it, though nobody asked for it.
+    `cache` is the folder of finished stages, be it a shared cache's copy on this machine.
     `longest` is the most tokens that what is built takes, where it takes fewer than the checkpoint.
     """
 
@@ -105,7 +107,7 @@ def make_plan(
     if options.head is not None:
         find_head(options.head)
     check_numbers(options)
-    _check_here(options, pipeline, built=built, again=like is not None)
+    _check_here(options, pipeline, built=built, again=like is not None, progress=progress)
     if not pipeline.stages:
         candidates, left_out = find_candidates(pipeline, options)
     if pipeline.target == ANY_TARGET:
@@ -136,7 +138,7 @@ def make_plan(
         found=found,
         wanted=wanted,
         out=options.out,
-        cache=options.cache or cache_root(),
+        cache=open_place(options.cache),
         build_only=options.build_only,
         longest=longest,
         candidates=tuple(replace(each, gates=pipeline.gates, head_gates={}) for each in candidates),
@@ -147,12 +149,14 @@ def make_plan(
     )
 
 
-def _check_here(options: Options, pipeline: Pipeline, *, built: bool, again: bool) -> None:
-    """Refuse what this machine does not have: cores, places for folders, and what the target needs."""
+def _check_here(options: Options, pipeline: Pipeline, *, built: bool, again: bool, progress: Progress | None) -> None:
+    """Refuse what this machine does not have: cores, places for folders, the shared cache, what the target needs."""
     if not built:  # where the machine that built had more cores, its threads are part of what is measured again
         check_threads(options.threads)
     if not (built or again):
         check_places(options)
+    if not again:
+        check_shared(options.cache, progress)
     if pipeline.target != ANY_TARGET:
         check_target(pipeline, build_only=options.build_only)
 

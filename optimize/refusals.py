@@ -11,10 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from optimize.cache import address_in, address_of, place_of, require_reachable, shown
 from optimize.config import Pipeline
 from optimize.data.urls import is_url, redacted
 from optimize.errors import OptimizeError, RequestError, UnavailableError, brief
-from optimize.interfaces import Head
+from optimize.files.stores import asking
+from optimize.hub.patience import answer
+from optimize.interfaces import Head, Progress, Silence
 from optimize.machine.allowance import host_cores, usable_cores, usable_memory
 from optimize.machine.environment import cache_root
 from optimize.measure.shapes import parse_shape
@@ -108,10 +111,20 @@ def check_places(options: Options) -> None:
     """Refuse an output or a cache where no folders can be made."""
     check_place(options.out, "--out")
     check_delivery(options.junit, options.track)
-    if options.cache is not None:
-        check_place(options.cache, "--cache")
-    else:  # where the user's own cache cannot be, the request is not to blame
-        check_place(cache_root(), "cache", UnavailableError)
+    place = place_of(options.cache)
+    if options.cache is None or address_in(options.cache):
+        # Where the user's own cache cannot be, the request is not to blame.
+        check_place(place, "cache", UnavailableError)
+    else:
+        check_place(place, "--cache")
+
+
+def check_shared(cache: Path | str | None, progress: Progress | None = None) -> None:
+    """Refuse a shared cache that does not answer, or not as one that this machine may use."""
+    if (address := address_in(cache) or address_of(place_of(cache))) is not None:
+        about = shown(address)
+        with asking(about, refusal=RequestError, what="--cache"):
+            answer(lambda: require_reachable(address), about=about, progress=progress or Silence(), whom="the store")
 
 
 def check_delivery(junit: Path | None, track: str | None) -> None:

@@ -104,6 +104,11 @@ def user_path(text: str, flag: str) -> Path:
     return path
 
 
+def read_cache(text: str, flag: str) -> Path | str:
+    """A folder as a path, and an address as it is."""
+    return text if "://" in text else user_path(text, flag)
+
+
 def read_settings(texts: Sequence[str], flag: str) -> dict[str, object]:
     """`quantize_static.exclude=[a, b]` and its like as a mapping; values are as YAML would have them."""
     from optimize.files.small import parse_yaml
@@ -360,13 +365,14 @@ class Options(Asked):
         Path, Option("Folder that run folders go into.", "Output", short="-o", metavar="FOLDER", read=user_path)
     ] = Path("reports/runs")
     cache: Annotated[
-        Path | None,
+        Path | str | None,
         Option(
-            "Folder that keeps finished stages.",
+            "Folder that keeps finished stages, or the address of a store by which machines share them, such as "
+            "s3://bucket/folder; with `read+` before it, nothing is put there.",
             "Output",
-            metavar="FOLDER",
+            metavar="FOLDER|ADDRESS",
             otherwise="the user's cache",
-            read=user_path,
+            read=read_cache,
         ),
     ] = None
     junit: Annotated[
@@ -517,7 +523,7 @@ def kept(options: Options) -> dict[str, Any]:
     return {**{each.name: getattr(options, each.name) for each in fields(Asked)}, "settings": settings}
 
 
-def options_of(request: Request, *, out: Path, cache: Path | None) -> Options:
+def options_of(request: Request, *, out: Path, cache: Path | str | None) -> Options:
     """The options that ask for a request again, but for what sets parameters: its stages have them."""
     again = {
         name: getattr(request, name)

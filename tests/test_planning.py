@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 from libraries import needs
 
-from optimize import config
+from optimize import cache, config
 from optimize.errors import RequestError, UnavailableError
+from optimize.hub import patience
 from optimize.planning import AUTO, Options, make_plan
 from optimize.targets import ANY_TARGET, TARGETS
 
@@ -339,3 +342,78 @@ def test_without_a_limit_on_the_speed_up_no_shape_is_added(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("target: cpu\nstages: [export]\ngates: {max_size_ratio: 2.0}\n")
     assert make_plan(Options(pipeline=str(path), shapes=("1x16",))).request.shapes == ("1x16",)
+
+
+class Failing(fsspec.AbstractFileSystem):
+    """A store that fails as its address says."""
+
+    protocol = "failing"
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        """Fail, or let wait."""
+        if "silent" in path:
+            time.sleep(5)
+        raise PermissionError("no") if "forbidden" in path else OSError("no route")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache folder."""
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    monkeypatch.setattr(patience, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "WORDLESS_SECONDS", 0.1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_a_shared_cache_is_a_folder_that_knows_its_address(home):
+    address = "memory://planned/cache"
+
+    folder = make_plan(Options(cache=address)).cache
+
+    assert (folder, cache.address_of(folder)) == (cache.place_of(address), address)
+    assert home in folder.parents
+    assert fsspec.filesystem("memory").find("/planned") == ["/planned/cache/README.txt"]
+    assert make_plan(Options(cache=folder)).cache == folder
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "says"),
+    [
+        ("failing://host/x", 3, "cannot be reached (OSError); check the network and --cache"),
+        ("failing://host/silent", 3, "does not answer in time; try again later"),
+        ("failing://host/forbidden", 2, "these credentials do not allow that; check them and --cache"),
+        ("read+memory://planned/nowhere", 2, "no shared cache is there; check --cache"),
+        ("nosuch://host/x", 2, "is no address of a kind that is known; check --cache"),
+        ("https://host/x", 2, "can only be read; name a place that can be written to"),
+        ("sftp://me:word@host/x", 2, "holds a password or a query"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run", "bench"])
+def test_a_shared_cache_that_cannot_be_is_refused_before_anything_is_done(
+    command, address, code, says, home, optimize, capsys
+):
+    assert optimize(command, "--cache", address) == code
+
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("optimize: ")
+    assert says in line
+    assert "word" not in line.replace("password", "")
+    assert not home.exists()
+
+
+def test_a_copy_of_a_shared_cache_that_is_named_by_its_folder_is_no_less_asked(home):
+    with pytest.raises(UnavailableError, match="failing://host/x: cannot be reached"):
+        make_plan(Options(cache=cache.open_place("failing://host/x")))
+
+
+def test_a_shared_cache_has_its_copy_where_the_user_may_write(home, optimize, capsys):
+    home.write_text("in the way", encoding="utf-8")
+
+    assert optimize("plan", "--cache", "memory://planned/elsewhere") == 3
+    assert capsys.readouterr().err.startswith("optimize: cache: ")
+
+
+def test_plan_shows_where_a_shared_cache_is(home, optimize, capsys):
+    assert optimize("plan", "--cache", "memory://planned/shown") == 0
+    assert "memory://planned/shown, copied to" in capsys.readouterr().out

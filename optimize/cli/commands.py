@@ -27,6 +27,7 @@ from optimize.cli.options import (
     RunArgument,
     TrackOption,
     VerboseOption,
+    cache_from,
     request_command,
 )
 from optimize.cli.output import print_json
@@ -187,7 +188,9 @@ def certify(
 
     check_delivery(junit, track)
     with progress() as shown:
-        folder, manifest = certify(run_folder, model=model, data=data, head=head, cache=cache, progress=shown)
+        folder, manifest = certify(
+            run_folder, model=model, data=data, head=head, cache=cache_from(cache), progress=shown
+        )
     if as_json:
         print_json([dump(manifest)])
     else:

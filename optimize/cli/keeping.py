@@ -1,6 +1,6 @@
 """The cache's entries listed, removed and verified; what a living process is writing is never touched.
 
-How an entry lies on disk is told in `optimize.cache`. This is not there, since all of that module is in the keys.
+How an entry lies on disk is told in `optimize.cache.entries`. This is not there, since all of that is in the keys.
 """
 
 from __future__ import annotations
@@ -22,23 +22,31 @@ UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 DAY = 24 * 3600.0
 KEY = "[0-9a-f]{64}"
 """What an entry's name is: a SHA-256 in hex."""
+DAMAGED = "damaged"
+"""What stands for the stage of an entry that does not say it."""
+UNREADABLE = (*cache.UNSOUND, AttributeError)
+"""What reading an entry's material fails with that somebody changed."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An entry of the cache: what it is of, its size in bytes, and when it was last used, in seconds since 1970."""
+    """An entry: what it is of, its size in bytes, and since when it is of its age, in seconds since 1970.
+
+    That is when it was last used in a folder, and when it was written in a store. `folder` is its place on this
+    machine, where nothing has to be.
+    """
 
     key: str
     stage: str
     head: str
     size_bytes: int
-    used: float
+    since: float
     folder: Path
 
     @property
     def age_seconds(self) -> float:
-        """Seconds since it was last used."""
-        return max(0.0, time.time() - self.used)  # clocks of a shared disk's machines differ
+        """Seconds since it was last used, or written."""
+        return max(0.0, time.time() - self.since)  # clocks of a shared disk's machines differ
 
 
 def list_entries(root: Path) -> list[Kept]:
@@ -47,7 +55,7 @@ def list_entries(root: Path) -> list[Kept]:
     for folder in root.glob("[0-9a-f]*"):
         if re.fullmatch(KEY, folder.name) and (entry := _read(folder)) is not None:
             found.append(entry)
-    return sorted(found, key=lambda entry: -entry.used)
+    return sorted(found, key=lambda entry: -entry.since)
 
 
 def _read(folder: Path) -> Kept | None:
@@ -57,13 +65,19 @@ def _read(folder: Path) -> Kept | None:
         used = folder.lstat().st_mtime  # set anew at each use; many disks do not keep when a file was read
         size = sum(map(_size, folder.rglob("*")))
         if not cache.stranger_in(folder):
-            material = json.loads((folder / cache.MATERIAL).read_text(encoding="utf-8"))
-            stage = material.get("stage") or f"checkpoint ({material['source']})"
-            return Kept(folder.name, str(stage), str(material["head"]), size, used, folder)
-    except (*cache.UNSOUND, AttributeError):
+            stage, head = names_in((folder / cache.MATERIAL).read_bytes())
+            return Kept(folder.name, stage, head, size, used, folder)
+    except UNREADABLE:
         if not os.path.lexists(folder):
             return None
-    return Kept(folder.name, "damaged", "", size, used, folder)
+    return Kept(folder.name, DAMAGED, "", size, used, folder)
+
+
+def names_in(material: bytes) -> tuple[str, str]:
+    """The stage and the head of an entry with this material; raises UNREADABLE for what is none."""
+    found = json.loads(material)
+    stage = found.get("stage") or f"checkpoint ({found['source']})"
+    return str(stage), str(found["head"])
 
 
 def _size(path: Path) -> int:

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from optimize.cli.verbosity import be_quiet, be_verbose
-from optimize.request import Declared, Options, declared
+from optimize.request import Declared, Options, declared, read_cache
 
 if typing.TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -93,7 +93,7 @@ QuietOption = Annotated[
         callback=be_quiet, is_eager=True,
     ),
 ]  # fmt: skip
-CacheOption = Annotated[Optional[Path], option_of(declared()["cache"])]
+CacheOption = Annotated[Optional[str], option_of(declared()["cache"])]
 JunitOption = Annotated[Optional[Path], option_of(declared()["junit"])]
 TrackOption = Annotated[Optional[str], option_of(declared()["track"])]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]
@@ -127,6 +127,11 @@ def request_command(
     # Typer reads a command's options off its signature, and `inspect` takes this one for that.
     vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
+
+
+def cache_from(word: str | None) -> Path | str | None:
+    """What CacheOption names: a folder, an address, or nothing."""
+    return None if word is None else read_cache(word, declared()["cache"].flag)
 
 
 def options_from(values: Mapping[str, Any]) -> Options:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from optimize.cli import verbosity
-from optimize.cli.options import CacheOption, JsonOption, QuietOption, VerboseOption
+from optimize.cli.options import CacheOption, JsonOption, QuietOption, VerboseOption, cache_from
 from optimize.cli.output import EXIT_CODES, print_json
 from optimize.errors import RequestError, StageError, unknown_name
 from optimize.request import read_share
@@ -60,7 +60,8 @@ def sweep(
     from optimize.swept import dump
 
     with board() as (watch, progress):
-        planned = plan_sweep(file, out=out, cache=cache, resume=resume or plan, progress=progress)
+        place = cache_from(cache)
+        planned = plan_sweep(file, out=out, cache=place, resume=resume or plan, progress=progress)
         if not plan:
             threads = planned.matrix.options.get("threads")
             opened, packed = opener(on, jobs=jobs, threads=threads, progress=progress)
@@ -146,7 +147,7 @@ def pick(
         prefer=_known(prefer),
     )
     with progress() as shown:
-        trial, folder = choose(sweep_folder, wanted, cache=cache, progress=shown)
+        trial, folder = choose(sweep_folder, wanted, cache=cache_from(cache), progress=shown)
     if as_json:
         print_json([{"run": str(folder), **trial.model_dump(mode="json")}])
     else:

@@ -202,8 +202,15 @@ def show_plan(plan: Plan) -> None:
     rows.append(("gates", ", ".join(f"{name} {value}" for name, value in request.gates.items()) or "none"))
     if foreseen := foresee(plan.pipeline.gates, request.examples):
         rows.append(("decides", foreseen))
-    rows.append(("cache", str(plan.cache)))
+    rows.append(("cache", _cache(plan.cache)))
     _print(_table(f"plan {request.pipeline}", ("what", "value"), rows))
+
+
+def _cache(root: Path) -> str:
+    from optimize.cache import address_of, shown
+
+    address = address_of(root)
+    return f"{shown(address)}, copied to {root}" if address else str(root)
 
 
 def _step(step: Step) -> str:
@@ -289,13 +296,13 @@ def show_machine(found: Document) -> None:
     _print(_table("targets", ("name", "runs here"), targets))
 
 
-def show_entries(root: Path, entries: Sequence[Kept]) -> None:
-    """What the cache holds."""
+def show_entries(title: str, entries: Sequence[Kept], age: str) -> None:
+    """What a cache holds; `age` says since when entries are of their age."""
     rows, total = [], 0
     for each in entries:
         total += each.size_bytes
         rows.append((each.key[:12], each.stage, each.head, _megabytes(each.size_bytes), _ago(each.age_seconds)))
-    _print(_table(str(root), ("key", "stage", "head", "size", "last used"), rows))
+    _print(_table(title, ("key", "stage", "head", "size", age), rows))
     _print(f"{len(entries)} entries, {_megabytes(total)}")
 
 

@@ -1,7 +1,8 @@
 """Object stores and servers, as fsspec opens them: which library each needs, and how they fail, in our words.
 
 Messages name an address as it is `shown`, without credentials, and quote nothing of what libraries say, which may
-repeat them. `what` is what a user would check: an option, or the address.
+repeat them. `what` is what a user would check: an option, or the address. `refusal` is raised where asking again does
+not help, and UnavailableError for what may pass; `then` ends all that is said.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ LIBRARIES = {
     "gcs": "gcsfs",
     "az": "adlfs",
     "abfs": "adlfs",
+    "sftp": "paramiko",
+    "ssh": "paramiko",
 }
+ONLY_READ = frozenset({"data", "gist", "git", "github", "http", "https"})
+"""What fsspec opens and nobody can write to through it; no file system says that of itself."""
 BUILT_IN = (OSError, ValueError, TypeError, LookupError, RuntimeError)
 """What the libraries raise beside errors of their own, also where a server answers nonsense."""
 OWN = (
@@ -38,6 +43,7 @@ OWN = (
     ("gcsfs.retry", "ChecksumError"),
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
+    ("paramiko.ssh_exception", "SSHException"),
 )
 """Errors that are of no other kind."""
 UNKNOWN_USER = (
@@ -45,6 +51,7 @@ UNKNOWN_USER = (
     ("botocore.exceptions", "NoCredentialsError"),
     ("google.auth.exceptions", "DefaultCredentialsError"),
     ("google.auth.exceptions", "RefreshError"),
+    ("paramiko.ssh_exception", "AuthenticationException"),
 )
 """Those of them that say that no credentials were found, or that these are not good."""
 STATUS = ("status", "status_code", "code")
@@ -52,7 +59,7 @@ STATUS = ("status", "status_code", "code")
 
 
 def open_store(
-    address: str, shown: str, *, refusal: type[RequestError], what: str, **options: Any
+    address: str, shown: str, *, refusal: type[OptimizeError], what: str, **options: Any
 ) -> tuple[AbstractFileSystem, str]:
     """The file system of an address, and the path in it. Raises `refusal`, and UnavailableError for a library."""
     import fsspec
@@ -77,15 +84,22 @@ def open_store(
     return found
 
 
+def require_writable(address: str, shown: str) -> None:
+    """Refuse an address of a kind that can only be read."""
+    if address.partition("://")[0].lower() in ONLY_READ:
+        raise RequestError(f"{shown}: can only be read; name a place that can be written to")
+
+
 @contextmanager
-def asking(shown: str, *, refusal: type[RequestError], what: str) -> Iterator[None]:
-    """Say in our words what libraries raise meanwhile: `refusal`, or UnavailableError for what may pass."""
+def asking(shown: str, *, refusal: type[OptimizeError], what: str, then: str = "") -> Iterator[None]:
+    """Say in our words what libraries raise meanwhile. A full disk of this machine stays the OSError that it is."""
     known: tuple[type[Exception], ...] = (*BUILT_IN, *_known(OWN))
     try:
         yield
     except known as error:
         raise_if_full(error)
-        raise _refused(error.__cause__ or error, shown, refusal, what) from None
+        kind, words = _refused(error.__cause__ or error, refusal, what)
+        raise kind(f"{shown}: {words}{then}") from None
 
 
 def _known(names: Iterable[tuple[str, str]]) -> tuple[type[Exception], ...]:
@@ -93,19 +107,20 @@ def _known(names: Iterable[tuple[str, str]]) -> tuple[type[Exception], ...]:
     return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
-def _refused(cause: BaseException, shown: str, refusal: type[RequestError], what: str) -> OptimizeError:
+def _refused(cause: BaseException, refusal: type[OptimizeError], what: str) -> tuple[type[OptimizeError], str]:
+    """What to raise, and in which words."""
     status = _status(cause)
     # gcsfs makes an OSError without a number of a 403.
     forbidden = isinstance(cause, (PermissionError, *_known(UNKNOWN_USER))) or str(cause).startswith("Forbidden: ")
     if status in (401, 403) or forbidden:
-        return refusal(f"{shown}: these credentials do not allow that; check them and {what}")
+        return refusal, f"these credentials do not allow that; check them and {what}"
     if status >= 500:
-        return UnavailableError(f"{shown}: is out of order ({status}); try again later")
+        return UnavailableError, f"is out of order ({status}); try again later"
     if isinstance(cause, TimeoutError):
-        return UnavailableError(f"{shown}: does not answer in time; try again later")
+        return UnavailableError, "does not answer in time; try again later"
     if isinstance(cause, FileNotFoundError) or status in (404, 410):
-        return refusal(f"{shown}: is not there; check {what}")
-    return UnavailableError(f"{shown}: cannot be reached ({type(cause).__name__}); check the network and {what}")
+        return refusal, f"is not there; check {what}"
+    return UnavailableError, f"cannot be reached ({type(cause).__name__}); check the network and {what}"
 
 
 def _status(cause: BaseException) -> int:

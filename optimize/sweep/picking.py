@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from optimize import swept
 from optimize.errors import RequestError
@@ -18,7 +17,9 @@ from optimize.sweep.sweeping import write_swept
 from optimize.swept import RUNS, Trial
 
 
-def pick(folder: Path, wanted: front.Wanted, *, cache: Any = None, progress: Progress) -> tuple[Trial, Path]:
+def pick(
+    folder: Path, wanted: front.Wanted, *, cache: Path | str | None = None, progress: Progress
+) -> tuple[Trial, Path]:
     """The best point of a sweep that is as wanted, with the folder of its run, which is made where there is none.
 
     Raises RequestError where no point is as wanted, or its model or data are not what they were.

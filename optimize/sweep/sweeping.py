@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache as remembered
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from optimize.errors import RequestError, UnavailableError
 from optimize.files.events import Events
@@ -29,7 +29,7 @@ from optimize.sweep.matrix import Matrix, Point, points_of, read_matrix
 from optimize.sweep.schedule import Ended, Pool, carry_out
 from optimize.sweep.study import askers_of
 from optimize.sweep.tasks import Task, certifying, tasks_of
-from optimize.sweep.work import Part, Result, Work, unpack
+from optimize.sweep.work import Part, Result, Work, unpack_run
 from optimize.swept import PAGE, RUNS, Swept, Trial, write
 
 Opened = Callable[[Callable[[Task], Work]], AbstractContextManager[Pool]]
@@ -50,7 +50,7 @@ class Planned:
     refused: dict[str, str]
     heads: dict[str, Head]
     folder: Path
-    cache: Any = None
+    cache: Path | str | None = None
 
     def placed(self, point: Point) -> Point:
         """The point with the places that the sweep gives it."""
@@ -75,7 +75,7 @@ Watch = Callable[[State], None]
 
 
 def plan_sweep(
-    file: Path, *, out: Path, cache: Any = None, resume: bool = False, progress: Progress | None = None
+    file: Path, *, out: Path, cache: Path | str | None = None, resume: bool = False, progress: Progress | None = None
 ) -> Planned:
     """Read a sweep's file and plan all its points; what is wrong with the request is refused here.
 
@@ -282,7 +282,7 @@ class Sweeping:
             self.ledger.note(trial, result.environment)
         if task.kind == "certify":
             if result.packed:
-                unpack(result, self.planned.folder / RUNS)
+                unpack_run(result, self.planned.folder / RUNS)
             known = self.ledger.trials[task.points[0]]
             self.ledger.note(known.model_copy(update={"run": result.run, "verdict": result.verdict}))
 

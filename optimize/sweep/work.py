@@ -6,7 +6,6 @@ A process keeps what it has loaded of the last models, since most tasks are of t
 from __future__ import annotations
 
 import io
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from optimize.building import Folded, Loaded, go_on, load, own_reference, refere
 from optimize.choosing import stand
 from optimize.config import Pipeline
 from optimize.files.assembling import assembled
+from optimize.files.tars import pack, unpack
 from optimize.interfaces import Progress
 from optimize.machine import environment
 from optimize.manifest import Check, Environment, Measurement, Outcome, StageRecord
@@ -113,20 +113,23 @@ def _certified(plan: Plan, progress: Progress, *, packed: bool) -> Result:
     if not packed:
         folder, manifest = run(plan, progress=progress)
         return Result(manifest.stages, run=folder.name, verdict=manifest.verdict.outcome)
-    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile() as stream:
+    with tempfile.TemporaryDirectory() as place:
         folder, manifest = run(replace(plan, out=Path(place)), progress=progress)
-        with tarfile.open(fileobj=stream, mode="w") as archive:
-            archive.add(folder, arcname=folder.name)
-        stream.seek(0)
-        return Result(manifest.stages, run=folder.name, verdict=manifest.verdict.outcome, packed=stream.read())
+        packed_run = io.BytesIO()
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        pack({path.relative_to(folder).as_posix(): path for path in paths}, packed_run)
+    return Result(manifest.stages, run=folder.name, verdict=manifest.verdict.outcome, packed=packed_run.getvalue())
 
 
-def unpack(result: Result, place: Path) -> None:
+def unpack_run(result: Result, place: Path) -> None:
     """Put a run's folder that came packed among the others, whole or not at all."""
     with assembled(place, result.run) as partial:
-        with tarfile.open(fileobj=io.BytesIO(result.packed)) as archive:
-            archive.extractall(partial, filter="data")
-        (partial / result.run).rename(place / result.run)
+        for name, _, chunks in unpack(io.BytesIO(result.packed)):
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as stream:
+                stream.writelines(chunks)
+        partial.rename(place / result.run)
 
 
 def _plan(part: Part) -> Plan:

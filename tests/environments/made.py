@@ -133,12 +133,12 @@ def moto() -> Path:
 
 
 def store_clients() -> Path:
-    """fsspec with s3fs, whose pins exclude ours, gcsfs and adlfs, and what puts, reads and asks a publication."""
+    """fsspec with s3fs, whose pins exclude ours, gcsfs and adlfs, and what a publication and a cache need with them."""
     fsspec = importlib.metadata.version("fsspec")
     versions = [f"{name}=={importlib.metadata.version(name)}" for name in ("huggingface_hub", "onnx", "pydantic")]
-    light = ["platformdirs", "psutil", "pyyaml", "aiohttp", "zstandard", "typer", "rich", *ENGINE]
+    light = ["platformdirs", "psutil", "pyyaml", "aiohttp", "zstandard", "typer", "rich", "safetensors"]
     clients = [f"fsspec=={fsspec}", f"s3fs=={fsspec}", "gcsfs==2026.10.1", "adlfs==2026.8.0"]
-    return environment("store-clients", [*versions, *light, *clients])
+    return environment("store-clients", [*versions, *light, *ENGINE, *clients])
 
 
 def gcs_emulator() -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hostile.cases import HEAD, Change
 
+import optimize
 from optimize import cache
 from optimize.cli import keeping
 from optimize.errors import RequestError, StageError
@@ -299,7 +300,7 @@ def test_a_cache_that_may_only_be_read_serves_what_it_has_and_refuses_the_rest_i
         pytest.skip("nobody may mount a disk here")
 
     words = [*alone, f'{mount}; exec "$@"', "sh", sys.executable, "-c", USE, str(root)]
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(cache.__file__).parents[1])])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(optimize.__file__).parents[1])])
     done = subprocess.run(
         words, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120
     )

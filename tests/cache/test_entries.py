@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from optimize import cache
+from optimize.cache import keys
 from optimize.errors import StageError
 
 MATERIAL = {"stage": "export", "params": {"opset": 17}, "input": "abc", "head": "fill-mask", "seed": 0}
@@ -107,7 +108,7 @@ def test_the_key_changes_with_a_part_that_is_added(root, build):
 
 def test_the_key_changes_with_the_code(root, build, monkeypatch):
     before = cache.fetch(root, MATERIAL, "onnx", build)
-    monkeypatch.setattr(cache, "code_digest", lambda: "edited")
+    monkeypatch.setattr(keys, "code_digest", lambda: "edited")
     assert cache.fetch(root, MATERIAL, "onnx", build).key != before.key
 
 
@@ -127,7 +128,7 @@ def test_the_code_digest_covers_all_but_what_cannot_shape_an_artifact(edited, co
     package = tmp_path / "optimize"
     (package / edited).parent.mkdir(parents=True)
     (package / edited).write_text("x = 1\n")
-    monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
+    monkeypatch.setattr(keys, "__file__", str(package / "cache" / "keys.py"))
     before = cache.code_digest.__wrapped__()
     (package / edited).write_text("x = 2\n")
     assert (cache.code_digest.__wrapped__() != before) == counts
