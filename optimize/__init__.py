@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from optimize.planning import Plan
     from optimize.publishing.publish import Published
     from optimize.publishing.verifying import Finding
+    from optimize.tuned import Tuned
     from optimize.using.model import Model
 
 __all__ = [
     "OptimizeError",
     "Options",
     "Run",
+    "TunedCheckpoint",
     "accept",
     "certify",
     "compare",
@@ -53,6 +55,7 @@ __all__ = [
     "regress",
     "run",
     "track",
+    "tune",
     "verify",
 ]
 __version__ = "0.1.0"
@@ -95,6 +98,31 @@ def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
     done = Run(*carry_out(made, progress=progress or Silence()))
     deliver([done], junit=made.junit, track=made.track)
     return done
+
+
+class TunedCheckpoint(NamedTuple):
+    """What a search over fine-tunings chose: the folder of its checkpoint, and its record, `tuning.json`, as read."""
+
+    folder: Path
+    record: Tuned
+
+
+def tune(
+    options: Options, *, trials: int | None = None, on: str | None = None, progress: Progress | None = None
+) -> TunedCheckpoint:
+    """Fine-tune a checkpoint for `Options.head` with a search over hyperparameters; the best lies in `Options.out`.
+
+    `settings` may hold `tune.…`. Give `training_examples` and `tuning_examples`, whose defaults are what stages need.
+    `on` is "ray" or "ray:ADDRESS". A search that was killed goes on where it was. Raises RequestError where the request
+    cannot be met as it is, UnavailableError where a library or a cluster is missing, and StageError where no trial can
+    be chosen.
+    """
+    from optimize.interfaces import Silence
+    from optimize.tuning.plan import plan_tuning
+    from optimize.tuning.tune import tune as carry_out
+
+    plan = plan_tuning(options, trials=trials, on=on, progress=progress)
+    return TunedCheckpoint(*carry_out(plan, progress=progress or Silence()))
 
 
 def certify(

@@ -60,6 +60,8 @@ SHAPES_NOTHING = (
     "search",
     "serving",
     "tracking",
+    "tuned",
+    "tuning",
     "using",
 )
 """Modules and folders of the package that cannot shape an artifact: they ask for it, judge it, or show it.

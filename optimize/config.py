@@ -124,7 +124,7 @@ class Pipeline:
             return self.with_runtime(values, where=where)
         if owner == "search":
             known = self.search.model_dump() if self.search else {}
-            return replace(self, search=_closed(Search, {**known, **values}, f"{where}: search"))
+            return replace(self, search=closed(Search, {**known, **values}, f"{where}: search"))
         if owner == "gates":
             return self._with_gates(values, where=f"{where}: gates")
         steps = list(self.stages)
@@ -204,7 +204,7 @@ def parse_pipeline(content: object, *, name: str, where: str) -> Pipeline:
     if steps:
         check_kinds(steps, TARGETS[target].runs, where=where)
         check_traits(steps, where=where)
-    search = _closed(Search, content["search"], f"{where}: search") if "search" in content else None
+    search = closed(Search, content["search"], f"{where}: search") if "search" in content else None
     if search and (steps or not candidates):
         raise RequestError(f"{where}: search: prunes what candidates are made of; give candidates, and no stages")
     gates = parse_gates(content.get("gates"), target, where=f"{where}: gates")
@@ -243,12 +243,12 @@ def parse_runtime(content: object, target: str, *, where: str) -> Params:
     settings = Params if target == ANY_TARGET else TARGETS[target].runtime
     if content and not settings.model_fields:
         raise RequestError(f"{where}: target {target} has no settings; leave it out")
-    return _closed(settings, content, where)
+    return closed(settings, content, where)
 
 
 def parse_gates(content: object, target: str, *, where: str) -> Gates:
     """Check a mapping of limits."""
-    gates = _closed(Gates, content, where)
+    gates = closed(Gates, content, where)
     check_gates(gates, target, where=where)
     return gates
 
@@ -279,7 +279,7 @@ def parse_step(entry: object, *, where: str) -> Step:
         raise RequestError(f"{where}: '{brief(entry)}' is not a stage; write 'name' or 'name: {{parameter: value}}'")
     if stage not in STAGES:
         raise unknown_name(f"{where}: stages", str(stage), STAGES)
-    return Step(stage=stage, params=_closed(STAGES[stage].params, params, f"{where}: {stage}"))
+    return Step(stage=stage, params=closed(STAGES[stage].params, params, f"{where}: {stage}"))
 
 
 def check_kinds(steps: tuple[Step, ...], runs: str, *, where: str) -> None:
@@ -322,7 +322,7 @@ def check_gates(gates: Gates, target: str, *, where: str) -> None:
     parse_shape(gates.speedup_shape, where=f"{where}: speedup_shape")
 
 
-def _closed(model: type[M], values: object, where: str) -> M:
+def closed(model: type[M], values: object, where: str) -> M:
     """Validate `values`, of which None are the defaults; the first thing wrong becomes one line."""
     values = {} if values is None else values
     if not isinstance(values, Mapping):

@@ -16,7 +16,7 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, commenting, comparing, inspecting, publishing, tracking, using, verbosity
+from optimize.cli import caching, commenting, comparing, inspecting, publishing, tracking, tuning, using, verbosity
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -297,6 +297,13 @@ PictureOption = Annotated[
 COMMANDS: tuple[Callable[..., None], ...] = (
     request_command(run),
     request_command(plan),
+    request_command(
+        tuning.tune,
+        tuning.OPTIONS,
+        tuning.DEFAULTS,
+        trials=(tuning.TrialsOption, None),
+        on=(tuning.OnOption, None),
+    ),
     certify,
     report,
     publishing.publish,
