@@ -187,21 +187,23 @@ Regression {"schema", "outcome": "passed" | "failed" | "unverified", "run", "bas
 
 TUNING_INTRO = """# Tuning
 
-What `optimize tune` searches over, and the record that it writes beside the checkpoint, `tuning.json`. [Fine-tuning with
-a search](../guide/tune.md) says how it goes.
+What `optimize tune` searches over, and the record that it writes beside the checkpoint, `tuning.json`. [Fine-tuning
+with a search](../guide/tune.md) says how it goes.
 
 ## What is searched
 
-Where a range is allowed, one number in its place is not searched over. `--set tune.PARAMETER=VALUE` sets one; `--trials` and
-`--minutes` are short for two of them:
+Where a range is allowed, one number in its place is not searched over. `--set tune.PARAMETER=VALUE` sets one;
+`--trials` and `--minutes` are short for two of them:
 
     optimize tune --model demo --set tune.learning_rate=[1e-5,1e-4] --set tune.epochs=3 --trials 8"""
 
 TUNING_RECORD = """## What is recorded
 
-`tuning.json` starts with the record [Tuned](#tuned). Fields may be added within a schema; names and meanings stay. A line of
-`events.jsonl` has `time`, `event` (`search`, `begun`, `resumed`, `measured`, `ended`, `ray`, `written`) and what is to be said
-of it: the number of the `trial`, its `parameters`, a measurement as in [Point](#point), an `outcome` as in [Trial](#trial)."""
+`tuning.json` starts with the record [Tuned](#tuned). Fields may be added within a schema; names and meanings stay.
+
+A line of `events.jsonl` has its `time` and an `event`: `search`, `begun`, `resumed`, `measured`, `ended`, `ray` or
+`written`. Beside these stands what is to be said of it: the number of the `trial`, its `parameters`, a measurement as in
+[Point](#point), an `outcome` as in [Trial](#trial)."""
 
 COMMANDS_INTRO = """# Command line
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from optimize.interfaces import Encoded, Progress, Text
 from optimize.source.acquire import acquire_checkpoint
 from optimize.source.finding import goes_on_from_its_own
 from optimize.source.tokenizer import tokenizer_files
+from optimize.training.batches import answers_of
+from optimize.training.labels import teaching
 from optimize.tuning.plan import TuningPlan
 from optimize.tuning.space import Tuning
 
@@ -98,7 +100,10 @@ def load(plan: TuningPlan, progress: Progress) -> Loaded:
     read = read_text(folder, limit)
     text = Text(read.tokenizer, splits.config, limit)
     training, tuning = encode(plan.head, splits.training, text), encode(plan.head, splits.tuning, text)
-    return Loaded(plan, origin, splits.config, splits, text, training, tuning)
+    taught = tuple(teaching(training.features, training.gold, answers_of(plan.head, training)))
+    if not taught:
+        raise DataError(f"{plan.wanted.name}: no training example has a label that says where; check --data")
+    return Loaded(plan, origin, splits.config, splits, text, replace(training, features=taught), tuning)
 
 
 def _without_classes(config: Mapping[str, Any]) -> dict[str, Any]:
