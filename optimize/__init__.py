@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from optimize.publishing.verifying import Finding
     from optimize.sweep.front import Wanted
     from optimize.swept import Swept
+    from optimize.tuned import Tuned
     from optimize.using.model import Model
 
 __all__ = [
     "OptimizeError",
     "Options",
     "Run",
+    "TunedCheckpoint",
     "accept",
     "certify",
     "compare",
@@ -57,6 +59,7 @@ __all__ = [
     "run",
     "sweep",
     "track",
+    "tune",
     "verify",
 ]
 __version__ = "0.1.0"
@@ -104,7 +107,7 @@ def run(request: Options | Plan, *, progress: Progress | None = None) -> Run:
 def sweep(
     file: str | Path,
     *,
-    on: str = "local",
+    on: str | None = None,
     jobs: int = 1,
     resume: bool = False,
     out: str | Path = "reports/sweeps",
@@ -113,10 +116,10 @@ def sweep(
 ) -> Swept:
     """Try many models by many pipelines, as a YAML file says, and certify the best of each model and target.
 
-    The sweep's folder, of the file's name, lies in `out`; what it gives is what `sweep.json` there says. `on` is
-    "local", with so many `jobs` at a time, "ray" or "ray://host:port". With `resume`, a sweep that is there goes on.
-    Points that fail raise nothing: look at `trials`. Raises RequestError where the file is not understood. Processes
-    are started, so a script has to call this below `if __name__ == "__main__"`.
+    The sweep's folder, of the file's name, lies in `out`; what it gives is what `sweep.json` there says. It works in so
+    many processes, `jobs`, or `on` "ray", "ray:auto", "ray:HOST:PORT" or "ray://HOST:PORT". With `resume`, a sweep that
+    is there goes on. Points that fail raise nothing: look at `trials`. Raises RequestError where the file is not
+    understood. Processes are started, so a script has to call this below `if __name__ == "__main__"`.
     """
     from optimize.interfaces import Silence
     from optimize.sweep.pools import opener
@@ -148,6 +151,31 @@ def pick(
 
     _, place = choose(Path(folder), wanted or Anything(), cache=cache, progress=progress or Silence())
     return Run(place, manifest.read(place))
+
+
+class TunedCheckpoint(NamedTuple):
+    """What a search over fine-tunings chose: the folder of its checkpoint, and its record, `tuning.json`, as read."""
+
+    folder: Path
+    record: Tuned
+
+
+def tune(
+    options: Options, *, trials: int | None = None, on: str | None = None, progress: Progress | None = None
+) -> TunedCheckpoint:
+    """Fine-tune a checkpoint for `Options.head` with a search over hyperparameters; the best lies in `Options.out`.
+
+    `settings` may hold `tune.…`. Give `training_examples` and `tuning_examples`, whose defaults are what stages need.
+    `on` is "ray" or "ray:ADDRESS". A search that was killed goes on where it was. Raises RequestError where the request
+    cannot be met as it is, UnavailableError where a library or a cluster is missing, and StageError where no trial can
+    be chosen.
+    """
+    from optimize.interfaces import Silence
+    from optimize.tuning.plan import plan_tuning
+    from optimize.tuning.tune import tune as carry_out
+
+    plan = plan_tuning(options, trials=trials, on=on, progress=progress)
+    return TunedCheckpoint(*carry_out(plan, progress=progress or Silence()))
 
 
 def certify(

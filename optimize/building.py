@@ -19,7 +19,7 @@ from optimize.artifact import Artifact, Kind, copy_companions, folder_digest, to
 from optimize.checkpoint import read_config
 from optimize.config import Step, parse_runtime, parse_step
 from optimize.data.splits import load_splits
-from optimize.data.tokenized import encode, read_text, split_by_tokenizer, tokenizer_limit
+from optimize.data.tokenized import encode, read_text, split_by_tokenizer, token_limit
 from optimize.data.wanted import Splits
 from optimize.errors import StageError
 from optimize.evaluate.judge import pad_id_of
@@ -56,12 +56,9 @@ class Loaded:
 
     @property
     def max_tokens(self) -> int:
-        """Tokens that texts are cut to: as asked for, else by head and tokenizer; never more than the model takes."""
-        asked = self.plan.request.max_tokens
-        if asked:
-            return min(asked, self.longest)
-        usual = (self.plan.head.max_tokens, tokenizer_limit(self.origin.artifact.path), self.longest)
-        return min(limit for limit in usual if limit is not None)
+        """Tokens that texts are cut to; never more than the model takes."""
+        plan = self.plan
+        return token_limit(plan.head, self.origin.artifact.path, asked=plan.request.max_tokens, longest=self.longest)
 
     @property
     def longest(self) -> int:

@@ -74,7 +74,7 @@ def encoder_flops(config: Config, *, tokens: int, where: str) -> int:
 
 
 def load_model(
-    folder: str | Path, auto_class: str | type[PreTrainedModel] | None = None, **options: object
+    folder: str | Path, auto_class: str | type[PreTrainedModel] | None = None, **options: Any
 ) -> PreTrainedModel:
     """The model of a folder, ready to run; without `auto_class`, of the class that its config names.
 
@@ -89,9 +89,16 @@ def load_model(
 
 
 def load_with_info(
-    folder: str | Path, auto_class: str | type[PreTrainedModel] | None = None, **options: object
+    folder: str | Path,
+    auto_class: str | type[PreTrainedModel] | None = None,
+    *,
+    settings: Mapping[str, object] | None = None,
+    **options: Any,
 ) -> tuple[PreTrainedModel, Mapping[str, Sequence[str]]]:
-    """The same, and transformers' lists of what did not fit: `missing_keys`, `unexpected_keys`, `mismatched_keys`."""
+    """The same, and transformers' lists of what did not fit: `missing_keys`, `unexpected_keys`, `mismatched_keys`.
+
+    `settings` take the place of what the config says.
+    """
     import torch
 
     _hush()
@@ -105,6 +112,8 @@ def load_with_info(
             setattr(plain, key, value)
         elif hasattr(plain, key):
             delattr(plain, key)
+    for key, setting in (settings or {}).items():
+        setattr(plain, key, setting)
     options = {"dtype": torch.float32, **options}
     model, info = built.from_pretrained(
         folder, config=plain, local_files_only=True, output_loading_info=True, **options

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from optimize import tuned
 from optimize.cache import open_place
 from optimize.config import SECTIONS, Pipeline, load_pipeline
 from optimize.data.splits import inspect_data
@@ -33,7 +34,7 @@ from optimize.refusals import (
     check_words,
     trains,
 )
-from optimize.request import DEMO, Options, Request, Setting, kept, settings_of
+from optimize.request import DEMO, Options, Request, Setting, kept, settings_of, user_path
 from optimize.source.finding import Found, inspect_checkpoint
 from optimize.stages import STAGES
 from optimize.targets import ANY_TARGET, DEFAULT_TARGET, TARGETS
@@ -324,13 +325,20 @@ def check_choice(options: Options, pipeline: Pipeline) -> None:
 def choose_data(options: Options, head: Head) -> str:
     """The data asked for; the demo's own for the demo; refused otherwise, since nothing would be proven."""
     if options.data is not None:
-        if options.data == DEMO and options.model != DEMO:
+        if options.data == DEMO and options.model != DEMO and not _learnt_the_demo(options.model):
             raise RequestError("--data: the demo's text does not fit another model; name a folder or a Hub id")
         return options.data
     if options.model == DEMO:
         return DEMO
     roles = " and ".join(role for role in head.dataset[-1] if not role.endswith("?"))
     raise RequestError(f"--data: missing; name a folder or Hub id with {roles} for head '{head.name}'")
+
+
+def _learnt_the_demo(model: str) -> bool:
+    """Whether a checkpoint is one that was tuned on the demo's text."""
+    folder = user_path(model, "--model")
+    record = tuned.read(folder) if folder.is_dir() else None
+    return record is not None and record.asked.data == DEMO
 
 
 def make_request(

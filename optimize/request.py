@@ -265,8 +265,8 @@ class Asked:
     settings: Annotated[
         Mapping[str, object],
         Option(
-            "Set a parameter of a stage, of a `search`, of the target's `runtime`, or a limit of `gates`; repeatable. "
-            "`optimize show STAGE` lists them.",
+            "Set a parameter of a stage, of a `search`, of `tune`, of the target's `runtime`, or a limit of `gates`; "
+            "repeatable. `optimize show STAGE` lists them.",
             "Pipeline",
             short="-s",
             flag="--set",
@@ -320,7 +320,8 @@ class Asked:
     minutes: Annotated[
         float | None,
         Option(
-            "How long a search may build, such as that of pipeline `fastest`. Short for `--set search.minutes=…`.",
+            "How long a search may build, such as that of pipeline `fastest`, or train. Short for "
+            "`--set search.minutes=…` or, of `optimize tune`, `--set tune.minutes=…`.",
             "Pipeline",
             sets="search.minutes",
         ),
@@ -551,11 +552,11 @@ def words_of(request: Request, *, chosen: bool = False) -> Iterator[tuple[Declar
             continue
         elif least is not None and value is not None and value < least:
             continue  # no stage trains, so no training examples were read: nobody can ask for that
-        elif text := _in_words(each, value):
+        elif text := in_words(each, value):
             yield each, text
 
 
-def _in_words(each: Declared, value: Any) -> str:
+def in_words(each: Declared, value: Any) -> str:
     """A value behind its flag; of a switch, the flag alone where it is on."""
     if isinstance(value, bool):
         return each.flag if value else ""

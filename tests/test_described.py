@@ -5,17 +5,19 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from optimize import compared, manifest
+from optimize import compared, manifest, tuned
 from optimize.compared import Comparison, Regression
 from optimize.gates import Gates
 from optimize.manifest import Manifest, Record
 from optimize.runtimes.pytorch import TorchRuntime
 from optimize.stages import STAGES, quantize_neural_compressor
 from optimize.targets import TARGETS
+from optimize.tuned import Tuned
+from optimize.tuning.space import Tuning
 
 RECORDS = [
     each
-    for module in (manifest, compared)
+    for module in (manifest, compared, tuned)
     for each in vars(module).values()
     if isinstance(each, type) and issubclass(each, Record) and each.__module__ == module.__name__
 ]
@@ -25,13 +27,14 @@ PARAMETERS = {
     **{f"target {name}": target.runtime for name, target in TARGETS.items()},
     "PyTorch": TorchRuntime,
     "limits": Gates,
+    "a search over fine-tunings": Tuning,
 }
 MODELS: dict[str, type[BaseModel]] = {**PARAMETERS, **{f"manifest {each.__name__}": each for each in RECORDS}}
 LONGEST = 420
 
 
 def test_the_records_of_a_manifest_are_all_looked_at():
-    assert {Manifest, Comparison, Regression} <= set(RECORDS)
+    assert {Manifest, Comparison, Regression, Tuned} <= set(RECORDS)
     assert len(RECORDS) > 10
 
 

@@ -567,7 +567,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_nothing_half_written(request_of, tm
     out, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "optimize: interrupted; finished stages are kept"
+    assert err.splitlines()[-1] == "optimize: interrupted; what is finished is kept"
     assert "Traceback" not in err
     assert out == ""
     assert_nothing_is_half_written(options)

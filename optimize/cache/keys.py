@@ -33,6 +33,8 @@ SHAPES_NOTHING = (
     "sweep",
     "swept",
     "tracking",
+    "tuned",
+    "tuning",
     "using",
 )
 """Modules and folders of the package that cannot shape an artifact: they ask for it, judge it, or show it.

@@ -16,7 +16,18 @@ import typer.core
 import typer.exceptions
 
 from optimize import __version__
-from optimize.cli import caching, commenting, comparing, inspecting, publishing, sweeping, tracking, using, verbosity
+from optimize.cli import (
+    caching,
+    commenting,
+    comparing,
+    inspecting,
+    publishing,
+    sweeping,
+    tracking,
+    tuning,
+    using,
+    verbosity,
+)
 from optimize.cli.ending import end
 from optimize.cli.options import (
     CacheOption,
@@ -302,6 +313,13 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     request_command(plan),
     sweeping.sweep,
     sweeping.pick,
+    request_command(
+        tuning.tune,
+        tuning.OPTIONS,
+        tuning.DEFAULTS,
+        trials=(tuning.TrialsOption, None),
+        on=(tuning.OnOption, None),
+    ),
     certify,
     report,
     publishing.publish,

@@ -21,7 +21,7 @@ from optimize.cli.streams import READER_LEFT, LastingFile, lasting_streams
 from optimize.errors import OptimizeError, RequestError, first_line, printable
 
 FAILED = OptimizeError.exit_code
-KEPT = "finished stages are kept"
+KEPT = "what is finished is kept"
 
 
 def end(act: Callable[[], int | None]) -> NoReturn:

@@ -15,6 +15,7 @@ from optimize.heads import HEADS
 from optimize.planning import AUTO
 from optimize.stages import STAGES
 from optimize.targets import ANY_TARGET, TARGETS
+from optimize.tuning.space import OWNER, Tuning
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,7 +26,7 @@ KNOWN: dict[str, Callable[[], Iterable[str]]] = {
     "target": lambda: [*TARGETS, ANY_TARGET],
     "head": lambda: [*HEADS, "all"],
     "pipeline": lambda: [*shipped_pipelines(), AUTO],
-    "show": lambda: dict.fromkeys([*STAGES, *shipped_pipelines(), *TARGETS, *HEADS, *SECTIONS[1:]]),
+    "show": lambda: dict.fromkeys([*STAGES, *shipped_pipelines(), *TARGETS, *HEADS, *SECTIONS[1:], OWNER]),
 }
 """Names by what they are of, for the shell to complete."""
 
@@ -66,6 +67,9 @@ def describe(name: str) -> list[Document]:
     if name == "search":
         summary = "how far a pipeline prunes before its candidates, and how long that may take"
         found.append({"section": name, "summary": summary, "parameters": _rows(Search)})
+    if name == OWNER:
+        summary = "what a search over fine-tunings tries, and how far it goes"
+        found.append({"tuning": name, "summary": summary, "parameters": _rows(Tuning)})
     if name in shipped_pipelines() or name.endswith((".yaml", ".yml")):
         found.append(_describe_pipeline(name))
     if not found:

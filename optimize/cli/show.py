@@ -19,6 +19,7 @@ USES = {
     "target": "Set one with: optimize run --target {name} --set runtime.SETTING=VALUE",
     "limits": "Set one with: optimize run --set gates.LIMIT=VALUE",
     "section": "Set one with: optimize run --set {name}.PARAMETER=VALUE",
+    "tuning": "Set one with: optimize tune --set {name}.PARAMETER=VALUE",
     "pipeline": "Run it with: optimize run --pipeline {name}. To edit it: optimize copy {name} mine.yaml",
 }
 

@@ -26,14 +26,14 @@ SHOWN_REASONS = 20
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with models, pipelines and settings.")],
     on: Annotated[
-        str,
+        Optional[str],
         typer.Option(
             "--on",
-            metavar="PLACE",
-            help="Where it is built and measured: local, or ray for the cluster of RAY_ADDRESS or of this machine, or "
-            "ray://host:port.",
+            metavar="ray[:ADDRESS]",
+            help="Build and measure on Ray: `ray` on this machine alone, ray:auto or ray:HOST:PORT on the cluster that "
+            "it is one of, ray://HOST:PORT on another.  [default: here, in processes]",
         ),
-    ] = "local",
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Builds at a time here; what is timed is alone.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was interrupted.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show the points and do nothing.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import chain, islice
 from typing import NamedTuple
@@ -51,7 +52,8 @@ def _share_out(drawn: Sequence[Drawn], wanted: Wanted, *, where: str) -> dict[st
     """Rows for calibration, then for tuning, then for training; refuses to leave one of the first and last without."""
     if not drawn:
         raise DataError(f"{where} has nothing that certification has not; add training examples")
-    before = drawn[: wanted.calibration_examples + wanted.tuning_examples]
+    most = len(drawn) - math.ceil(wanted.training_share * len(drawn))
+    before = drawn[: min(wanted.calibration_examples + wanted.tuning_examples, most)]
     # Too few for both are shared out in the proportion asked for; calibration has at least one, which stages need.
     share = wanted.calibration_examples / max(1, wanted.calibration_examples + wanted.tuning_examples)
     cut = min(wanted.calibration_examples, max(1, round(len(before) * share)))

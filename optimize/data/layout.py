@@ -33,23 +33,22 @@ Drawn = tuple[int, Row]
 class Rows:
     """A table seen through a head's roles: rows are renamed and labelled when they are asked for.
 
-    How labels are read is for `read_labels` to say; until then they stay as they are.
+    How labels are read, and which config they are matched to, is for `read_labels` to say; until then they stay as they
+    are, and no row is looked at.
     """
 
-    def __init__(
-        self, table: Table, head: Head, config: Config, columns: Mapping[str, str], *, where: str, files: Files
-    ) -> None:
+    def __init__(self, table: Table, head: Head, columns: Mapping[str, str], *, where: str, files: Files) -> None:
         present = table.column_names if hasattr(table, "column_names") else list(table[0]) if table else []
         self._roles = match_layout(head, present, columns, where=where) if present else {}
         self._table = _with_columns(table, self._roles.values())
         self._head = head
-        self._config = config
         self.where = where
         self._files = files
         self._unmatched: dict[int, str] = {}
         column = self._roles.get(head.labels or "")
         self.labels = read_column(table, column) if column else None
         self.reading: Reading | None = None
+        self.config: Config = {}
 
     def __len__(self) -> int:
         return len(self._table)
@@ -84,7 +83,7 @@ class Rows:
 
     def faults(self, drawn: Sequence[Drawn]) -> dict[int, str]:
         """What is wrong with rows, by their indices in the table."""
-        found = self._head.faults([row for _, row in drawn], self._config)
+        found = self._head.faults([row for _, row in drawn], self.config)
         faults = {index: found[place] for place, (index, _) in enumerate(drawn) if place in found}
         return faults | {index: self._unmatched[index] for index, _ in drawn if index in self._unmatched}
 
@@ -120,6 +119,7 @@ def read_labels(tables: Sequence[Rows], head: Head, config: Config) -> str:
     columns = [rows.labels for rows in tables if rows.labels and not rows.labels.hidden]
     said: dict[str, None] = {}
     for rows in tables:
+        rows.config = config
         if rows.labels:
             column = _together(rows.labels, [each for each in columns if each.names == rows.labels.names])
             rows.reading = _reading(column, rows, head, config)

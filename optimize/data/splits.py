@@ -19,6 +19,7 @@ from optimize.data.classes import Config
 from optimize.data.files import SPLITS, name_of
 from optimize.data.hub import inspect_hub
 from optimize.data.layout import Rows, first_present, match_layout, read_labels
+from optimize.data.naming import classes_in
 from optimize.data.opening import find_here, is_here, open_data, open_there
 from optimize.data.read import peek_columns
 from optimize.data.separated import note_on_lines
@@ -62,10 +63,13 @@ def _inspect_address(wanted: Wanted, progress: Progress) -> str | None:
         return found.remote.commit if found.remote else None
 
 
-def load_splits(wanted: Wanted, head: Head, config: Config, *, progress: Progress | None = None) -> Splits:
+def load_splits(
+    wanted: Wanted, head: Head, config: Config, *, new_classes: bool = False, progress: Progress | None = None
+) -> Splits:
     """Read, rename columns to roles, match labels to the checkpoint's `config`, and cut.
 
-    Raises DataError where something does not fit; its message names the file and the lines of rows.
+    With `new_classes`, classes are those of the data, whatever the config says of any. Raises DataError where something
+    does not fit; its message names the file and the lines of rows.
     """
     with _new_place() as place:
         found = open_data(wanted, head, place, progress or Silence())
@@ -75,19 +79,21 @@ def load_splits(wanted: Wanted, head: Head, config: Config, *, progress: Progres
             files, table = found.files.get(split, ()), found.read(split)
             note = found.notes.get(split)
             where = name_of(files) if files else f"{wanted.name}: {'sample of ' if note else ''}split '{split}'"
-            rows = Rows(table, head, config, wanted.columns, where=where, files=files)
+            rows = Rows(table, head, wanted.columns, where=where, files=files)
             return Origin(split, rows, (note,) if note else ())
 
         with found.saying():
             certified = origin_of(certify)
             others = certified if calibrate == certify else origin_of(calibrate)
             tables = [certified.table] if others is certified else [certified.table, others.table]
+            if new_classes:
+                config = {**config, **classes_in(tables, head)}
             reading = read_labels(tables, head, config)
             splits = assemble(head, certified, others, wanted)
             used = [file for split in dict.fromkeys((certify, calibrate)) for file in found.files.get(split, ())]
             notes = [found.said(note) for note in map(note_on_lines, used) if note]
         labels = "; ".join(filter(None, (reading, head.scoring(splits.certification, config))))
-        return replace(splits, notes=(*notes, *splits.notes), labels=labels)
+        return replace(splits, notes=(*notes, *splits.notes), labels=labels, config=config)
 
 
 @contextmanager

@@ -43,6 +43,14 @@ def tokenizer_limit(folder: Path) -> int | None:
     return None if most is None else int(most)
 
 
+def token_limit(head: Head, folder: Path, *, asked: int | None, longest: int) -> int:
+    """Tokens that texts are cut to: as asked for, else by head and tokenizer; never more than the `longest`."""
+    if asked:
+        return min(asked, longest)
+    usual = (head.max_tokens, tokenizer_limit(folder), longest)
+    return min(limit for limit in usual if limit is not None)
+
+
 def encode(head: Head, rows: tuple[Row, ...], text: Text) -> Encoded:
     """Tokenized rows; none give none."""
     return head.encode(rows, text) if rows else Encoded((), (), 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from optimize.data.urls import on_hub, without_secrets
 from optimize.errors import DataError
@@ -15,7 +16,8 @@ from optimize.manifest import Split
 class Wanted:
     """What to read and how much of it; `columns` maps roles to column names, `revision` is a Hub id's.
 
-    `max_unusable` is the largest share of the rows drawn that may be left out because they cannot be used.
+    `max_unusable` is the largest share of the rows drawn that may be left out because they cannot be used. Where rows
+    are few, `training_share` of those that do not certify train before the others get all that they ask for.
     """
 
     data: str
@@ -29,6 +31,7 @@ class Wanted:
     revision: str | None = None
     training_examples: int = 0
     max_unusable: float = 0.01
+    training_share: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -45,7 +48,7 @@ class Wanted:
 class Splits:
     """Rows with roles as keys and labels as class ids, a record of each split, and what should be said of the files.
 
-    `labels` says how labels were read.
+    `labels` says how labels were read, and `config` is the one that they were matched to.
     """
 
     calibration: tuple[Row, ...]
@@ -55,6 +58,7 @@ class Splits:
     training: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
     labels: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def name_data(data: str, revision: str | None) -> tuple[str, str | None]:

@@ -56,14 +56,14 @@ def _owned(place: Path) -> Iterator[None]:
     """Hold the lock of a new folder. The file gets its name once it is locked, so that no sweep is faster."""
     unnamed = place / f"{OWNER}.new"
     with unnamed.open("x", encoding="utf-8") as stream:
-        if _lock(stream.fileno()):
+        if lock(stream.fileno()):
             stream.write(_kernel())
             stream.flush()
         unnamed.rename(place / OWNER)
         yield
 
 
-def _lock(file: int) -> bool:
+def lock(file: int) -> bool:
     """Lock an open file; False where the disk has no locks. Raises BlockingIOError where another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,7 +83,7 @@ def _is_abandoned(place: Path) -> bool:
         # Network disks lock only what is open for writing.
         with owner.open("r+", encoding="utf-8") as stream:
             kernel = stream.read()
-            locked = _lock(stream.fileno())
+            locked = lock(stream.fileno())
     except BlockingIOError:
         return False
     except (OSError, ValueError):

@@ -36,6 +36,19 @@ def answers_in(row: Row) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def start_in(row: Row) -> int | None:
+    """Return where in the context the first answer begins, if the row says so and is right."""
+    given = row.get("answers")
+    starts: Any = given.get("answer_start") if isinstance(given, Mapping) else None
+    if isinstance(given, list | tuple):
+        starts = [each.get("answer_start") for each in given if isinstance(each, Mapping)]
+    first = next(iter(starts), None) if _encoding.is_list(starts) else starts
+    text = next(iter(answers_in(row)), "")
+    if isinstance(first, bool) or not isinstance(first, int | np.integer) or first < 0 or not text:
+        return None
+    return int(first) if row["context"].startswith(text, int(first)) else None
+
+
 def _texts(given: Any) -> list[Any] | None:
     """Texts as a list, alone, or under "text" in a mapping of lists or a list of mappings."""
     if isinstance(given, Mapping):

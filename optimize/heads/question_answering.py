@@ -21,7 +21,7 @@ import numpy as np
 from optimize.errors import DataError
 from optimize.heads import _encoding, _metrics
 from optimize.heads._metrics import Array
-from optimize.heads._squad import answers_in, best_threshold, score_of
+from optimize.heads._squad import answers_in, best_threshold, score_of, start_in
 from optimize.interfaces import Encoded, Feature, Feed, Fit, Head, Row, Said, Score, Text
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def encode(rows: Sequence[Row], text: Text) -> Encoded:
     )
     features = []
     for encoding, example in zip(batch.encodings, batch["overflow_to_sample_mapping"], strict=True):
-        features.append(window(encoding, example, contexts[example], may_decline=may_decline))
+        start = start_in(rows[example])
+        features.append(window(encoding, example, contexts[example], may_decline=may_decline, start=start))
     cut = sum(old != new for old, new in zip(questions, kept, strict=True))
     return Encoded(tuple(features), gold, cut, rows=tuple(rows))
 
@@ -92,8 +93,11 @@ def shortened(question: str, encoding: Encoding, limit: int) -> str:
     return question[: len(question) if len(encoding) <= limit // 2 else encoding.offsets[most - 1][1]]
 
 
-def window(encoding: Encoding, example: int, context: str, *, may_decline: bool) -> Feature:
-    """Make the feature of a pair of question and context; the first token may decide where one `may_decline`."""
+def window(encoding: Encoding, example: int, context: str, *, may_decline: bool, start: int | None = None) -> Feature:
+    """Make the feature of a pair of question and context; the first token may decide where one `may_decline`.
+
+    `start` is the character at which the answer begins, where that is known.
+    """
     # Special tokens belong to no sequence, None; the question is sequence 0, the context 1.
     sequences = np.array(encoding.sequence_ids, dtype=np.float64)
     positions = np.flatnonzero(sequences == 1)
@@ -104,6 +108,7 @@ def window(encoding: Encoding, example: int, context: str, *, may_decline: bool)
         "offsets": np.array(encoding.offsets, dtype=np.int64)[positions],
         "context": context,
         "nulls": int(may_decline),
+        "start": start,
     }
     return _encoding.feature(encoding.ids, example, extra)
 

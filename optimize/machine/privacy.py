@@ -2,7 +2,8 @@
 
 ONNX Runtime queues events in a database in the user's cache and resolves an outside host; turned off after its import,
 it has done so already. datasets counts what it reads, local files too; huggingface_hub, transformers and others tell
-the Hub what called it. All of them read their environment, which the processes that this one starts inherit.
+the Hub what called it; Ray tells its makers of each cluster. All of them read their environment, which the processes
+that this one starts inherit.
 OpenVINO and NNCF know no such variable; `optimize.runtimes.openvino` sees to them.
 """
 
@@ -18,6 +19,7 @@ SWITCHES = {
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Each says the strictest that it can, so a user's own setting can only ask for more reports, and is overruled."""
 READ_AT_IMPORT = (

@@ -93,13 +93,7 @@ def inspect_checkpoint(
         if chosen.code is not None:
             raise SourceError(f"--head: the demo has no head '{chosen.name}'; name your checkpoint with --model")
         return Found("demo", "demo", None, None, {}), chosen
-    found = _inspect(model, revision, head, progress or Silence())
-    kind = found.config.get("model_type")
-    if kind != "distilbert":
-        what = f"is a '{kind}' model" if kind else "its config names no model_type"
-        raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
-    check_config(found.config, where=found.id)
-    check_labels(found.config, where=found.id)
+    found = _inspect_distilbert(model, revision, head, progress)
     if found.encoder is not None:
         check_widths(found.encoder, width_of(found.config), where=found.id)
         chosen = sentence_head(found.encoder)
@@ -107,6 +101,41 @@ def inspect_checkpoint(
         chosen = find_head(head) if head else _head_of(found)
     check_folders(found, chosen, found.whole.folder, found.folder)
     return found, chosen
+
+
+def inspect_base(
+    model: str, revision: str | None, head: Head, *, progress: Progress | None = None
+) -> tuple[Found, Head]:
+    """Find a checkpoint to begin training a head from, and the head as which it is read.
+
+    That is the head itself where the checkpoint has one that can go on, else features: the encoder alone is taken. Of
+    a head with classes none can go on, since these are the data's. Raises what `inspect_checkpoint` does.
+    """
+    if model == "demo":
+        found, _ = inspect_checkpoint(model, revision, head.name)
+        return found, head
+    found = _inspect_distilbert(model, revision, PLAIN, progress)
+    goes_on = goes_on_from_its_own(head) and head.architecture in classes_of(found.config)
+    taken = head if goes_on else HEADS[FEATURES]
+    check_folders(found, taken, found.whole.folder, found.folder)
+    return found, taken
+
+
+def goes_on_from_its_own(head: Head) -> bool:
+    """Whether a checkpoint's weights of this head serve other data: those of one without classes of its own do."""
+    return head.labels is None or head.has_choices
+
+
+def _inspect_distilbert(model: str, revision: str | None, head: str | None, progress: Progress | None) -> Found:
+    """What there is, and that it is a DistilBERT whose config makes sense."""
+    found = _inspect(model, revision, head, progress or Silence())
+    kind = found.config.get("model_type")
+    if kind != "distilbert":
+        what = f"is a '{kind}' model" if kind else "its config names no model_type"
+        raise SourceError(f"{model}: {what}; name a DistilBERT checkpoint, nothing else is optimized here")
+    check_config(found.config, where=found.id)
+    check_labels(found.config, where=found.id)
+    return found
 
 
 def _inspect(model: str, revision: str | None, head: str | None, progress: Progress) -> Found:

@@ -160,7 +160,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     training = context.training.first(examples=params.examples)
     if not training.features:
         raise StageError("distill: there are no training examples; give data with a split to train on")
-    with reproducible(context):
+    with reproducible(context.seed, context.threads):
         accelerator = Accelerator(cpu=not torch.accelerator.is_available())
         student = load_model(source.path, context.head.auto_class).eval()
         teacher = load_model(context.reference.path, context.head.auto_class).eval()

@@ -158,7 +158,7 @@ class Pruning:
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the pruned checkpoint; facts say what is left, layer by layer, and what that cost on tuning data."""
     sample = calibration_sample(context, params.sample_tokens, stage="prune")
-    with reproducible(context):
+    with reproducible(context.seed, context.threads):
         pruning, times = prepare(load_model(source.path, context.head.auto_class), sample, params, context)
         pruned, tried = _prune(pruning)
         save_model(pruned.model, out)

@@ -102,7 +102,7 @@ class Group:
 def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     """Write the checkpoint with zeros; facts say how many, what they cost on tuning data, and what gzip makes of it."""
     sample = calibration_sample(context, params.sample_tokens, stage="prune_weights")
-    with reproducible(context):
+    with reproducible(context.seed, context.threads):
         model = load_model(source.path, context.head.auto_class)
         batches = make_batches(sample.features, model, size=BATCH_SIZE, tokens=params.batch_tokens)
         errors = zero_weights(model, batches, params, context)

@@ -121,7 +121,7 @@ def run(source: Artifact, out: Path, params: Params, context: Context) -> Facts:
     reduced, because = choose_range(params.reduce_range, context.cpu_features)
     limit = 63 if reduced else 127
     head, answers = context.head, answers_of(context.head, context.tuning)
-    with reproducible(context):
+    with reproducible(context.seed, context.threads):
         student = load_model(source.path, head.auto_class).eval()
         teacher = load_model(context.reference.path, head.auto_class).eval()
         pair = Pair(student, teacher, head, answers, params.temperature)

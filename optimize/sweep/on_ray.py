@@ -6,7 +6,6 @@ own retries are off: what was lost is begun anew by the loop that all pools shar
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from optimize.cache import code_digest
 from optimize.errors import UnavailableError, first_line
 from optimize.interfaces import Progress, Silence
 from optimize.machine import environment
+from optimize.machine.clusters import alive, joined
 from optimize.stages import STAGES
 from optimize.sweep.ledger import key_of
 from optimize.sweep.processes import attempt
@@ -25,7 +25,6 @@ from optimize.sweep.tasks import Task
 from optimize.sweep.work import Work
 from optimize.targets import TARGETS
 
-CLIENT = "ray://"
 GIB = 2**30
 MEMORY, TRAINING_MEMORY = 2 * GIB, 4 * GIB
 """What a stage needs at distilbert-base's size: the model some times over in FP32; of one that trains, also a teacher,
@@ -69,14 +68,11 @@ class Cluster:
 
     def machines(self) -> Sequence[Machine]:
         """The machines that are there, looked at every few seconds. Raises UnavailableError where none comes."""
-        import ray
-
         if time.monotonic() - self.looked >= LOOK_SECONDS:
             self.looked = time.monotonic()
-            nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
-            alive = {each["NodeID"]: each["Resources"] for each in nodes() if each["Alive"]}
-            self.known = {name: machine for name, machine in self.known.items() if name in alive}
-            for name, resources in alive.items():
+            there = {each["NodeID"]: each["Resources"] for each in alive()}
+            self.known = {name: machine for name, machine in self.known.items() if name in there}
+            for name, resources in there.items():
                 if name not in self.gone and name not in self.known and resources.get("CPU"):
                     self._join(name, resources)
             if self.known:
@@ -188,20 +184,8 @@ def _remote(function: Callable[..., Any], node: str, **needs: Any) -> Any:
 
 @contextmanager
 def ray_cluster(
-    on: str, describe: Callable[[Task], Work], *, progress: Progress, threads: int | None = None
+    address: str, describe: Callable[[Task], Work], *, progress: Progress, threads: int | None = None
 ) -> Iterator[Cluster]:
-    """A pool on the cluster that `on` names, left at the end of the block.
-
-    `ray` is the cluster of RAY_ADDRESS, or the one that `ray start` began on this machine, or else a Ray of its own.
-    """
-    import ray
-
-    address = on if on.startswith(CLIENT) else None
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ImportError) as error:
-        raise UnavailableError(f"--on: {on} cannot be joined ({first_line(error)}); check the address") from error
-    try:
+    """A pool on the cluster at an address, left at the end of the block."""
+    with joined(address):
         yield Cluster(describe, progress, threads=threads)
-    finally:
-        ray.shutdown()

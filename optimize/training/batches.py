@@ -215,16 +215,16 @@ def value_of(score: Score, reference: Score) -> float:
 
 
 @contextmanager
-def reproducible(context: Context) -> Iterator[None]:
-    """Seed torch and give it the context's threads; put both back as they were."""
+def reproducible(seed: int, threads: int) -> Iterator[None]:
+    """Seed torch and give it so many threads; put both back as they were."""
     import torch
 
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     # The CPU's generator alone: forking those of GPUs would start CUDA.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seed)
-        torch.set_num_threads(context.threads)
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
         try:
             yield
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)

@@ -1,8 +1,8 @@
 """Right answers in the order in which a student's answers come, for losses that use labels too.
 
-What the gold of an example is differs by head, and so does where a feature says which tokens it is about. An answer
-to a question is known as text alone: where that stands in several places of its context, or beyond the window, it
-labels nothing.
+What the gold of an example is differs by head, and so does where a feature says which tokens it is about. An answer of
+which the data do not say where in its context it begins labels nothing where it stands there twice, nor does one that
+lies beyond the window.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Gold = Any
 
 NO_LABEL = -100
 """What PyTorch's cross entropy passes over."""
+BEYOND = 2**20
+"""A place that no text reaches."""
 
 
 def labels_of(features: Sequence[Feature], gold: Sequence[Gold], answers: Answers) -> Tensor | None:
@@ -39,6 +41,39 @@ def labels_of(features: Sequence[Feature], gold: Sequence[Gold], answers: Answer
         return torch.from_numpy(found.reshape(-1))
     stated = torch.tensor([gold[feature.example] for feature in features], dtype=torch.float32)
     return stated.reshape(len(features), -1)
+
+
+def teaching(features: Sequence[Feature], gold: Sequence[Gold], answers: Answers) -> list[Feature]:
+    """The features of which anything has a label; of a batch without any, a mean loss would be no number."""
+    found = []
+    for feature in features:
+        labels = labels_of([feature], gold, answers)
+        if labels is not None and bool((labels != NO_LABEL).any()):
+            found.append(feature)
+    return found
+
+
+def labels_by_name(features: Sequence[Feature], gold: Sequence[Gold], answers: Answers) -> dict[str, Tensor]:
+    """Labels of a batch as transformers' own classes take them beside its inputs, which are padded to their longest.
+
+    A label for every token [B, T] where some decide, first and last token [B] where spans are looked for, else one
+    for each text: [B], or [B, C] for sets, [B, 1] for values.
+    """
+    import torch
+
+    if answers != "classes" or not any(name in features[0].extra for name in ("offsets", "positions")):
+        labels = labels_of(features, gold, answers)
+        return {} if labels is None else {"labels": labels}
+    if "offsets" in features[0].extra:
+        spans = torch.tensor([_span(feature, gold[feature.example]) for feature in features])
+        # These classes take numbers beyond the text for none, and negative ones for the first token.
+        spans[spans == NO_LABEL] = BEYOND
+        return {"start_positions": spans[:, 0], "end_positions": spans[:, 1]}
+    labels = torch.full((len(features), max(feature.tokens for feature in features)), NO_LABEL)
+    for row, feature in enumerate(features):
+        classes = torch.from_numpy(_classes(feature, gold[feature.example]))
+        labels[row, torch.from_numpy(feature.extra["positions"])] = classes
+    return {"labels": labels}
 
 
 def _classes(feature: Feature, gold: Gold) -> npt.NDArray[np.int64]:
@@ -64,9 +99,11 @@ def _span(feature: Feature, texts: Sequence[str]) -> tuple[int, int]:
     nulls = feature.extra["nulls"]
     offsets, positions = offsets[nulls:], positions[nulls:]
     nowhere = NO_LABEL, NO_LABEL
-    if context.count(texts[0]) != 1 or not len(positions):
+    start = feature.extra.get("start")
+    if start is None or not context.startswith(texts[0], start):
+        start = context.find(texts[0]) if context.count(texts[0]) == 1 else None
+    if start is None or not len(positions):
         return nowhere
-    start = context.index(texts[0])
     end = start + len(texts[0])
     within = positions[(offsets[:, 0] < end) & (offsets[:, 1] > start)]
     # A window that holds a part of the answer would teach a span that is not the answer.

@@ -58,6 +58,11 @@ def test_a_section_says_how_it_is_set(optimize, capsys):
     assert "section search" in out
     assert "Set one with: optimize run --set search.PARAMETER=VALUE" in out
 
+    optimize("show", "tune")
+    out = capsys.readouterr().out
+    assert "learning_rate  (number or two numbers; default [1.0e-05, 0.0001])" in out
+    assert "Set one with: optimize tune --set tune.PARAMETER=VALUE" in out
+
 
 def test_parameters_within_a_parameter_are_shown_too(optimize, capsys):
     optimize("show", "quantize_neural_compressor")

@@ -48,7 +48,11 @@ def test_a_plan_shows_the_points_and_does_nothing(optimize, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--on", "moon"], "--on: 'moon' is no place to work; write local, ray, or ray://host:port"),
+        (
+            ["--on", "moon"],
+            "--on: 'moon' is no place to work; write ray, ray:auto or ray:HOST:PORT, or ray://HOST:PORT",
+        ),
+        (["--on", "ray:moon"], "--on: 'ray:moon' names no address; write ray"),
         (["--jobs", "0"], "--jobs: 0 is too few; give 1 or more"),
     ],
 )

@@ -37,7 +37,7 @@ def read(head: str, config: dict[str, Any], *tables: Any) -> tuple[str, list[Row
     columns = {"context": "text"} if head == CHOICES else {}
     names = [f"split {number}" for number in range(len(tables))]
     pairs = zip(tables, names, strict=True)
-    found = [Rows(each, HEADS[head], config, columns, where=name, files=()) for each, name in pairs]
+    found = [Rows(each, HEADS[head], columns, where=name, files=()) for each, name in pairs]
     return read_labels(found, HEADS[head], config), found
 
 

@@ -48,7 +48,7 @@ ENDINGS: list[tuple[BaseException, int, str]] = [
     (SystemExit(0), 3, "a library ended the process with 0; "),
     (SystemExit("words"), 3, "a library ended the process with 'words'; "),
     (GeneratorExit(), 3, "GeneratorExit; "),
-    (KeyboardInterrupt(), 130, "interrupted; finished stages are kept"),
+    (KeyboardInterrupt(), 130, "interrupted; what is finished is kept"),
     (StageError("stage x: failed; look"), 3, "stage x: failed; look"),
     (DataError("data: bad; mend"), 2, "data: bad; mend"),
     (typer.BadParameter("wrong"), 2, "Invalid value: wrong"),
@@ -252,7 +252,7 @@ def test_a_signal_ends_work_in_one_line_and_leaves_nothing(working, tmp_path: Pa
     working.send_signal(number)
     _, err = working.communicate(timeout=30)
 
-    assert (working.returncode, err) == (code, f"optimize: {says}; finished stages are kept\n")
+    assert (working.returncode, err) == (code, f"optimize: {says}; what is finished is kept\n")
     assert list((tmp_path / "out").iterdir()) == []
     assert_gone(children, 20)
 

@@ -49,8 +49,9 @@ def test_an_answer_that_stands_twice_or_beyond_the_window_labels_nothing(context
     here = context("question-answering")
     feature = here.calibration.features[0]
     first = feature.extra["context"].split()[0]
-    twice = dataclasses.replace(feature, extra={**feature.extra, "context": f"{feature.extra['context']} {first}"})
-    beyond = dataclasses.replace(feature, extra={**feature.extra, "context": f"{feature.extra['context']} at Oz"})
+    silent = {**feature.extra, "start": None}
+    twice = dataclasses.replace(feature, extra={**silent, "context": f"{feature.extra['context']} {first}"})
+    beyond = dataclasses.replace(feature, extra={**silent, "context": f"{feature.extra['context']} at Oz"})
     assert labels_of([twice], [(first,)], "classes").tolist() == [NO_LABEL, NO_LABEL]
     assert labels_of([beyond], [("Oz",)], "classes").tolist() == [NO_LABEL, NO_LABEL]
 
