@@ -45,7 +45,7 @@ def test_what_cannot_be_met_is_refused_in_a_line(changes, message, options):
 @pytest.mark.parametrize(
     ("on", "message"),
     [
-        ("rey", "^--on: 'rey' is no place for trials; write ray, ray:auto or ray:HOST:PORT$"),
+        ("rey", "^--on: 'rey' is no place to work; write ray, ray:auto or ray:HOST:PORT$"),
         ("ray:head", "^--on: 'ray:head' names no address; write ray, ray:auto or ray:HOST:PORT$"),
         ("ray://head:10001", "^--on: 'ray://head:10001' is an address of Ray Client, which is not used here"),
     ],

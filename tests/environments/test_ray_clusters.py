@@ -20,17 +20,20 @@ from optimize.sweep.sweeping import State, plan_sweep, sweep
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402  (a part of ray, which may be missing)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.environments,
+    pytest.mark.timeout(1800),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 HEADS = ("text-classification", "token-classification")
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster():
     """Two machines of one core each; the head has none, so that it may live when they die."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [made.add_node(num_cpus=1) for _ in range(2)]
     made.wait_for_nodes()
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
     yield made, nodes
     ray.shutdown()
     made.shutdown()
@@ -56,7 +59,7 @@ def asked(checkpoint, data_folder, tmp_path) -> Callable[[str], Path]:
     return write
 
 
-def run(file: Path, on: str, watch: Callable[[State], None] = lambda _: None) -> swept.Swept:
+def run(file: Path, on: str | None, watch: Callable[[State], None] = lambda _: None) -> swept.Swept:
     planned = plan_sweep(file, out=file.parent, cache=file.parent / "cache")
     opened, packed = opener(on, jobs=2, threads=1, progress=Silent())
     return sweep(planned, opened, watch=watch, packed=packed)
@@ -74,7 +77,7 @@ def executed(file: Path) -> list[str]:
 
 def test_a_cluster_finds_what_this_machine_finds(cluster, asked):
     here, there = asked("here"), asked("there")
-    local, far = run(here, "local"), run(there, "ray")
+    local, far = run(here, None), run(there, f"ray:{cluster[0].address}")
     assert [trial.outcome for trial in far.trials] == [trial.outcome for trial in local.trials]
     assert digests(far) == digests(local)
     assert len(executed(there)) == len(set(executed(there))) == len(executed(here))
@@ -93,7 +96,7 @@ def test_a_machine_that_dies_loses_nothing(cluster, asked):
             dead.set()
             made.remove_node(first, allow_graceful=False)
 
-    found = run(file, "ray", kill)
+    found = run(file, f"ray:{made.address}", kill)
     assert dead.is_set()
     assert found.finished
     assert {trial.outcome for trial in found.trials} == {"measured"}
@@ -102,10 +105,9 @@ def test_a_machine_that_dies_loses_nothing(cluster, asked):
 
 def test_a_cluster_without_machines_is_told(asked, monkeypatch):
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
     monkeypatch.setattr("optimize.sweep.on_ray.EMPTY_SECONDS", 1.0)
     begun = time.monotonic()
     with pytest.raises(UnavailableError, match="has no machine"):
-        run(asked("there"), "ray")
+        run(asked("there"), f"ray:{made.address}")
     assert time.monotonic() - begun < 120
     made.shutdown()
