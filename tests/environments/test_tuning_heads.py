@@ -24,7 +24,7 @@ from optimize.running import run
 from optimize.tuning.plan import plan_tuning
 from optimize.tuning.work import load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.environments, pytest.mark.timeout(1800)]
 TRAINED = [name for name in HEADS if name != "feature-extraction"]
 COMMAND = "from optimize.cli.commands import main; main()"
 
