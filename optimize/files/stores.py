@@ -93,13 +93,17 @@ def require_writable(address: str, shown: str) -> None:
 @contextmanager
 def asking(shown: str, *, refusal: type[OptimizeError], what: str, then: str = "") -> Iterator[None]:
     """Say in our words what libraries raise meanwhile. A full disk of this machine stays the OSError that it is."""
-    known: tuple[type[Exception], ...] = (*BUILT_IN, *_known(OWN))
     try:
         yield
-    except known as error:
+    except _raised() as error:  # by now, whatever library it is of is in use
         raise_if_full(error)
         kind, words = _refused(error.__cause__ or error, refusal, what)
         raise kind(f"{shown}: {words}{then}") from None
+
+
+def _raised() -> tuple[type[Exception], ...]:
+    """All that libraries raise, of those that are in use."""
+    return (*BUILT_IN, *_known(OWN))
 
 
 def _known(names: Iterable[tuple[str, str]]) -> tuple[type[Exception], ...]:

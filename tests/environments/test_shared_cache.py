@@ -72,6 +72,15 @@ def never(out):
 for number in range(first, after):
     print(cache.fetch(cache.open_place(address), material(number), "onnx", never).key)
 """
+DAMAGE = """
+import sys
+import fsspec
+
+system, path = fsspec.core.url_to_fs(sys.argv[1])
+content = bytearray(system.cat_file(path))
+content[len(content) // 2] ^= 255
+system.pipe_file(path, bytes(content))
+"""
 ASK = """
 import sys
 from optimize.cache import require_reachable
@@ -139,6 +148,33 @@ def test_writers_that_are_killed_at_random_moments_leave_whole_entries_and_lose_
     assert finished <= last == set(read)
     assert len(read) == entries
     assert not list((tmp_path / "last").rglob("unsent"))
+
+
+def asked(*words: object, code: int = 0) -> dict[str, list[dict[str, str]]]:
+    """What `optimize cache` answers a client."""
+    return json.loads(run_there(store_clients(), "-m", "optimize", "cache", *words, "--json", accepted=(code,)))
+
+
+def test_a_store_is_listed_verified_and_cleared_by_its_own_client(bucket, tmp_path, monkeypatch):
+    address = f"{bucket}/kept"
+    keys = written(begin(address, 0, 3, "one", tmp_path / "one"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "here"))
+
+    listed = asked("ls", "--cache", f"read+{address}")["entries"]
+    assert {each["key"] for each in listed} == keys
+    assert {(each["stage"], each["head"], each["age_seconds"] < 600) for each in listed} == {
+        ("export", "fill-mask", True)
+    }
+
+    damaged = min(keys)
+    run_there(store_clients(), "-c", DAMAGE, f"{address}/{damaged}.tar")
+    assert [each["key"] for each in asked("verify", "--cache", address, code=3)["damaged"]] == [damaged]
+    assert asked("verify", "--cache", address) == {"damaged": [], "damaged_here": []}
+
+    youngest = asked("ls", "--cache", address)["entries"][0]
+    removed = asked("gc", "--keep", youngest["size_bytes"], "--cache", address)["removed"]
+    assert {each["key"] for each in removed} == keys - {damaged, youngest["key"]}
+    assert [each["key"] for each in asked("ls", "--cache", address)["entries"]] == [youngest["key"]]
 
 
 def test_a_bucket_that_is_not_there_is_refused_before_anything_is_built(bucket):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import fsspec
 import pytest
 
@@ -47,3 +50,20 @@ def test_a_client_that_finds_no_account_is_no_unknown_kind_of_address():
     fsspec.register_implementation("lonely", Lonely, clobber=True)
     with pytest.raises(RequestError, match="lonely://a/b: needs an account or credentials that are not set; set them"):
         open_store("lonely://a/b", "lonely://a/b", refusal=RequestError, what="the address")
+
+
+def test_a_library_that_is_imported_meanwhile_is_no_less_understood(monkeypatch):
+    """paramiko is imported by fsspec, where an address is opened."""
+    library = ModuleType("paramiko.ssh_exception")
+    library.SSHException = type("SSHException", (Exception,), {})
+    library.AuthenticationException = type("AuthenticationException", (library.SSHException,), {})
+
+    def connect() -> None:
+        monkeypatch.setitem(sys.modules, "paramiko.ssh_exception", library)
+        raise library.AuthenticationException("Authentication failed.")
+
+    with (
+        pytest.raises(RequestError, match=r"^sftp://host/x: these credentials do not allow that"),
+        asking("sftp://host/x", refusal=RequestError, what="the address"),
+    ):
+        connect()
