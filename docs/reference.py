@@ -202,8 +202,8 @@ TUNING_RECORD = """## What is recorded
 `tuning.json` starts with the record [Tuned](#tuned). Fields may be added within a schema; names and meanings stay.
 
 A line of `events.jsonl` has its `time` and an `event`: `search`, `begun`, `resumed`, `measured`, `ended`, `ray` or
-`written`. Beside these stands what is to be said of it: the number of the `trial`, its `parameters`, a measurement as in
-[Point](#point), an `outcome` as in [Trial](#trial)."""
+`written`. Beside these stands what is to be said of it: the number of the `trial`, its `parameters`, a measurement as
+in [Point](#point), an `outcome` as in [Trial](#trial)."""
 
 COMMANDS_INTRO = """# Command line
 
