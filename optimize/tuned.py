@@ -43,7 +43,7 @@ class Trial(Record):
     number: int = Field(description="Its number, from 0.")
     parameters: dict[str, float | int] = Field(description="What was searched over, by name.")
     outcome: Outcome = Field(
-        description="`finished`: trained to its end. `stopped`: far behind others at a measurement. `out of time`: the "
+        description="`finished`: trained to its end. `stopped`: behind others at a measurement. `out of time`: the "
         "search's time was up. `failed`: it could not go on. `running`: not at its end yet."
     )
     reason: str = Field(default="", description="Why it was stopped or failed; empty for the others.")

@@ -166,7 +166,7 @@ def _callback(course: Course) -> Any:
     def complete(_: object, *, trial: Any, **__: object) -> None:
         number = int(trial.config[NUMBER])
         if course.trials[number].outcome == "running":
-            course.end(number, "stopped", "far behind others at this measurement")
+            course.end(number, "stopped", "behind others at this measurement")
 
     def died(_: object, *, trial: Any, **__: object) -> None:
         course.end(int(trial.config[NUMBER]), "failed", "its process died, or the machine that it ran on is gone")

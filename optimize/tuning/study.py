@@ -58,7 +58,7 @@ def carry_out(course: Course, study: Study, asked: Any) -> None:
     course.begin(number, parameters)
     outcome, reason = attempt(course.work, number, parameters, tell, seconds=course.left)
     if outcome == "stopped":
-        reason = "far behind others at this measurement"
+        reason = "behind others at this measurement"
     course.end(number, outcome, reason)
     tell_study(study, asked.number, course.trials[number])
 

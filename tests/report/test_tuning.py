@@ -25,7 +25,7 @@ def trial(number: int, outcome: str, *values: float, reason: str = "") -> Trial:
 
 TRIALS = [
     trial(0, "finished", 0.5, 0.8, 0.7),
-    trial(1, "stopped", 0.9, 0.1, reason="far behind others at this measurement"),
+    trial(1, "stopped", 0.9, 0.1, reason="behind others at this measurement"),
     trial(2, "failed", reason="OutOfMemoryError: of | bars"),
     trial(3, "out of time", 0.8),
 ]

@@ -194,7 +194,7 @@ def test_a_trial_far_behind_is_stopped_and_never_chosen(options, scores):
     _, record = carry_out(options(settings={"tune.trials": 3, "tune.measurements": 2}))
 
     assert [each.outcome for each in record.trials] == ["finished", "finished", "stopped"]
-    assert record.trials[2].reason == "far behind others at this measurement"
+    assert record.trials[2].reason == "behind others at this measurement"
     assert len(record.trials[2].curve) == 1
     assert record.chosen == 1
 
