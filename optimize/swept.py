@@ -63,6 +63,12 @@ class Trial(Record):
         return self.tuning.metric.relative_drop if self.tuning and self.tuning.metric else None
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether its speed was measured on a machine that others kept busy, or is too uncertain to go by."""
+        times = self.tuning.latency if self.tuning else []
+        return any(each.shape == self.shape and each.unreliable for each in times)
+
+    @property
     def size_ratio(self) -> float | None:
         """Its file's size over that of FP32."""
         return self.tuning.size.ratio if self.tuning else None

@@ -36,6 +36,9 @@ def sweep(
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Builds at a time here; what is timed is alone.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was interrupted.")] = False,
+    retime: Annotated[
+        bool, typer.Option("--retime", help="Go on with it, and measure again what a busy machine timed.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show the points and do nothing.")] = False,
     allow_failures: Annotated[
         bool, typer.Option("--allow-failures", help="Let points fail without failing the sweep.")
@@ -61,7 +64,7 @@ def sweep(
 
     with board() as (watch, progress):
         place = cache_from(cache)
-        planned = plan_sweep(file, out=out, cache=place, resume=resume or plan, progress=progress)
+        planned = plan_sweep(file, out=out, cache=place, resume=resume or plan, retime=retime, progress=progress)
         if not plan:
             threads = planned.matrix.options.get("threads")
             opened, packed = opener(on, jobs=jobs, threads=threads, progress=progress)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from optimize.manifest import Environment
-from optimize.report.tables import MISSING, Rows, megabytes
+from optimize.report.tables import MISSING, UNRELIABLE, Rows, megabytes
 from optimize.swept import Swept, Trial
 
 CHOSEN, FRONT, BEATEN, MISSES = "chosen", "on the front", "beaten by another", "misses a limit"
 Group = tuple[str, str, str]
+LEAST = 5e-5
+"""What is less than that rounds to 0.00 %."""
 
 
 def groups_of(swept: Swept) -> dict[Group, list[Trial]]:
@@ -55,9 +57,15 @@ def _numbers(trial: Trial) -> tuple[str, ...]:
         f"{tuned.metric.value:.4f} ({tuned.metric.reference:.4f})" if tuned.metric else MISSING,
         f"{trial.relative_drop:+.2%}" if trial.relative_drop is not None else MISSING,
         f"{tuned.drift.agreement:.4f}" if tuned.drift else MISSING,
-        f"{trial.speedup:.2f}×" if trial.speedup is not None else MISSING,
+        _speed(trial),
         f"{megabytes(tuned.size.bytes)} ({tuned.size.ratio:.3f})",
     )
+
+
+def _speed(trial: Trial) -> str:
+    if trial.speedup is None:
+        return MISSING
+    return f"{trial.speedup:.2f}×, {UNRELIABLE}" if trial.is_doubtful else f"{trial.speedup:.2f}×"
 
 
 def failed_rows(swept: Swept) -> Rows:
@@ -92,12 +100,19 @@ def machine_words(environment: Environment) -> str:
 def in_words(trial: Trial) -> str:
     """A measured point in a sentence: what it is, and what it costs and gains."""
     gains = [f"{trial.speedup:.2f} times as fast as FP32 at {trial.shape}"] if trial.speedup is not None else []
+    if trial.is_doubtful:
+        gains.append(f"which is {UNRELIABLE}")
     if trial.size_ratio is not None:
         gains.append(f"{trial.size_ratio:.3f} of its size")
     if trial.relative_drop is not None:
-        way = "loses" if trial.relative_drop >= 0 else "gains"
-        gains.append(f"{way} {abs(trial.relative_drop):.2%} of the metric on tuning data")
+        gains.append(f"{_lost(trial.relative_drop)} on tuning data")
     return f"{trial.label}: {', '.join(gains)}"
+
+
+def _lost(drop: float) -> str:
+    if abs(drop) < LEAST:
+        return "loses nothing of the metric"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2%} of the metric"
 
 
 def chosen_words(swept: Swept) -> Iterator[str]:

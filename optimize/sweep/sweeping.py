@@ -41,7 +41,7 @@ NOT_BEGUN = "the time was over; go on with --resume"
 class Planned:
     """A sweep that can be carried out: its points, the reasons of those that cannot be, and the heads of its models.
 
-    Where a search chooses points, there are none yet.
+    Where a search chooses points, there are none yet. With `retime`, what a busy machine timed is measured again.
     """
 
     file: Path
@@ -51,6 +51,7 @@ class Planned:
     heads: dict[str, Head]
     folder: Path
     cache: Path | str | None = None
+    retime: bool = False
 
     def placed(self, point: Point) -> Point:
         """The point with the places that the sweep gives it."""
@@ -75,18 +76,25 @@ Watch = Callable[[State], None]
 
 
 def plan_sweep(
-    file: Path, *, out: Path, cache: Path | str | None = None, resume: bool = False, progress: Progress | None = None
+    file: Path,
+    *,
+    out: Path,
+    cache: Path | str | None = None,
+    resume: bool = False,
+    retime: bool = False,
+    progress: Progress | None = None,
 ) -> Planned:
     """Read a sweep's file and plan all its points; what is wrong with the request is refused here.
 
+    A sweep that is there goes on with `resume`, or with `retime`, which also measures again what a busy machine timed.
     A point that this machine cannot run, or whose stages do not go with its head, is kept with the reason.
     """
     matrix = read_matrix(file)
     folder = out / file.stem
     check_place(out, "--out")
-    if (folder / TRIALS).exists() and not resume:
+    if (folder / TRIALS).exists() and not (resume or retime):
         raise RequestError(f"{folder}: holds a sweep already; add --resume to go on with it, or name another --out")
-    planned = Planned(file, matrix, [], {}, {}, folder, cache)
+    planned = Planned(file, matrix, [], {}, {}, folder, cache, retime)
     points = [planned.placed(point) for point in points_of(matrix, str(file))] if matrix.search is None else []
     if matrix.search is not None:
         askers_of(matrix, str(file))  # refuses what a search would
@@ -189,6 +197,9 @@ class Sweeping:
         askers = askers_of(planned.matrix, str(planned.file))
         known = list(self.ledger.trials.values())
         self.points |= {point.id: planned.placed(point) for asker in askers for point in asker.remember(known)}
+        remembered_points = list(self.points.values())
+        refused, self.heads = refusals_of(remembered_points, None)
+        yield self.unknown(remembered_points, refused)
         while asked := [planned.placed(point) for asker in askers for point in asker.ask()]:
             refused, heads = refusals_of(asked, None)
             self.heads |= heads
@@ -203,9 +214,13 @@ class Sweeping:
         for point in points:
             if point.id in refused:
                 self.ledger.note(self.trial(point, "failed", refused[point.id]))
-        known = {name for name, trial in self.ledger.trials.items() if trial.outcome == "measured"}
+        known = {name for name, trial in self.ledger.trials.items() if self.is_known(trial)}
         self.watch(self.state)
         return [point for point in points if point.id not in known and point.id not in refused]
+
+    def is_known(self, trial: Trial) -> bool:
+        """Whether a point is not to be measured any more."""
+        return trial.outcome == "measured" and not (self.planned.retime and trial.is_doubtful)
 
     def measure(self, points: Sequence[Point], pool: Callable[[], Pool], until: float | None) -> list[Task]:
         """Build and measure points; what fails while several are measured is measured by itself. What is left."""

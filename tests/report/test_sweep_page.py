@@ -6,6 +6,7 @@ import re
 
 from sweep.swept_cases import MACHINE, swept, trial
 
+from optimize.manifest import Latency
 from optimize.report.html.sweep import render_sweep, staircase
 from optimize.sweep.front import with_front
 
@@ -20,6 +21,18 @@ def test_points_stand_in_the_picture_and_in_the_table():
     assert page.count("<svg") == 2  # a narrow and a wide one
     assert "chosen, certified: passed (on the front)" in page
     assert 'href="runs/r/report.html"' in page
+
+
+def test_speeds_of_a_busy_machine_are_called_not_reliable():
+    busy = trial("busy")
+    timed = Latency(
+        shape="1x128", p50_ms=1.0, p90_ms=None, p99_ms=None, runs=20, speedup={}, unreliable="the machine was busy"
+    )
+    busy = busy.model_copy(update={"tuning": busy.tuning.model_copy(update={"latency": [timed]})})
+    page = page_of(busy, trial("quiet", speed=3.0))
+    assert "busy: 2.00 times as fast as FP32 at 1x128, which is not reliable" in page
+    assert '<td class="number">2.00×, not reliable</td>' in page
+    assert "quiet: 3.00 times as fast as FP32 at 1x128, 0.500 of its size, loses nothing of the metric" in page
 
 
 def test_what_was_not_measured_has_its_reason():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -95,13 +95,13 @@ class World:
     def plan(self, **others: object) -> Planned:
         return plan_sweep(self.file, out=self.place / "sweeps", cache=self.place / "cache", **others)
 
-    def run(self, *, stops_after: int | None = None, resume: bool = False) -> swept.Swept:
+    def run(self, *, stops_after: int | None = None, **others: bool) -> swept.Swept:
         @contextmanager
         def opened(describe: Callable[[Task], Work]) -> Iterator[Inline]:
             self.pools.append(Inline(describe, stops_after))
             yield self.pools[-1]
 
-        return sweep(self.plan(resume=resume), opened, watch=lambda _: None)
+        return sweep(self.plan(**others), opened, watch=lambda _: None)
 
     @property
     def events(self) -> list[dict[str, object]]:
@@ -157,6 +157,26 @@ def test_what_is_known_is_not_done_again(world):
     more = world.run(resume=True)
     assert [trial.id for trial in more.trials][:2] == [trial.id for trial in first.trials]
     assert world.pools[-1].done.count("stage") == 2  # of the new one alone
+
+
+def test_what_a_busy_machine_timed_is_measured_again_where_that_is_asked_for(world, monkeypatch):
+    quiet = subjects.measure_latency
+
+    def busy(*engines, **others):
+        return {name: doubted(times) for name, times in quiet(*engines, **others).items()}
+
+    def doubted(times):
+        latency = [each.model_copy(update={"unreliable": "the machine was busy"}) for each in times.latency]
+        return replace(times, latency=latency)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subjects, "measure_latency", busy)
+        first = world.run()
+    assert all(trial.is_doubtful for trial in first.trials)
+    assert world.run(resume=True).trials == first.trials
+    again = world.run(retime=True)
+    assert not any(trial.is_doubtful for trial in again.trials)
+    assert world.pools[-1].done.count("certify") == 1
 
 
 @pytest.mark.parametrize("stops_after", [0, 2, 4, 5])

@@ -12,11 +12,13 @@ from optimize.report.tables import Rows
 from optimize.swept import Swept, Trial
 
 HEIGHT = 320
+SURE, DOUBTFUL = 0.9, 0.4
+"""How opaque marks are."""
 COLOURS = {sweeps.CHOSEN: HUES[4], sweeps.FRONT: RESULT, sweeps.BEATEN: BETWEEN, sweeps.MISSES: ORIGINAL}
 ABOUT = (
     "Each point is one model, measured on tuning data: further right is faster, lower loses less, and a larger mark is "
-    "a larger file. The line joins those that no other beats in drop and speed. The chosen one was certified on other "
-    "data."
+    "a larger file. The line joins those that no other beats in drop and speed. Pale ones were timed on a busy "
+    "machine. The chosen one was certified on other data."
 )
 
 
@@ -61,6 +63,7 @@ def _spec(trials: Sequence[Trial], width: int) -> Spec:
             "drop": trial.relative_drop,
             "size": trial.size_ratio,
             "standing": sweeps.standing_of(trial),
+            "ink": DOUBTFUL if trial.is_doubtful else SURE,
             "words": sweeps.in_words(trial),
         }
         for trial in trials
@@ -74,8 +77,9 @@ def _spec(trials: Sequence[Trial], width: int) -> Spec:
     colour |= {"scale": {"domain": known, "range": [COLOURS[each] for each in known]}}
     size: Spec = {"field": "size", "type": "quantitative", "legend": None}
     size |= {"scale": {"domain": [0, 1], "range": [40, 520]}}
-    marks: Spec = {"mark": {"type": "circle", "opacity": 0.85}, "data": rows(*values)}
-    marks |= {"encoding": {"x": x, "y": y, "color": colour, "size": size, "description": words()}}
+    ink: Spec = {"field": "ink", "type": "quantitative", "scale": None, "legend": None}
+    marks: Spec = {"mark": {"type": "circle"}, "data": rows(*values)}
+    marks |= {"encoding": {"x": x, "y": y, "color": colour, "size": size, "opacity": ink, "description": words()}}
     line: Spec = {"mark": {"type": "line", "color": MUTED, "strokeWidth": 1}, "data": rows(*staircase(values))}
     line |= {"encoding": {"x": x, "y": y}}
     return {"width": width, "height": HEIGHT, "layer": [line, marks]}
