@@ -8,7 +8,13 @@ from optimize.manifest import Environment
 from optimize.report.tables import MISSING, UNRELIABLE, Rows, megabytes
 from optimize.swept import Swept, Trial
 
-CHOSEN, FRONT, BEATEN, MISSES = "chosen", "on the front", "beaten by another", "misses a limit"
+CHOSEN, FRONT, BEATEN, OPEN, MISSES = (
+    "chosen",
+    "on the front",
+    "beaten by another",
+    "leaves a limit open",
+    "misses a limit",
+)
 Group = tuple[str, str, str]
 LEAST = 5e-5
 """What is less than that rounds to 0.00 %."""
@@ -27,18 +33,39 @@ def standing_of(trial: Trial) -> str:
     """How a point stands among the others, in words."""
     if trial.run is not None:
         return CHOSEN
-    if not trial.meets_gates:
+    if any(check.outcome == "failed" for check in trial.checks):
         return MISSES
+    if not trial.meets_gates:
+        return OPEN
     return FRONT if trial.on_front else BEATEN
 
 
 def trial_rows(trials: Sequence[Trial]) -> Rows:
-    """One row for each point, by speed: what it loses on tuning data, speed, size, and how it stands."""
+    """One row for each point, the fastest first: how it stands, what it loses on tuning data, speed and size."""
     name = next((each.tuning.metric.name for each in trials if each.tuning and each.tuning.metric), "metric")
-    header = ("point", f"{name} (FP32)", "relative drop", "agreement", "times as fast", "size", "standing", "why")
-    rows: Rows = [header]
+    rows: Rows = [("point", "standing", f"{name} (FP32)", "relative drop", "agreement", "times as fast", "size")]
     for trial in sorted(trials, key=lambda each: -(each.speedup or 0.0)):
-        rows.append((trial.label, *_numbers(trial), _standing(trial), trial.reason))
+        rows.append((trial.label, _standing(trial), *_numbers(trial)))
+    return rows
+
+
+def unmet_rows(trials: Sequence[Trial]) -> Rows:
+    """One row for each limit that a point does not meet on tuning data; the header alone where all are met."""
+    rows: Rows = [("point", "limit", "outcome", "why")]
+    for trial in trials:
+        for check in trial.checks:
+            if check.outcome != "passed":
+                rows.append((trial.label, check.name, check.outcome, check.reason))
+    return rows
+
+
+def certified_rows(swept: Swept) -> Rows:
+    """One row for each point that was certified; its verdict is on other data than its numbers."""
+    rows: Rows = [("model", "target", "point", "verdict", "relative drop", "times as fast", "size")]
+    for trial in swept.trials:
+        if trial.run is not None:
+            _, drop, _, speed, size = _numbers(trial)
+            rows.append((trial.model, trial.target, trial.label, trial.verdict or MISSING, drop, speed, size))
     return rows
 
 

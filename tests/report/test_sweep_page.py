@@ -20,7 +20,13 @@ def test_points_stand_in_the_picture_and_in_the_table():
     assert "b: 4.00 times as fast as FP32 at 1x128" in page  # of the mark
     assert page.count("<svg") == 2  # a narrow and a wide one
     assert "chosen, certified: passed (on the front)" in page
-    assert 'href="runs/r/report.html"' in page
+    assert '<a href="runs/r/report.html">passed</a>' in page
+
+
+def test_limits_that_are_not_met_are_told_apart():
+    page = page_of(trial("a"), trial("far", drop=0.05))
+    assert "Limits that are not met on tuning data: 1 rows" in page
+    assert "0.05 exceeds the limit" in page
 
 
 def test_speeds_of_a_busy_machine_are_called_not_reliable():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from markupsafe import Markup
+
 from optimize.report import sweeps
 from optimize.report.html.charts import BETWEEN, HUES, MUTED, ORIGINAL, RESULT, Spec, chart, rows, words
 from optimize.report.html.frame import fill
@@ -14,7 +16,15 @@ from optimize.swept import Swept, Trial
 HEIGHT = 320
 SURE, DOUBTFUL = 0.9, 0.4
 """How opaque marks are."""
-COLOURS = {sweeps.CHOSEN: HUES[4], sweeps.FRONT: RESULT, sweeps.BEATEN: BETWEEN, sweeps.MISSES: ORIGINAL}
+LEAST_SPAN = 1e-3
+"""Of drops, above the largest and below the smallest."""
+COLOURS = {
+    sweeps.CHOSEN: HUES[4],
+    sweeps.FRONT: RESULT,
+    sweeps.BEATEN: BETWEEN,
+    sweeps.OPEN: HUES[2],
+    sweeps.MISSES: ORIGINAL,
+}
 ABOUT = (
     "Each point is one model, measured on tuning data: further right is faster, lower loses less, and a larger mark is "
     "a larger file. The line joins those that no other beats in drop and speed. Pale ones were timed on a busy "
@@ -24,7 +34,8 @@ ABOUT = (
 
 def render_sweep(swept: Swept) -> str:
     """The whole page; the same page for the same record."""
-    sections = [section(group, trials, swept) for group, trials in sweeps.groups_of(swept).items()]
+    sections = [each for each in (_certified(swept),) if not each.is_empty]
+    sections += [section(group, trials, swept) for group, trials in sweeps.groups_of(swept).items()]
     failed = sweeps.failed_rows(swept)
     if len(failed) > 1:
         about = "Points that could not be built or measured, or that were left out, with the reason."
@@ -34,15 +45,25 @@ def render_sweep(swept: Swept) -> str:
         title=f"sweep {swept.name}, {swept.created[:16].replace('T', ' ')}",
         headline=sweeps.counts(swept),
         unfinished=not swept.finished,
-        chosen=[(each, trial.run) for each, trial in zip(sweeps.chosen_words(swept), certified(swept), strict=True)],
+        about=ABOUT,
         sections=[*sections, machines(swept)],
         command=f"optimize sweep {swept.name}.yaml",
     )
 
 
-def certified(swept: Swept) -> list[Trial]:
-    """The points that have runs."""
-    return [trial for trial in swept.trials if trial.run is not None]
+def _certified(swept: Swept) -> Section:
+    """What was chosen, with a link to each report; empty where nothing was."""
+    header, *body = sweeps.certified_rows(swept)
+    if not body:
+        return Section("certified", "Certified")
+    runs = [trial.run for trial in swept.trials if trial.run is not None]
+    link = Markup('<a href="runs/{}/report.html">{}</a>')
+    linked = [(*row[:3], link.format(run, row[3]), *row[4:]) for row, run in zip(body, runs, strict=True)]
+    about = (
+        "The best point of each model and target by its limits. Drop, speed and size are from tuning data, by which it "
+        "was chosen; the verdict is from data that nothing was chosen by, and leads to the report."
+    )
+    return Section("certified", "Certified", about, tables=[Table("Chosen points", [header, *linked], words=4)])
 
 
 def section(group: sweeps.Group, trials: Sequence[Trial], swept: Swept) -> Section:
@@ -51,9 +72,13 @@ def section(group: sweeps.Group, trials: Sequence[Trial], swept: Swept) -> Secti
     said = "; ".join(sweeps.in_words(trial) for trial in trials if trial.on_front)
     caption = "What is lost, against how fast it is"
     timed = [trial for trial in trials if trial.speedup is not None and trial.relative_drop is not None]
-    charts = [chart(caption, f"{title}: {said}", lambda width: _spec(timed, width), wide=True)] if timed else []
+    drawn = [chart(caption, f"{title}: {said}", lambda width: _spec(timed, width), wide=True)]
+    tables = [Table("Points", sweeps.trial_rows(trials), words=2)]
+    unmet = sweeps.unmet_rows(trials)
+    if len(unmet) > 1:
+        tables.append(Table("Limits that are not met on tuning data", unmet, words=4, folded=True))
     place = "-".join(group).lower().replace(" ", "-")
-    return Section(place, title, ABOUT, charts, [Table("Points", sweeps.trial_rows(trials))])
+    return Section(place, title, charts=drawn if len(timed) > 1 else (), tables=tables)
 
 
 def _spec(trials: Sequence[Trial], width: int) -> Spec:
@@ -72,7 +97,9 @@ def _spec(trials: Sequence[Trial], width: int) -> Spec:
     x: Spec = {"field": "speed", "type": "quantitative", "title": f"times as fast as FP32 at {trials[0].shape}"}
     x |= {"axis": {"grid": False, "tickCount": 6}, "scale": {"zero": False, "padding": 24}}
     y: Spec = {"field": "drop", "type": "quantitative", "title": "relative drop on tuning data"}
-    y |= {"axis": {"format": "+.1%"}, "scale": {"zero": False, "padding": 16}}
+    drops = [trial.relative_drop or 0.0 for trial in trials]
+    ends = [min(drops) - LEAST_SPAN, max(drops) + LEAST_SPAN]  # what differs by less looks alike, as it should
+    y |= {"axis": {"format": "+.2%", "tickCount": 6}, "scale": {"domain": ends, "nice": False}}
     colour: Spec = {"field": "standing", "type": "nominal", "title": None, "sort": known}
     colour |= {"scale": {"domain": known, "range": [COLOURS[each] for each in known]}}
     size: Spec = {"field": "size", "type": "quantitative", "legend": None}
