@@ -25,7 +25,7 @@ from optimize.stages import STAGES
 from optimize.swept import Preference
 from optimize.targets import DEFAULT_TARGET, TARGETS
 
-OWN = frozenset({"target", "pipeline", "settings", "runtime", "out", "cache", "build_only", "junit", "track"})
+OWN = frozenset({"target", "pipeline", "settings", "runtime", "out", "cache", "build_only", "junit"})
 """Options that a sweep's own keys stand for, or its command's."""
 ALL_HEADS = "all"
 STEPS = 1e-9

@@ -15,11 +15,12 @@ from pathlib import Path
 from optimize.building import Folded, Loaded, go_on, load, own_reference, reference_subjects
 from optimize.choosing import stand
 from optimize.config import Pipeline
+from optimize.delivering import deliver
 from optimize.files.assembling import assembled
 from optimize.files.tars import pack, unpack
 from optimize.interfaces import Progress
 from optimize.machine import environment
-from optimize.manifest import Check, Environment, Measurement, Outcome, StageRecord
+from optimize.manifest import Check, Environment, Manifest, Measurement, Outcome, StageRecord
 from optimize.measure.subjects import Subject, measure_subjects
 from optimize.planning import Plan, make_plan
 from optimize.report.tables import REFERENCE, at_shape
@@ -111,14 +112,21 @@ def carry_out(work: Work, progress: Progress) -> Result:
 def _certified(plan: Plan, progress: Progress, *, packed: bool) -> Result:
     """A whole run of a point, from the cache for the most part, on certification data."""
     if not packed:
-        folder, manifest = run(plan, progress=progress)
+        folder, manifest = _tracked(plan, progress)
         return Result(manifest.stages, run=folder.name, verdict=manifest.verdict.outcome)
     with tempfile.TemporaryDirectory() as place:
-        folder, manifest = run(replace(plan, out=Path(place)), progress=progress)
+        folder, manifest = _tracked(replace(plan, out=Path(place)), progress)
         packed_run = io.BytesIO()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         pack({path.relative_to(folder).as_posix(): path for path in paths}, packed_run)
     return Result(manifest.stages, run=folder.name, verdict=manifest.verdict.outcome, packed=packed_run.getvalue())
+
+
+def _tracked(plan: Plan, progress: Progress) -> tuple[Path, Manifest]:
+    done = run(plan, progress=progress)
+    for line in deliver([done], junit=None, track=plan.track):
+        progress.say(line)
+    return done
 
 
 def unpack_run(result: Result, place: Path) -> None:
