@@ -283,7 +283,7 @@ facts = STAGE.run(seal(source, "torch"), out, params, context)
 
 
 def test_a_rate_that_is_far_too_high_ends_training_and_the_best_is_kept(distill, pruned):
-    out, facts, here = distill("question-answering", learning_rate=1.0, warmup=0, evaluate_every=1, epochs=40)
+    out, facts, here = distill("text-classification", learning_rate=1.0, warmup=0, evaluate_every=1, epochs=40)
     assert facts["ended"].startswith("diverged at step ")
     assert facts["loss_after"] == min(row["loss"] for row in facts["losses"])
     assert lost(out, here).divergence == pytest.approx(facts["loss_after"], rel=1e-4)

@@ -72,13 +72,15 @@ def section(group: sweeps.Group, trials: Sequence[Trial], swept: Swept) -> Secti
     said = "; ".join(sweeps.in_words(trial) for trial in trials if trial.on_front)
     caption = "What is lost, against how fast it is"
     timed = [trial for trial in trials if trial.speedup is not None and trial.relative_drop is not None]
-    drawn = [chart(caption, f"{title}: {said}", lambda width: _spec(timed, width), wide=True)]
+    charts = []
+    if len(timed) > 1:  # one alone says nothing that its row does not
+        charts.append(chart(caption, f"{title}: {said}", lambda width: _spec(timed, width), wide=True))
     tables = [Table("Points", sweeps.trial_rows(trials), words=2)]
     unmet = sweeps.unmet_rows(trials)
     if len(unmet) > 1:
         tables.append(Table("Limits that are not met on tuning data", unmet, words=4, folded=True))
     place = "-".join(group).lower().replace(" ", "-")
-    return Section(place, title, charts=drawn if len(timed) > 1 else (), tables=tables)
+    return Section(place, title, charts=charts, tables=tables)
 
 
 def _spec(trials: Sequence[Trial], width: int) -> Spec:
