@@ -30,7 +30,7 @@ from optimize.sweep.schedule import Ended, Pool, carry_out
 from optimize.sweep.study import askers_of
 from optimize.sweep.tasks import Task, certifying, tasks_of
 from optimize.sweep.work import Part, Result, Work, unpack_run
-from optimize.swept import PAGE, RUNS, Swept, Trial, write
+from optimize.swept import FILE, PAGE, RUNS, Swept, Trial, read, write
 
 Opened = Callable[[Callable[[Task], Work]], AbstractContextManager[Pool]]
 """What opens a pool, given what makes work of a task."""
@@ -141,7 +141,11 @@ def sweep(planned: Planned, opened: Opened, *, watch: Watch, packed: bool = Fals
     (planned.folder / RUNS).mkdir(parents=True, exist_ok=True)
     put_file(planned.folder / ASKED, planned.file.read_bytes())
     ledger, events = open_ledger(planned.folder), Events(planned.folder / EVENTS)
-    begun = Sweeping(planned, ledger, events, State([], ledger), watch, packed, heads=dict(planned.heads))
+    is_new = not (planned.folder / FILE).exists()
+    created = (
+        datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if is_new else read(planned.folder).created
+    )
+    begun = Sweeping(planned, ledger, events, State([], ledger), watch, packed, created, heads=dict(planned.heads))
     events.write("begun", points=len(planned.points), known=len(ledger.trials))
     finished = False
     try:
@@ -169,6 +173,7 @@ class Sweeping:
     state: State
     watch: Watch
     packed: bool
+    created: str
     points: dict[str, Point] = field(default_factory=dict)
     failed: dict[str, Task] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
@@ -343,7 +348,7 @@ class Sweeping:
         used = {trial.environment for trial in trials}
         return Swept(
             name=self.planned.file.stem,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=self.created,
             finished=finished,
             request=self.planned.matrix.model_dump(mode="json"),
             prefer=self.planned.matrix.prefer,

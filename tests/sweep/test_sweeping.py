@@ -150,7 +150,7 @@ def test_a_sweep_from_its_file_to_its_page(world):
 def test_what_is_known_is_not_done_again(world):
     first = world.run()
     again = world.run(resume=True)
-    assert again.trials == first.trials
+    assert (again.trials, again.created) == (first.trials, first.created)
     assert len(world.pools) == 1  # nothing was left to do, so no pool was opened
     (world.place / "lean.yaml").write_text(PIPELINES["dynamic"].replace("export", "export: {lean: true}"))
     world.change(pipelines=[str(world.place / f"{name}.yaml") for name in (*PIPELINES, "lean")])
